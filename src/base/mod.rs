@@ -1,0 +1,21 @@
+//! Floor 0: the words everyone uses.
+//!
+//! Identifiers, time, sequence numbers, limits and seeded randomness. Nothing here imports another room, reads a
+//! clock, opens a socket or allocates more than a string for display.
+
+pub mod class;
+pub mod hash;
+pub mod id;
+pub mod identity;
+pub mod limits;
+pub mod rng;
+pub mod seq;
+pub mod time;
+pub mod topology;
+
+pub use class::Class;
+pub use id::{LinkId, NodeId, Port, SessionId};
+pub use identity::{Identity, PublicIdentity};
+pub use rng::Rng;
+pub use time::{Instant, WallTime};
+pub use topology::{DownReason, LinkMetrics, LinkState};

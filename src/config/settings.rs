@@ -1,0 +1,129 @@
+//! The configuration as meant: checked, complete, with every default filled in.
+
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything `sinew run` needs to know.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// This router's name among the members.
+    pub name: String,
+    /// Its key file.
+    pub key_file: PathBuf,
+    /// Address and port of worker 0; worker k uses the port plus k.
+    pub listen: SocketAddr,
+    /// Where applications and commands reach this router.
+    pub control_socket: PathBuf,
+    /// The workers.
+    pub workers: Workers,
+    /// The routers of this network, this one included, in the order of the file.
+    pub members: Vec<Member>,
+    /// This router's links.
+    pub links: Vec<Link>,
+    /// Routing.
+    pub routing: Routing,
+}
+
+/// How packets are moved.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Workers {
+    /// Number of workers.
+    pub count: usize,
+    /// Cores to pin them to, one each; empty leaves them to the scheduler.
+    pub cores: Vec<usize>,
+    /// Which system calls.
+    pub io: Io,
+    /// What a worker does when there is nothing to do.
+    pub idle: Idle,
+    /// Slots of each worker's packet pool.
+    pub pool: usize,
+    /// Socket buffers asked of the kernel, bytes.
+    pub socket_buffer: usize,
+}
+
+/// Which system calls move packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Io {
+    /// io_uring where a self-test passes, else mmsg.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// epoll with recvmmsg and sendmmsg.
+    Mmsg,
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idle {
+    /// Look again at once: lowest latency, one whole core.
+    Spin,
+    /// Spin for a while after the last packet, then wait.
+    Adaptive,
+    /// Wait in the kernel: no CPU when idle.
+    Wait,
+}
+
+/// A router of the network.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its public identity, as printed by `sinew key show`.
+    pub public: String,
+}
+
+/// A link of this router.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Link {
+    /// The member at the other end.
+    pub peer: String,
+    /// Its address; without one this end waits for the other to call.
+    pub remote: Option<SocketAddr>,
+    /// Extra secret shared by both ends, 32 bytes, mixed into the handshake.
+    pub preshared_key: Option<[u8; 32]>,
+    /// Time between hellos.
+    pub hello: Duration,
+    /// Silence after which the link is dead.
+    pub dead: Duration,
+    /// Congestion control.
+    pub congestion: Congestion,
+    /// Longest stay in the link's queue that is not answered by marking or dropping.
+    pub queue_delay: Duration,
+    /// Most messages in the link's queue.
+    pub queue: usize,
+}
+
+/// How fast a link sends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Congestion {
+    /// A TCP's fair share (RFC 9438).
+    Cubic,
+    /// Always this many kbit/s.
+    FixedKbps(u64),
+}
+
+/// What a shortest path is short in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Links.
+    Hops,
+    /// Half the round trip.
+    Latency,
+    /// Lost packets.
+    Loss,
+    /// Half the round trip plus what recovery costs on average.
+    Expected,
+}
+
+/// Routing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Routing {
+    /// The metric.
+    pub metric: Metric,
+}

@@ -1,0 +1,12 @@
+//! Floor 1: fixed-capacity containers. Sized at construction, no allocation afterwards, every overflow a value.
+
+pub mod batch;
+pub mod pool;
+pub mod ranges;
+pub mod wheel;
+pub mod window;
+
+pub use batch::Batch;
+pub use pool::{Packet, Pool};
+pub use ranges::RangeSet;
+pub use window::SequenceWindow;

@@ -1,0 +1,3 @@
+//! Floor 3: the shard.
+
+pub mod messages;

@@ -1,0 +1,106 @@
+//! Latency histograms: HdrHistogram over nanoseconds, recorded without allocation.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Longest duration told apart, ns: longer ones count as this.
+const HIGHEST_NS: u64 = 100_000_000_000;
+
+/// Durations from 1 µs to 100 s with 1 % precision, in a fixed memory of about 25 KiB.
+#[derive(Clone, Debug)]
+pub struct Histogram(hdrhistogram::Histogram<u64>);
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram::new()
+    }
+}
+
+impl Histogram {
+    /// An empty histogram.
+    pub fn new() -> Histogram {
+        let inner = hdrhistogram::Histogram::new_with_bounds(1_000, HIGHEST_NS, 2);
+        Histogram(inner.expect("the bounds are constants that HdrHistogram accepts"))
+    }
+
+    /// Counts one duration.
+    pub fn record(&mut self, duration: Duration) {
+        self.0.saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS));
+    }
+
+    /// Adds another histogram's counts.
+    pub fn merge(&mut self, other: &Histogram) {
+        let added = self.0.add(&other.0);
+        added.expect("all histograms of this type have the same bounds");
+    }
+
+    /// Number of durations counted.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// The histogram underneath, in nanoseconds.
+    pub const fn inner(&self) -> &hdrhistogram::Histogram<u64> {
+        &self.0
+    }
+
+    /// The figures users read.
+    pub fn summary(&self) -> Summary {
+        let at = |quantile: f64| if self.0.is_empty() { 0.0 } else { self.0.value_at_quantile(quantile) as f64 / 1e3 };
+        Summary {
+            count: self.0.len(),
+            mean_us: self.0.mean() / 1e3,
+            sd_us: self.0.stdev() / 1e3,
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: at(1.0),
+        }
+    }
+}
+
+/// What a histogram says, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Number of durations.
+    pub count: u64,
+    /// Mean.
+    pub mean_us: f64,
+    /// Standard deviation.
+    pub sd_us: f64,
+    /// Median.
+    pub p50_us: f64,
+    /// 90th percentile.
+    pub p90_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// 99.9th percentile.
+    pub p999_us: f64,
+    /// Maximum.
+    pub max_us: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summarises_what_it_recorded() {
+        let (mut a, mut b) = (Histogram::new(), Histogram::new());
+        (1..=50).for_each(|ms| a.record(Duration::from_millis(ms)));
+        (51..=100).for_each(|ms| b.record(Duration::from_millis(ms)));
+        a.merge(&b);
+        a.record(Duration::from_secs(1000));
+        let summary = a.summary();
+        assert_eq!(summary.count, 101);
+        assert!((summary.p50_us - 51_000.0).abs() < 600.0, "{summary:?}");
+        assert!(summary.max_us >= 99e6, "{summary:?}");
+        assert_eq!(Histogram::new().summary(), Summary::default());
+    }
+}

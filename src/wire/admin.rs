@@ -1,0 +1,187 @@
+//! What commands and applications ask of a router over its control socket.
+//!
+//! A Unix stream socket carries one JSON object a line in each direction; every request is answered by exactly one line,
+//! in order. The answer to an `open` is accompanied by the session's descriptor (`SCM_RIGHTS`); so is every
+//! [`Response::Incoming`], which a listener's connection receives unasked.
+
+use super::client::Endpoint;
+use crate::base::{LinkMetrics, NodeId, Port, SessionId};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Longest line in either direction, bytes.
+pub const MAX_LINE: usize = 4 << 20;
+
+/// Asked of a router.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "request")]
+pub enum Request {
+    /// Who are you?
+    Whoami,
+    /// The routers of the network: [`Response::Nodes`].
+    Nodes,
+    /// This router's links: [`Response::Links`].
+    Links,
+    /// Where every router is reached: [`Response::Routes`].
+    Routes,
+    /// This router's sessions: [`Response::Stats`].
+    Sessions,
+    /// Everything counted: [`Response::Stats`].
+    Stats,
+    /// Open a session for datagrams: [`Response::Opened`] with a descriptor.
+    OpenDatagram {
+        /// Its port; 0 lets the router choose.
+        port: Port,
+    },
+    /// Wait for streams: [`Response::Opened`] without a descriptor, then [`Response::Incoming`] with one for each.
+    OpenListener {
+        /// Its port; 0 lets the router choose.
+        port: Port,
+    },
+    /// Open a stream: [`Response::Opened`] with a descriptor; a `connected` or `reset` record on it follows.
+    OpenStream {
+        /// The listener at the other end.
+        to: Endpoint,
+    },
+    /// Read the configuration file again: [`Response::Reloaded`].
+    Reload,
+}
+
+/// A router's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "response")]
+pub enum Response {
+    /// Answer to [`Request::Whoami`].
+    Whoami {
+        /// Its name.
+        name: String,
+        /// Its id.
+        node: NodeId,
+        /// Its version.
+        version: String,
+        /// The system calls its workers use, and why.
+        io: String,
+    },
+    /// Answer to [`Request::Nodes`].
+    Nodes {
+        /// All members, by name.
+        nodes: Vec<NodeEntry>,
+    },
+    /// Answer to [`Request::Links`].
+    Links {
+        /// All links, in the order of the configuration.
+        links: Vec<LinkEntry>,
+    },
+    /// Answer to [`Request::Routes`].
+    Routes {
+        /// Counts the tables this router has computed.
+        generation: u64,
+        /// All reachable routers.
+        routes: Vec<RouteEntry>,
+    },
+    /// Answer to [`Request::Stats`] and [`Request::Sessions`]: one object a worker, as in the documentation of
+    /// `dataplane::messages::ShardStats`.
+    Stats {
+        /// One per worker.
+        workers: Vec<serde_json::Value>,
+    },
+    /// A session is open.
+    Opened {
+        /// Which.
+        session: SessionId,
+        /// Its port.
+        port: Port,
+    },
+    /// A stream arrived for a listener of this connection.
+    Incoming {
+        /// The listener.
+        listener: SessionId,
+        /// The stream's session.
+        session: SessionId,
+        /// Who connects.
+        peer: Endpoint,
+    },
+    /// The configuration was read again.
+    Reloaded {
+        /// What took effect.
+        applied: Vec<String>,
+        /// What needs a restart.
+        not_applied: Vec<String>,
+    },
+    /// The request was refused.
+    Error {
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// A member of the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// Its name in this router's configuration.
+    pub name: String,
+    /// Its id.
+    pub node: NodeId,
+    /// Whether a route leads there.
+    pub reachable: bool,
+    /// Links it advertises that are confirmed by their other ends.
+    pub links: usize,
+    /// Whether it is the router that answers.
+    pub this: bool,
+}
+
+/// A link of the router that answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkEntry {
+    /// The member at the other end.
+    pub peer: String,
+    /// Its id.
+    pub node: NodeId,
+    /// Its address, once known.
+    pub remote: Option<SocketAddr>,
+    /// Whether the link carries traffic.
+    pub up: bool,
+    /// Why it went down last, if it ever did.
+    pub down_reason: Option<String>,
+    /// Seconds since it came up or went down.
+    pub since_s: f64,
+    /// Measured quality.
+    pub metrics: LinkMetrics,
+}
+
+/// How a router is reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteEntry {
+    /// The destination's name.
+    pub name: String,
+    /// The destination.
+    pub node: NodeId,
+    /// The neighbour it is reached through.
+    pub via: String,
+    /// The names of all routers on the way, the destination last.
+    pub path: Vec<String>,
+    /// Links on the way.
+    pub hops: usize,
+    /// Length of the path in the configured metric.
+    pub cost: f64,
+}
+
+impl Request {
+    /// The request as one line, newline included.
+    pub fn to_line(&self) -> String {
+        to_line(self)
+    }
+}
+
+impl Response {
+    /// The answer as one line, newline included.
+    pub fn to_line(&self) -> String {
+        to_line(self)
+    }
+}
+
+fn to_line(value: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(value).expect("requests and responses have string keys and no failing parts");
+    line.push('\n');
+    line
+}
