@@ -9,6 +9,7 @@ pub mod id;
 pub mod identity;
 pub mod limits;
 pub mod rng;
+pub mod sabotage;
 pub mod seq;
 pub mod time;
 pub mod topology;

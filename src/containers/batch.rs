@@ -48,6 +48,12 @@ impl Batch {
         self.entries.iter().zip(&self.slab).map(|(entry, slot)| (entry, &slot[..entry.len]))
     }
 
+    /// The datagram added `index`th, with its bytes.
+    pub fn get(&self, index: usize) -> Option<(&Transmit, &[u8])> {
+        let entry = self.entries.get(index)?;
+        Some((entry, &self.slab[index][..entry.len]))
+    }
+
     /// Number of datagrams.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -9,4 +9,5 @@ pub mod window;
 pub use batch::Batch;
 pub use pool::{Packet, Pool};
 pub use ranges::RangeSet;
+pub use wheel::Wheel;
 pub use window::SequenceWindow;

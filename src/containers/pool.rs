@@ -75,6 +75,16 @@ impl Pool {
         Some(Packet { slot, len: len as u16 })
     }
 
+    /// A second packet holding a copy of the first `len` bytes of `packet`, or none if the pool is drawn down (counted).
+    pub fn duplicate(&mut self, urgency: Urgency, packet: &Packet, len: usize) -> Option<Packet> {
+        assert!(len <= packet.len(), "a copy is no longer than what it copies");
+        let copy = self.take(urgency, len)?;
+        let (from, to) = (packet.slot as usize, copy.slot as usize);
+        let [source, target] = self.slab.get_disjoint_mut([from, to]).expect("two packets never share a slot");
+        target[..len].copy_from_slice(&source[..len]);
+        Some(copy)
+    }
+
     /// The packet's bytes.
     pub fn bytes(&self, packet: &Packet) -> &[u8] {
         &self.slab[packet.slot as usize][..packet.len()]
@@ -120,6 +130,9 @@ mod tests {
         }
         assert_eq!((held.len(), pool.exhausted()), (14, 1));
         let urgent = pool.copy_in(Urgency::Reserved, b"urgent").expect("the reserve is left");
+        let copy = pool.duplicate(Urgency::Reserved, &urgent, 4).expect("the reserve is left");
+        assert_eq!(pool.bytes(&copy), b"urge");
+        pool.release(copy);
         assert_eq!(pool.bytes(&urgent), b"urgent");
         for (n, packet) in held.into_iter().enumerate() {
             assert_eq!(pool.bytes(&packet), [n as u8; 3]);
