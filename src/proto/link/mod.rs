@@ -1,7 +1,510 @@
-//! (room)
+//! The link: one lane to one neighbour.
+//!
+//! A link carries overlay messages to the router at its other end. It knows whether that router is there, how far away
+//! it is and how much gets lost; it repeats what is lost, shares the path fairly with everybody else's traffic, and
+//! shares itself fairly among flows. It gets plaintexts that security has opened and writes plaintexts that security
+//! seals; sockets, clocks and keys are other people's.
+//!
+//! # A message's way
+//! ```text
+//!             send ─► queue ─► pacer, window ─┐            ┌─► received (what to acknowledge, and when)
+//!                      ▲ flow-fair, bounded   ▼            │
+//!     send_control ─► control ─────────► poll_transmit ~~► handle_packet ─► dedup ─► poll_deliver, in any order
+//!                                          ▲  │            │
+//!                          again ◄── lost ─┴─ sent ◄── acknowledgement
+//! ```
+//! A sealed packet bundles whatever is ready and fits: acknowledgement and hello first, then control messages, then
+//! repetitions, then the queue. Packet numbers are never used twice, so a repetition is a new packet and round-trip
+//! samples are never ambiguous (RFC 9002). Reliable messages also have a link sequence number, by which the receiver
+//! recognises what it has already.
+//!
+//! # How a loss is noticed
+//! 1. *A gap.* A packet sent later was acknowledged, and this one is older than a round trip plus a reordering window
+//!    (as RACK, RFC 8985). The receiver tells of gaps at once. In dense traffic this comes first.
+//! 2. *The link's own timer.* A packet is older than a round trip plus the jitter of this path plus the time the other
+//!    end takes to repeat its acknowledgement. In sparse traffic this comes first: a lone lost message is repeated a
+//!    few milliseconds after its answer should have come, not when the next message happens to follow. Every packet is
+//!    acknowledged at once when traffic is sparse, and the acknowledgement is repeated, so that the timer can be short
+//!    without needless repetitions.
+//!
+//! Both are one deadline, that of the oldest outstanding packet. If what was given up arrives after all, the reaction of
+//! congestion control is undone and the waiting time grows.
+//!
+//! # States
+//! ```text
+//!  detached ──attach──► Down ──hello "I hear you"──► Up ──silence, refusal, close, restart──► Down
+//!     ▲                                                                                        │
+//!     └───────────────────── detach, close ────────────────────────────────────────────────────┘
+//! ```
+//! When a link goes down, reliable messages that were not acknowledged come out of [`Link::poll_stranded`], to be sent
+//! another way.
+//!
+//! # Timers
+//! | [`Reason`] | when | then |
+//! |---|---|---|
+//! | `Hello` | nothing left for an interval | say hello |
+//! | `Dead` | nothing heard for `dead` | go down |
+//! | `Ack` | an acknowledgement is held back, or wants to be repeated | acknowledge |
+//! | `Loss` | the oldest outstanding packet is overdue | give it up |
+//! | `Pacing` | the next packet may leave | send |
+//! | `Probe` | a larger datagram is to be tried | probe |
+//! | `Measure` | a quarter of a second | report measurements |
+//! | `Release` | packets of a link that went down are still held | give them back to the pool |
+//!
+//! # Bounds
+//! Queue: `Settings::queue` messages (rule in `queue.rs`). Control messages not yet sent: 256, then refused.
+//! Unacknowledged reliable messages: 4,096, then new ones wait in the queue. Packets on record: 8,192, then only
+//! acknowledgements and hellos leave. Messages to deliver: 1,024, then best effort is dropped and reliable is not
+//! acknowledged.
+
+mod congestion;
+mod hello;
+mod loss;
+mod mtu;
+mod pacer;
+mod queue;
+mod receive;
+mod received;
+mod recovery;
+mod reliable;
+mod rtt;
+mod sent;
+mod stats;
+mod transmit;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::wire::frame::CloseReason;
+pub use stats::{ClassStats, LinkStats};
+
+use crate::base::limits::{MAX_DATAGRAM, MAX_MESSAGE};
+use crate::base::time::sooner;
+use crate::base::{Class, DownReason, Instant, LinkMetrics, Rng};
+use crate::containers::pool::Urgency;
+use crate::containers::{Packet, Pool};
+use crate::telemetry::DropReason;
+use crate::wire::message::Header;
+use congestion::Controller;
+use hello::Liveness;
+use loss::Loss;
+use mtu::Mtu;
+use pacer::Pacer;
+use queue::Queue;
+use received::Received;
+use recovery::Recovery;
+use reliable::Reliable;
+use rtt::Rtt;
+use sent::Sent;
+use stats::Counters;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Messages received that may wait for [`Link::poll_deliver`].
+const MAX_DELIVERIES: usize = 1024;
+/// Events that may wait; a caller that drains after each call never has more than three.
+const MAX_EVENTS: usize = 16;
+/// Distance of regular reports.
+const MEASURE: Duration = Duration::from_millis(250);
+
+/// How fast a link sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Congestion {
+    /// A TCP's fair share (CUBIC, RFC 9438).
+    Cubic,
+    /// Always this many kbit/s of datagrams.
+    FixedKbps(u64),
+}
+
 /// Settings of a link.
-#[derive(Clone, Debug)]
-pub struct Settings;
-/// Counters.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct LinkStats;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Time between hellos on an idle link.
+    pub hello: Duration,
+    /// Silence after which the link is dead.
+    pub dead: Duration,
+    /// Congestion control.
+    pub congestion: Congestion,
+    /// Longest standing delay in the queue that is not answered by dropping or marking.
+    pub queue_delay: Duration,
+    /// Most messages in the queue.
+    pub queue: usize,
+    /// Largest datagram to probe for, UDP payload bytes.
+    pub max_datagram: usize,
+}
+
+impl Default for Settings {
+    /// The Internet profile: a dead link is known within 300 ms.
+    fn default() -> Settings {
+        Settings {
+            hello: Duration::from_millis(40),
+            dead: Duration::from_millis(280),
+            congestion: Congestion::Cubic,
+            queue_delay: Duration::from_millis(20),
+            queue: 4096,
+            max_datagram: MAX_DATAGRAM,
+        }
+    }
+}
+
+/// A message that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// An overlay message.
+    Message(Packet),
+    /// A message of the neighbour's control thread.
+    Control(Packet),
+}
+
+/// What happened to a link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    /// Both ends hear each other.
+    Up(LinkMetrics),
+    /// The link carries nothing any more.
+    Down(DownReason),
+    /// Fresh measurements.
+    Measured(LinkMetrics),
+}
+
+/// Why a link wants to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A hello is due.
+    Hello,
+    /// The neighbour is dead unless heard.
+    Dead,
+    /// An acknowledgement is due.
+    Ack,
+    /// The oldest outstanding packet is overdue.
+    Loss,
+    /// The next packet may leave.
+    Pacing,
+    /// A path-MTU probe is due.
+    Probe,
+    /// Measurements are due.
+    Measure,
+    /// Packets are to be given back to the pool.
+    Release,
+}
+
+/// One plaintext to seal and send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its packet number, never used before with these or earlier keys of this lane.
+    pub number: u64,
+    /// Bytes of plaintext written.
+    pub len: usize,
+}
+
+/// One lane to one neighbour.
+#[derive(Debug)]
+pub struct Link {
+    settings: Settings,
+    attached: bool,
+    closing: Option<CloseReason>,
+    liveness: Liveness,
+    rtt: Rtt,
+    loss: Loss,
+    received: Received,
+    sent: Sent,
+    recovery: Recovery,
+    reliable: Reliable,
+    queue: Queue,
+    congestion: Box<dyn Controller>,
+    pacer: Pacer,
+    mtu: Mtu,
+    counters: Counters,
+    deliveries: VecDeque<Delivery>,
+    stranded: VecDeque<Packet>,
+    /// Packets to release as soon as the pool is at hand.
+    leftovers: Vec<Packet>,
+    events: VecDeque<Event>,
+    reported: (Instant, LinkMetrics),
+}
+
+fn controller(settings: &Settings) -> Box<dyn Controller> {
+    match settings.congestion {
+        Congestion::Cubic => Box::new(congestion::Cubic::new()),
+        Congestion::FixedKbps(kbps) => Box::new(congestion::Fixed::new(kbps)),
+    }
+}
+
+/// Inputs.
+impl Link {
+    /// A link without keys: it neither sends nor receives until [`Link::attach`].
+    pub fn new(settings: Settings, rng: Rng) -> Link {
+        Link {
+            attached: false,
+            closing: None,
+            liveness: Liveness::new(settings.hello, settings.dead, rng),
+            rtt: Rtt::new(),
+            loss: Loss::default(),
+            received: Received::new(),
+            sent: Sent::new(),
+            recovery: Recovery::new(),
+            reliable: Reliable::new(),
+            queue: Queue::new(settings.queue, settings.queue_delay),
+            congestion: controller(&settings),
+            pacer: Pacer::new(),
+            mtu: Mtu::new(settings.max_datagram),
+            counters: Counters::new(),
+            deliveries: VecDeque::with_capacity(64),
+            stranded: VecDeque::new(),
+            leftovers: Vec::new(),
+            events: VecDeque::with_capacity(MAX_EVENTS),
+            reported: (Instant::ZERO, LinkMetrics::default()),
+            settings,
+        }
+    }
+
+    /// Keys exist. `fresh`: the other end starts anew, so packet numbers and link sequence numbers start at zero and
+    /// what was measured is forgotten. Otherwise only the keys changed, and nothing else does.
+    pub fn attach(&mut self, now: Instant, fresh: bool) {
+        if fresh {
+            self.go_down(now, DownReason::Restarted);
+            self.sent = Sent::new();
+            self.received = Received::new();
+            self.reliable.restart();
+            self.rtt = Rtt::new();
+            self.loss = Loss::default();
+        }
+        if fresh || !self.attached {
+            self.liveness.start(now, fresh);
+        }
+        self.attached = true;
+        self.closing = None;
+    }
+
+    /// The keys have expired: nothing can be sent or opened.
+    pub fn detach(&mut self, now: Instant) {
+        self.go_down(now, DownReason::Silence);
+        self.attached = false;
+        self.closing = None;
+    }
+
+    /// Takes an overlay message to send. Gives it back if the link is down, or if it is reliable and the queue is full.
+    /// Best effort that finds the queue full costs the fattest flow a message, which is counted here.
+    pub fn send(&mut self, now: Instant, packet: Packet, header: &Header, pool: &mut Pool) -> Result<(), Packet> {
+        if !self.is_up() {
+            return Err(packet);
+        }
+        self.queue.push(now, packet, header, pool, &mut self.counters)
+    }
+
+    /// Takes a message for the neighbour's control thread: reliable, ahead of all others. False if the link is down,
+    /// too many wait, or it exceeds [`MAX_MESSAGE`].
+    pub fn send_control(&mut self, _now: Instant, bytes: &[u8], pool: &mut Pool) -> bool {
+        if !self.is_up() || bytes.len() > MAX_MESSAGE {
+            return false;
+        }
+        let Some(packet) = pool.copy_in(Urgency::Reserved, bytes) else {
+            self.counters.drops.count(DropReason::PoolExhausted);
+            return false;
+        };
+        self.reliable.push_control(packet).map_err(|packet| pool.release(packet)).is_ok()
+    }
+
+    /// Leaves: the neighbour is told by the next packet, the last one.
+    pub fn close(&mut self, now: Instant, reason: CloseReason) {
+        self.go_down(now, DownReason::Closed);
+        if self.attached {
+            self.closing = Some(reason);
+        }
+    }
+
+    /// The kernel says that nothing listens at the other end. Such a message can be forged, so the neighbour is probed;
+    /// three refusals and no answer to the first probe within a round trip mean down.
+    pub fn handle_refused(&mut self, now: Instant) {
+        if self.is_up() {
+            self.liveness.on_refused(now, self.rtt.smoothed());
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant, pool: &mut Pool) {
+        self.release_leftovers(pool);
+        if !self.attached {
+            return;
+        }
+        if self.next_deadline().is_some_and(|(at, _)| now.since(at) > self.settings.hello) {
+            self.liveness.forgive(now);
+        }
+        if let Some(reason) = self.liveness.expired(now) {
+            self.go_down(now, reason);
+            self.release_leftovers(pool);
+            return;
+        }
+        self.forget_sent(now);
+        self.detect_losses(now);
+        self.report(now);
+    }
+
+    fn go_up(&mut self, now: Instant) {
+        if !self.liveness.set_up(now, true) {
+            return;
+        }
+        self.counters.ups += 1;
+        // The path may be another one than before.
+        self.congestion = controller(&self.settings);
+        self.pacer = Pacer::new();
+        self.mtu.start(now);
+        self.recovery = Recovery::new();
+        self.reported = (now, self.measure(now));
+        self.push_event(Event::Up(self.reported.1));
+    }
+
+    fn go_down(&mut self, now: Instant, reason: DownReason) {
+        if !self.liveness.set_up(now, false) {
+            return;
+        }
+        self.counters.downs += 1;
+        self.sent.abandon();
+        for (packet, control) in self.reliable.abandon() {
+            if control {
+                self.counters.stats.drops.count(DropReason::LinkDown);
+                self.leftovers.push(packet);
+            } else {
+                self.stranded.push_back(packet);
+            }
+        }
+        while let Some((packet, class)) = self.queue.take_any() {
+            if class == Class::Reliable {
+                self.stranded.push_back(packet);
+            } else {
+                self.counters.drops.count(DropReason::LinkDown);
+                self.leftovers.push(packet);
+            }
+        }
+        self.push_event(Event::Down(reason));
+    }
+
+    fn release_leftovers(&mut self, pool: &mut Pool) {
+        self.leftovers.drain(..).for_each(|packet| pool.release(packet));
+    }
+
+    fn push_event(&mut self, event: Event) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    fn measure(&self, now: Instant) -> LinkMetrics {
+        let (rtt, jitter) = (self.rtt.smoothed(), self.rtt.variation());
+        LinkMetrics { rtt, jitter, loss_ppm: self.loss.ppm(now) }
+    }
+
+    /// Reports measurements when a quarter of a second has passed, or at once when they have turned bad.
+    pub(super) fn report(&mut self, now: Instant) {
+        let (at, before) = self.reported;
+        let elapsed = now.since(at);
+        if !self.is_up() || elapsed < MEASURE / 4 {
+            return;
+        }
+        let metrics = self.measure(now);
+        let worse = metrics.loss_ppm > before.loss_ppm.saturating_mul(2).saturating_add(10_000)
+            || metrics.rtt > before.rtt * 3 / 2 + Duration::from_millis(5);
+        if elapsed >= MEASURE || worse {
+            self.reported = (now, metrics);
+            if let Some(Event::Measured(last)) = self.events.back_mut() {
+                *last = metrics;
+            } else {
+                self.push_event(Event::Measured(metrics));
+            }
+        }
+    }
+}
+
+/// Outputs; [`Link::poll_transmit`] is in `transmit.rs`.
+impl Link {
+    /// The next message that arrived.
+    pub fn poll_deliver(&mut self) -> Option<Delivery> {
+        self.deliveries.pop_front()
+    }
+
+    /// After the link went down: the next reliable message that was not acknowledged, to be sent another way. The other
+    /// end may have received it.
+    pub fn poll_stranded(&mut self) -> Option<Packet> {
+        self.stranded.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Link::handle_timeout`] wants to be called, and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        if !self.leftovers.is_empty() {
+            return Some((Instant::ZERO, Reason::Release));
+        }
+        self.next_deadline()
+    }
+
+    fn next_deadline(&self) -> Option<(Instant, Reason)> {
+        if !self.attached {
+            return None;
+        }
+        if self.closing.is_some() {
+            return Some((Instant::ZERO, Reason::Hello));
+        }
+        let mut next = Some((self.liveness.hello_deadline(), Reason::Hello));
+        let mut consider = |at: Option<Instant>, reason| next = sooner(next, at.map(|at| (at, reason)));
+        consider(self.received.deadline(), Reason::Ack);
+        if self.is_up() {
+            consider(self.liveness.dead_deadline(), Reason::Dead);
+            consider(self.recovery.deadline(), Reason::Loss);
+            consider(self.pacing_deadline(), Reason::Pacing);
+            consider(self.mtu.deadline().filter(|_| self.sent.has_room()), Reason::Probe);
+            consider(Some(self.reported.0 + MEASURE), Reason::Measure);
+        }
+        next
+    }
+}
+
+/// What is known.
+impl Link {
+    /// Whether both ends hear each other.
+    pub fn is_up(&self) -> bool {
+        self.liveness.is_up()
+    }
+
+    /// The measurements last reported.
+    pub fn metrics(&self) -> LinkMetrics {
+        self.reported.1
+    }
+
+    /// When the link last came up or went down.
+    pub fn since(&self) -> Instant {
+        self.liveness.since()
+    }
+
+    /// Messages in the queue.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Largest datagram that is sent, UDP payload bytes.
+    pub fn pmtu(&self) -> usize {
+        self.mtu.current()
+    }
+
+    /// Counters, and summaries of the histograms.
+    pub fn stats(&self) -> LinkStats {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        LinkStats {
+            window: self.congestion.window(),
+            in_flight: self.sent.in_flight(),
+            pacing_rate: self.congestion.pacing_rate(self.rtt.smoothed()),
+            queue: self.queue.len(),
+            pmtu: self.mtu.current(),
+            rtt_us: micros(self.rtt.smoothed()),
+            rtt_min_us: micros(self.rtt.min()),
+            rtt_variation_us: micros(self.rtt.variation()),
+            timeout_us: micros(self.timeout()),
+            ..self.counters.summarised()
+        }
+    }
+}

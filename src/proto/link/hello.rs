@@ -1,0 +1,368 @@
+//! Liveness: who hears whom.
+//!
+//! ```text
+//!                 hello that says "I hear you"
+//!        Down ────────────────────────────────────► Up
+//!         ▲                                          │ nothing authentic for `dead` (Silence)
+//!         │                                          │ hello that says "I do not hear you" (Silence)
+//!         └──────────────────────────────────────────┤ nothing listens there, and probing agrees (Refused)
+//!                                                    │ close, sent or received (Closed)
+//!                                                    └ the other end starts anew (Restarted)
+//! ```
+//!
+//! Any authentic packet is a sign of life, so a busy link needs no hellos: one leaves when nothing else has for an
+//! interval, and every fourth interval in any case, for its clock samples.
+
+use crate::base::{DownReason, Instant, Rng};
+use crate::wire::frame::Hello;
+use std::time::Duration;
+
+/// Hellos leave early or late by up to this share, so that links do not fall into step.
+const JITTER: f64 = 0.1;
+/// A busy link says hello once in this many intervals.
+const BUSY_INTERVALS: u32 = 4;
+/// Echoes that took longer say nothing of use.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(10);
+/// Distance of hellos that answer hellos: bounds what a chatty neighbour can cause.
+const ANSWER_GAP: Duration = Duration::from_millis(5);
+/// Distance of probes while the kernel says that nothing listens.
+const REFUSED_GAP: Duration = Duration::from_millis(2);
+/// Refusals that together, and with nothing authentic heard for a round trip, mean down.
+const REFUSALS: u32 = 3;
+/// Probes sent in answer to refusals. One ICMP message can be forged, so each is checked.
+const REFUSED_PROBES: u32 = 8;
+/// Added to the round trip that a living neighbour has to answer a probe.
+const REFUSED_SLACK: Duration = Duration::from_millis(5);
+
+/// The kernel says nothing listens; we are finding out.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    refusals: u32,
+    probes: u32,
+    next_probe: Instant,
+    /// When a living neighbour would have answered the first probe.
+    verdict: Instant,
+}
+
+/// Liveness of one link.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    interval: Duration,
+    dead: Duration,
+    rng: Rng,
+    up: bool,
+    since: Instant,
+    /// The last authentic packet.
+    heard: Option<Instant>,
+    /// Silence is forgiven until then: we were asleep ourselves.
+    forgiven: Instant,
+    next_sequence: u32,
+    /// The last hello received: its sequence number, clock and arrival.
+    last: Option<(u32, u64, Instant)>,
+    said: Instant,
+    gap: Duration,
+    sent_anything: Instant,
+    /// A hello must leave then.
+    answer_at: Option<Instant>,
+    suspicion: Option<Suspicion>,
+}
+
+/// What a received hello tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// A round-trip sample, if it echoes one of our hellos.
+    pub(super) rtt: Option<Duration>,
+    /// Hellos that were sent before it and did not arrive.
+    pub(super) missed: u32,
+    /// The change of state it causes.
+    pub(super) change: Option<Change>,
+}
+
+/// A change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Both ends hear each other.
+    Up,
+    /// They no longer do.
+    Down(DownReason),
+}
+
+impl Liveness {
+    pub(super) fn new(interval: Duration, dead: Duration, rng: Rng) -> Liveness {
+        Liveness {
+            interval,
+            dead,
+            rng,
+            up: false,
+            since: Instant::ZERO,
+            heard: None,
+            forgiven: Instant::ZERO,
+            next_sequence: 0,
+            last: None,
+            said: Instant::ZERO,
+            gap: Duration::ZERO,
+            sent_anything: Instant::ZERO,
+            answer_at: None,
+            suspicion: None,
+        }
+    }
+
+    /// Keys exist: say hello at once. `fresh`: nothing is known of the other end.
+    pub(super) fn start(&mut self, now: Instant, fresh: bool) {
+        if fresh {
+            (self.heard, self.last, self.next_sequence) = (None, None, 0);
+        }
+        self.answer_at = Some(now);
+        self.suspicion = None;
+    }
+
+    /// Whether both ends hear each other.
+    pub(super) const fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Since when the state is what it is.
+    pub(super) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Changes the state; false if it was that already.
+    pub(super) fn set_up(&mut self, now: Instant, up: bool) -> bool {
+        if self.up == up {
+            return false;
+        }
+        (self.up, self.since) = (up, now);
+        if up {
+            // The other end may not know yet that we hear it.
+            self.answer_at = Some(now);
+        } else {
+            self.suspicion = None;
+        }
+        true
+    }
+
+    /// An authentic packet arrived.
+    pub(super) fn on_heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+        self.suspicion = None;
+    }
+
+    /// A hello arrived.
+    pub(super) fn on_hello(&mut self, now: Instant, hello: &Hello) -> Told {
+        let mut told = Told { rtt: None, missed: 0, change: None };
+        if let Some((last, ..)) = self.last {
+            let ahead = hello.sequence.wrapping_sub(last);
+            if ahead == 0 || ahead > u32::MAX / 2 {
+                // Older than one already heard: it tells nothing about now.
+                return told;
+            }
+            told.missed = ahead - 1;
+        }
+        self.last = Some((hello.sequence, hello.sent_ns, now));
+        let held = Duration::from_micros(u64::from(hello.echo_delay_us));
+        let echoed = Instant::from_nanos(hello.echo_ns);
+        if hello.echo_ns != 0 && echoed + held <= now {
+            told.rtt = Some(now.since(echoed + held)).filter(|&rtt| rtt < LONGEST_ROUND_TRIP);
+        }
+        if hello.hears_you && !self.up {
+            told.change = Some(Change::Up);
+        } else if !hello.hears_you {
+            told.change = self.up.then_some(Change::Down(DownReason::Silence));
+            self.answer_at = Some(self.answer_at.map_or(now, |at| at.min(now)));
+        }
+        told
+    }
+
+    fn hello_at(&self) -> Instant {
+        let idle = self.sent_anything.max(self.said) + self.gap;
+        let regular = if self.up { idle.min(self.said + self.gap * BUSY_INTERVALS) } else { self.said + self.gap };
+        let answer = self.answer_at.map_or(Instant::MAX, |at| at.max(self.said + ANSWER_GAP));
+        let first = if self.next_sequence == 0 { Instant::ZERO } else { Instant::MAX };
+        regular.min(answer).min(first)
+    }
+
+    /// The hello that is due.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Hello> {
+        if now < self.hello_at() {
+            return None;
+        }
+        let (echo_ns, echo_delay_us) = self.last.map_or((0, 0), |(_, sent, arrived)| {
+            (sent, u32::try_from(now.since(arrived).as_micros()).unwrap_or(u32::MAX))
+        });
+        Some(Hello {
+            hears_you: self.up || self.heard.is_some_and(|at| now.since(at) < self.dead),
+            sequence: self.next_sequence,
+            interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
+            // Zero means no echo, so the first nanosecond of the process is told as the second.
+            sent_ns: now.as_nanos().max(1),
+            echo_ns,
+            echo_delay_us,
+        })
+    }
+
+    /// The hello that was due left.
+    pub(super) fn on_hello_sent(&mut self, now: Instant) {
+        self.next_sequence = self.next_sequence.wrapping_add(1).max(1);
+        self.said = now;
+        self.gap = self.rng.jitter(self.interval, JITTER);
+        self.answer_at = None;
+    }
+
+    /// Any packet left.
+    pub(super) const fn on_sent(&mut self, now: Instant) {
+        self.sent_anything = now;
+    }
+
+    /// The kernel says that nothing listens at the other end.
+    pub(super) fn on_refused(&mut self, now: Instant, rtt: Duration) {
+        let verdict = now + rtt + REFUSED_SLACK;
+        let fresh = Suspicion { refusals: 0, probes: 0, next_probe: now, verdict };
+        self.suspicion.get_or_insert(fresh).refusals += 1;
+    }
+
+    /// Whether a probe that every living neighbour answers at once must leave.
+    pub(super) fn probe_due(&self, now: Instant) -> bool {
+        self.probe_at().is_some_and(|at| at <= now)
+    }
+
+    fn probe_at(&self) -> Option<Instant> {
+        self.suspicion.filter(|suspicion| suspicion.probes < REFUSED_PROBES).map(|suspicion| suspicion.next_probe)
+    }
+
+    /// The probe left.
+    pub(super) fn on_probe_sent(&mut self, now: Instant) {
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.probes += 1;
+            suspicion.next_probe = now + REFUSED_GAP;
+        }
+    }
+
+    /// The process slept through its timers: others get one more interval to be heard.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        self.forgiven = now + self.interval;
+    }
+
+    fn dead_at(&self) -> Instant {
+        let heard = self.heard.unwrap_or(self.since).max(self.since);
+        (heard + self.dead).max(self.forgiven)
+    }
+
+    fn verdict_at(&self) -> Option<Instant> {
+        self.suspicion.filter(|suspicion| suspicion.refusals >= REFUSALS).map(|suspicion| suspicion.verdict)
+    }
+
+    /// Why the link is down now, if time made it so.
+    pub(super) fn expired(&self, now: Instant) -> Option<DownReason> {
+        if !self.up {
+            return None;
+        }
+        if self.verdict_at().is_some_and(|at| at.max(self.forgiven) <= now) {
+            return Some(DownReason::Refused);
+        }
+        (self.dead_at() <= now).then_some(DownReason::Silence)
+    }
+
+    /// When the next hello or probe must leave.
+    pub(super) fn hello_deadline(&self) -> Instant {
+        self.probe_at().map_or(self.hello_at(), |at| at.min(self.hello_at()))
+    }
+
+    /// When the link is dead unless something is heard.
+    pub(super) fn dead_deadline(&self) -> Option<Instant> {
+        let verdict = self.verdict_at().map_or(Instant::MAX, |at| at.max(self.forgiven));
+        self.up.then(|| self.dead_at().min(verdict))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(40);
+    const DEAD: Duration = Duration::from_millis(280);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn hello(sequence: u32, hears_you: bool, echo_ms: u64) -> Hello {
+        let echo_ns = echo_ms * 1_000_000;
+        Hello { hears_you, sequence, interval_us: 40_000, sent_ns: 1, echo_ns, echo_delay_us: 3000 }
+    }
+
+    fn started() -> Liveness {
+        let mut liveness = Liveness::new(INTERVAL, DEAD, Rng::from_u64(1));
+        liveness.start(at(100), true);
+        liveness
+    }
+
+    /// As the link does for a packet that holds a hello.
+    fn hear(liveness: &mut Liveness, now: Instant, hello: &Hello) -> Told {
+        liveness.on_heard(now);
+        liveness.on_hello(now, hello)
+    }
+
+    #[test]
+    fn a_hello_carries_a_sample_a_loss_count_and_a_state() {
+        let mut liveness = started();
+        let told = hear(&mut liveness, at(123), &hello(5, true, 100));
+        let expected = Told { rtt: Some(Duration::from_millis(20)), missed: 0, change: Some(Change::Up) };
+        assert_eq!(told, expected);
+        assert!(liveness.set_up(at(123), true) && !liveness.set_up(at(123), true));
+        assert_eq!(hear(&mut liveness, at(200), &hello(8, true, 0)), Told { rtt: None, missed: 2, change: None });
+        let silence = Some(Change::Down(DownReason::Silence));
+        assert_eq!(hear(&mut liveness, at(210), &hello(9, false, 0)).change, silence);
+    }
+
+    #[test]
+    fn an_overtaken_hello_tells_nothing() {
+        let mut liveness = started();
+        hear(&mut liveness, at(110), &hello(7, true, 0));
+        liveness.set_up(at(110), true);
+        let nothing = Told { rtt: None, missed: 0, change: None };
+        assert_eq!(hear(&mut liveness, at(111), &hello(6, false, 100)), nothing);
+        assert_eq!(hear(&mut liveness, at(111), &hello(7, false, 100)), nothing);
+    }
+
+    #[test]
+    fn hellos_leave_at_once_then_every_interval_and_rarely_when_busy() {
+        let mut liveness = started();
+        let first = liveness.due(at(100)).expect("the first leaves at once");
+        assert!(!first.hears_you && first.sequence == 0);
+        liveness.on_hello_sent(at(100));
+        assert!(liveness.due(at(135)).is_none());
+        assert!(liveness.due(at(145)).is_some());
+        hear(&mut liveness, at(145), &hello(0, true, 0));
+        liveness.set_up(at(145), true);
+        assert!(liveness.due(at(145)).is_some_and(|hello| hello.hears_you), "the other end waits for it");
+        liveness.on_hello_sent(at(145));
+        let busy = (146..400).filter(|&ms| {
+            liveness.on_sent(at(ms));
+            let due = liveness.due(at(ms)).is_some();
+            if due {
+                liveness.on_hello_sent(at(ms));
+            }
+            due
+        });
+        assert_eq!(busy.count(), 1, "a packet every millisecond, one hello in four intervals");
+    }
+
+    #[test]
+    fn silence_and_refusals_end_it_and_a_sleeper_forgives() {
+        let mut liveness = started();
+        hear(&mut liveness, at(110), &hello(0, true, 0));
+        liveness.set_up(at(110), true);
+        assert_eq!(liveness.expired(at(389)), None);
+        assert_eq!(liveness.expired(at(390)), Some(DownReason::Silence));
+        liveness.forgive(at(390));
+        assert_eq!((liveness.expired(at(429)), liveness.dead_deadline()), (None, Some(at(430))));
+        hear(&mut liveness, at(420), &hello(1, true, 0));
+        for _ in 0..3 {
+            liveness.on_refused(at(440), Duration::from_millis(20));
+        }
+        assert!(liveness.probe_due(at(440)));
+        assert_eq!((liveness.expired(at(464)), liveness.expired(at(465))), (None, Some(DownReason::Refused)));
+        liveness.on_heard(at(450));
+        assert_eq!(liveness.expired(at(465)), None, "the neighbour answered");
+    }
+}

@@ -1,0 +1,114 @@
+//! The receiving side: from an opened packet to deliveries and news for the other organs.
+
+use super::hello::{Change, Told};
+use super::{Delivery, Link, MAX_DELIVERIES};
+use crate::base::{Class, DownReason, Instant};
+use crate::containers::pool::Urgency;
+use crate::containers::window::Seen;
+use crate::containers::{Packet, Pool};
+use crate::telemetry::DropReason;
+use crate::wire::frame::{Frame, Frames, Hello};
+
+impl Link {
+    /// Takes in an opened packet. `number`: its packet number, seen for the first time. `datagram_len`: size of the
+    /// datagram it came in.
+    pub fn handle_packet(&mut self, now: Instant, number: u64, datagram_len: usize, plaintext: &[u8], pool: &mut Pool) {
+        self.release_leftovers(pool);
+        if !self.attached || self.closing.is_some() {
+            return;
+        }
+        self.counters.packets_in += 1;
+        self.counters.bytes_in += datagram_len as u64;
+        self.liveness.on_heard(now);
+        let (mut eliciting, mut recovered, mut refused) = (false, false, false);
+        for frame in Frames::new(plaintext) {
+            let Ok(frame) = frame else {
+                self.counters.drops.count(DropReason::Malformed);
+                break;
+            };
+            eliciting |= frame.is_ack_eliciting();
+            match frame {
+                Frame::Hello(hello) => self.on_hello(now, &hello),
+                Frame::Ack(ack) => self.on_ack(now, &ack, pool),
+                Frame::BestEffort(body) => self.on_best_effort(body, pool),
+                Frame::Reliable(low, body) => {
+                    recovered = true;
+                    refused |= !self.on_reliable(low, body, Delivery::Message, pool);
+                }
+                Frame::Control(low, body) => {
+                    recovered = true;
+                    refused |= !self.on_reliable(low, body, Delivery::Control, pool);
+                }
+                Frame::Probe(_) => {}
+                Frame::Close(_) => {
+                    self.go_down(now, DownReason::Closed);
+                    self.attached = false;
+                    self.release_leftovers(pool);
+                    return;
+                }
+            }
+        }
+        // A packet whose reliable messages could not all be taken in stays unacknowledged, and comes again.
+        if !refused {
+            self.received.on_packet(now, number, eliciting, recovered, self.rtt.smoothed());
+        }
+        self.report(now);
+    }
+
+    fn on_hello(&mut self, now: Instant, hello: &Hello) {
+        self.counters.hellos_in += 1;
+        let Told { rtt, missed, change } = self.liveness.on_hello(now, hello);
+        self.on_round_trip(now, rtt);
+        self.loss.hello(missed);
+        match change {
+            Some(Change::Up) => self.go_up(now),
+            Some(Change::Down(reason)) => self.go_down(now, reason),
+            None => {}
+        }
+    }
+
+    fn on_best_effort(&mut self, body: &[u8], pool: &mut Pool) {
+        if self.deliveries.len() >= MAX_DELIVERIES {
+            self.counters.drops.count(DropReason::QueueFull);
+        } else if let Some(packet) = self.copy_in(Urgency::Ordinary, body, pool) {
+            self.counters.best_effort.count_received(body.len());
+            self.deliveries.push_back(Delivery::Message(packet));
+        }
+    }
+
+    /// Takes in a message that comes again until it is acknowledged; false if there is no room for it now.
+    fn on_reliable(&mut self, low: u32, body: &[u8], wrap: fn(Packet) -> Delivery, pool: &mut Pool) -> bool {
+        let (sequence, seen) = self.reliable.check(low);
+        if seen != Seen::New {
+            self.counters.drops.count(DropReason::Duplicate);
+            return true;
+        }
+        if self.deliveries.len() >= MAX_DELIVERIES {
+            self.counters.drops.count(DropReason::QueueFull);
+            return false;
+        }
+        let Some(packet) = self.copy_in(Urgency::Reserved, body, pool) else { return false };
+        self.reliable.accept(sequence);
+        let delivery = wrap(packet);
+        let class = match delivery {
+            Delivery::Message(_) => &mut self.counters.reliable,
+            Delivery::Control(_) => &mut self.counters.control,
+        };
+        class.count_received(body.len());
+        self.deliveries.push_back(delivery);
+        true
+    }
+
+    fn copy_in(&mut self, urgency: Urgency, body: &[u8], pool: &mut Pool) -> Option<Packet> {
+        let packet = pool.copy_in(urgency, body);
+        if packet.is_none() {
+            self.counters.drops.count(DropReason::PoolExhausted);
+        }
+        packet
+    }
+
+    /// Counts a message's stay in the queue.
+    pub(super) fn count_queued(&mut self, class: Class, waited: std::time::Duration) {
+        self.counters.queue_delay[usize::from(class.code())].record(waited);
+    }
+}

@@ -1,0 +1,201 @@
+//! The sending side: what the next packet carries.
+
+use super::sent::{Record, State};
+use super::{Link, Outgoing};
+use crate::base::{Class, Instant};
+use crate::containers::Pool;
+use crate::wire::cursor::{NoRoom, Writer};
+use crate::wire::datagram::OVERHEAD;
+use crate::wire::frame::{BEST_EFFORT_OVERHEAD, Frame, RELIABLE_OVERHEAD};
+use std::time::Duration;
+
+/// Full datagrams by which repetitions and control messages may exceed the window: what repairs must not wait for
+/// what it repairs.
+const URGENT_PACKETS: u64 = 2;
+
+impl Link {
+    /// Writes the frames of the next packet to `plaintext`, which should hold a largest datagram; none if nothing may
+    /// leave now. Every number is given once, so what is written must be sent.
+    pub fn poll_transmit(&mut self, now: Instant, pool: &mut Pool, plaintext: &mut [u8]) -> Option<Outgoing> {
+        self.release_leftovers(pool);
+        if !self.attached {
+            return None;
+        }
+        let room = plaintext.len().min(self.mtu.current() - OVERHEAD);
+        let mut writer = Writer::new(&mut plaintext[..room]);
+        let mut record = Record::new(self.sent.next(), now);
+        if let Some(reason) = self.closing.take() {
+            fits(Frame::Close(reason).emit(&mut writer));
+            self.attached = false;
+        } else {
+            self.write_liveness(now, &mut writer, &mut record);
+            let ack_due = self.received.is_due(now);
+            if ack_due {
+                self.write_ack(now, &mut writer);
+            }
+            if self.is_up() && self.sent.has_room() {
+                self.write_messages(now, pool, &mut writer, &mut record);
+            }
+            if !ack_due && !writer.is_empty() && self.received.has_news() {
+                self.write_ack(now, &mut writer);
+            }
+        }
+        match writer.len() {
+            0 => self.write_mtu_probe(now, plaintext, record),
+            len => Some(self.finish(now, record, len)),
+        }
+    }
+
+    fn write_liveness(&mut self, now: Instant, writer: &mut Writer<'_>, record: &mut Record) {
+        if let Some(hello) = self.liveness.due(now) {
+            fits(Frame::Hello(hello).emit(writer));
+            self.liveness.on_hello_sent(now);
+            self.counters.hellos_out += 1;
+        }
+        if self.liveness.probe_due(now) && self.sent.has_room() {
+            fits(Frame::Probe(u32::MAX).emit(writer));
+            self.liveness.on_probe_sent(now);
+            (record.state, record.probe) = (State::Outstanding, true);
+        }
+    }
+
+    /// Acknowledges, if there is room for it.
+    fn write_ack(&mut self, now: Instant, writer: &mut Writer<'_>) {
+        if let Ok(repetition) = self.received.emit(now, writer) {
+            self.counters.acks_out += 1;
+            self.counters.ack_repeats += u64::from(repetition);
+        }
+    }
+
+    fn write_messages(&mut self, now: Instant, pool: &mut Pool, writer: &mut Writer<'_>, record: &mut Record) {
+        if !self.has_messages() {
+            return;
+        }
+        let (window, in_flight, datagram) =
+            (self.congestion.window(), self.sent.in_flight(), self.mtu.current() as u64);
+        let rate = self.congestion.pacing_rate(self.rtt.smoothed());
+        self.pacer.advance(now, rate, datagram, in_flight == 0, window);
+        if !self.pacer.is_open() {
+            return;
+        }
+        if in_flight < window + URGENT_PACKETS * datagram {
+            self.write_control(now, pool, writer, record);
+            self.write_again(pool, writer, record);
+        }
+        if in_flight < window {
+            self.write_queued(now, pool, writer, record);
+        }
+    }
+
+    fn write_control(&mut self, now: Instant, pool: &mut Pool, writer: &mut Writer<'_>, record: &mut Record) {
+        while record.has_room()
+            && let Some(packet) = self.reliable.pop_control(writer.room().saturating_sub(RELIABLE_OVERHEAD))
+        {
+            self.counters.control.count_sent(packet.len());
+            let sequence = self.reliable.next_sequence();
+            fits(Frame::Control(sequence as u32, pool.bytes(&packet)).emit(writer));
+            self.reliable.keep(now, packet, true, record.number);
+            assert!(record.carry(sequence), "there was room");
+            record.state = State::Outstanding;
+        }
+    }
+
+    fn write_again(&mut self, pool: &Pool, writer: &mut Writer<'_>, record: &mut Record) {
+        let mut repeated = 0;
+        while record.has_room()
+            && let Some((sequence, message)) = self.reliable.again()
+        {
+            let (body, low) = (pool.bytes(&message.packet), sequence as u32);
+            let frame = if message.control { Frame::Control(low, body) } else { Frame::Reliable(low, body) };
+            if frame.emit(writer).is_err() {
+                break;
+            }
+            self.reliable.sent_again(record.number);
+            assert!(record.carry(sequence), "there was room");
+            record.state = State::Outstanding;
+            repeated += 1;
+        }
+        self.counters.retransmissions += repeated;
+        self.counters.retransmission_packets += u64::from(repeated > 0);
+    }
+
+    fn write_queued(&mut self, now: Instant, pool: &mut Pool, writer: &mut Writer<'_>, record: &mut Record) {
+        loop {
+            let reliable = self.reliable.has_room() && record.has_room();
+            // The longer of the two frame headers decides: a message more or less per bundle is not worth a peek.
+            let room = writer.room().saturating_sub(RELIABLE_OVERHEAD);
+            let Some(queued) = self.queue.pop(now, room, reliable, pool, &mut self.counters) else { return };
+            self.count_queued(queued.class, queued.waited);
+            record.state = State::Outstanding;
+            let body = pool.bytes(&queued.packet);
+            match queued.class {
+                Class::BestEffort => {
+                    self.counters.best_effort.count_sent(body.len());
+                    fits(Frame::BestEffort(body).emit(writer));
+                    pool.release(queued.packet);
+                }
+                Class::Reliable => {
+                    self.counters.reliable.count_sent(body.len());
+                    let sequence = self.reliable.next_sequence();
+                    fits(Frame::Reliable(sequence as u32, body).emit(writer));
+                    self.reliable.keep(now, queued.packet, false, record.number);
+                    assert!(record.carry(sequence), "there was room");
+                }
+            }
+        }
+    }
+
+    fn write_mtu_probe(&mut self, now: Instant, plaintext: &mut [u8], mut record: Record) -> Option<Outgoing> {
+        if !self.is_up() || !self.sent.has_room() {
+            return None;
+        }
+        let (size, id) = self.mtu.due(now)?;
+        let Some(padded) = plaintext.get_mut(..size - OVERHEAD) else {
+            self.mtu.limit(plaintext.len() + OVERHEAD);
+            return None;
+        };
+        padded.fill(0);
+        fits(Frame::Probe(id).emit(&mut Writer::new(padded)));
+        self.mtu.on_probe_sent(record.number);
+        self.counters.probes += 1;
+        (record.state, record.probe) = (State::Outstanding, true);
+        Some(self.finish(now, record, size - OVERHEAD))
+    }
+
+    fn finish(&mut self, now: Instant, mut record: Record, len: usize) -> Outgoing {
+        let bytes = len + OVERHEAD;
+        record.bytes = u16::try_from(bytes).expect("a datagram has fewer than 2^16 bytes");
+        self.counters.packets_out += 1;
+        self.counters.bytes_out += bytes as u64;
+        self.liveness.on_sent(now);
+        if record.state == State::Outstanding {
+            self.pacer.spend(bytes as u64);
+            self.arm_loss_timer(&record);
+        }
+        let number = record.number;
+        self.forget_sent(now);
+        if let Some(pushed_out) = self.sent.record(record) {
+            self.on_lost(now, &pushed_out);
+        }
+        Outgoing { number, len }
+    }
+
+    fn has_messages(&mut self) -> bool {
+        self.queue.len() > 0 || self.reliable.has_control() || self.reliable.again().is_some()
+    }
+
+    /// When the pacer lets the next packet leave, if that is what messages wait for.
+    pub(super) fn pacing_deadline(&self) -> Option<Instant> {
+        let waiting = self.queue.len() > 0 || self.reliable.has_control() || self.reliable.may_repeat();
+        let window = self.congestion.window() + URGENT_PACKETS * self.mtu.current() as u64;
+        let paced = waiting && !self.pacer.is_open() && self.sent.in_flight() < window && self.sent.has_room();
+        paced.then(|| self.pacer.opens(self.congestion.pacing_rate(self.rtt.smoothed().max(Duration::from_nanos(1)))))
+    }
+}
+
+/// For frames whose length was checked before.
+fn fits(written: Result<(), NoRoom>) {
+    assert_eq!(written, Ok(()), "the room was checked");
+}
+
+const _: () = assert!(BEST_EFFORT_OVERHEAD <= RELIABLE_OVERHEAD, "room is checked for the longer header");
