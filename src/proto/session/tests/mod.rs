@@ -1,0 +1,7 @@
+//! Behaviours, seen from the applications and from the wire.
+
+mod datagrams;
+mod echoes;
+mod harness;
+mod random;
+mod streams;
