@@ -1,1 +1,460 @@
-//! (room)
+//! Routing: who is linked to whom, and the shortest way to everyone.
+//!
+//! Link-state, as OSPF and IS-IS do it, with signatures. Every router advertises its usable links, signed; every router
+//! keeps the newest advertisement of every member (`database.rs`), floods what is new to all neighbours but the one it
+//! came from, and computes shortest paths through the links that both ends advertise (`map.rs`).
+//!
+//! # States of an advertisement here
+//! ```text
+//!   absent ── newer, authentic ──▶ live ── 30 min without refresh ──▶ expired (a tombstone: used and told no more,
+//!      ▲                            │ ▲                                  │     and not taken from others again)
+//!      └── origin is no member ─────┴─┼──────────────────────────────────┤
+//!                                     └────────── newer, authentic ──────┘
+//! ```
+//! Newer means a greater ([epoch], counter): the epoch is the wall clock at the origin's start. A router whose clock
+//! went back, or that was restored from an image, meets its own older life's advertisement with an epoch not below its
+//! own, and jumps above it (`own.rs`). Two contents under one sequence are counted and the first is kept.
+//!
+//! # Neighbours
+//! Control messages reach a neighbour reliably while the link is up, in any order. So flooding is sending once; a link
+//! that comes up starts with an exchange of digests (`exchange.rs`), and a fingerprint a minute mends what a full ring
+//! lost.
+//!
+//! # Timers
+//! | reason | after |
+//! |---|---|
+//! | advertise | news: 0 to 20 ms when bad, 2 to 32 s otherwise; refresh: 10 min ± 10 % |
+//! | release | hold-down of a flapping link: 1 to 30 s |
+//! | compute | 10 ms after the last computation |
+//! | expire | 30 min after an advertisement came |
+//! | exchange | summary 60 s ± 10 %, unanswered request 2 s |
+//!
+//! # Doors
+//! [`Routing::handle`] takes an [`Input`]; [`Routing::poll_action`] gives [`Action`]s until there are none;
+//! [`Routing::poll_timeout`] says when [`Input::Timer`] is due. Views for operators: [`Routing::routes`],
+//! [`Routing::nodes`], [`Routing::stats`].
+//!
+//! [epoch]: crate::wire::routing::Sequence
+
+mod database;
+mod door;
+mod exchange;
+mod map;
+mod metric;
+mod own;
+#[cfg(test)]
+mod tests;
+
+pub use door::{Action, Input, NodeView, Reason, Route, Stats};
+pub use metric::Metric;
+
+use crate::base::limits::{MAX_LINKS, MAX_MESSAGE, MAX_NODES};
+use crate::base::{DownReason, Identity, Instant, LinkId, LinkMetrics, NodeId, PublicIdentity, Rng, WallTime};
+use crate::wire::cursor::{NoRoom, Writer};
+use crate::wire::routing::{self as wire, AdvertisedLink, Advertisement, Digest, Message, Sequence};
+use database::{Database, Taken};
+use exchange::{Exchange, SUMMARY_INTERVAL};
+use map::Map;
+use own::Own;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Least time between two computations of all paths. The first change after a quiet time is answered at once.
+const COMPUTE_SPACING: Duration = Duration::from_millis(10);
+
+/// The routing protocol of one router.
+#[derive(Debug)]
+pub struct Routing {
+    identity: Identity,
+    metric: Metric,
+    own: Own,
+    exchanges: BTreeMap<LinkId, Exchange>,
+    database: Database,
+    map: Map,
+    routes: Vec<Route>,
+    /// The routes may be wrong.
+    stale: bool,
+    /// Own links may differ from what is advertised.
+    unweighed: bool,
+    computed_at: Option<Instant>,
+    actions: VecDeque<Action>,
+    stats: Stats,
+    rng: Rng,
+}
+
+impl Routing {
+    /// Routing without links. `epoch` is the wall clock; `members` may or may not name this router.
+    pub fn new(
+        now: Instant,
+        identity: Identity,
+        members: Vec<PublicIdentity>,
+        metric: Metric,
+        epoch: WallTime,
+        mut rng: Rng,
+    ) -> Routing {
+        assert!(members.len() <= MAX_NODES, "the configuration bounds the members");
+        let own = Own::new(now, identity.public().node_id(), epoch.as_nanos(), rng.fork());
+        let database = Database::new(members.into_iter().chain([identity.public()]));
+        let mut routing = Routing {
+            identity,
+            metric,
+            own,
+            exchanges: BTreeMap::new(),
+            database,
+            map: Map::default(),
+            routes: Vec::new(),
+            stale: true,
+            unweighed: true,
+            computed_at: None,
+            actions: VecDeque::new(),
+            stats: Stats::default(),
+            rng,
+        };
+        routing.advance(now);
+        routing
+    }
+
+    /// Takes in what happened. All that is due at `now` is done too.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::AddLink { link, peer } => self.add_link(link, peer),
+            Input::RemoveLink(link) => self.remove_link(link),
+            Input::LinkUp { link, metrics } => self.link_up(now, link, metrics),
+            Input::LinkDown { link, reason } => self.link_down(now, link, reason),
+            Input::LinkMeasured { link, metrics } => {
+                self.own.measured(link, metrics);
+                self.unweighed = true;
+            }
+            Input::Message { link, bytes } => self.message(now, link, &bytes),
+            Input::Members(members) => self.set_members(members),
+            Input::Metric(metric) => {
+                self.metric = metric;
+                (self.stale, self.unweighed) = (true, true);
+            }
+            Input::Shutdown => self.own.leave(now),
+            Input::Timer => {}
+        }
+        self.advance(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::Timer`] is due, and for what. May be in the past.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let since = self.computed_at.unwrap_or(Instant::ZERO);
+        let compute = self.must_compute().then(|| since + COMPUTE_SPACING);
+        let release = self.own.next_release();
+        let exchange = self.exchanges.values().flat_map(|exchange| [Some(exchange.summary_at), exchange.deadline()]);
+        let all = [
+            (self.own.next(), Reason::Advertise),
+            (release, Reason::Release),
+            (compute, Reason::Compute),
+            (self.database.next_expiry(), Reason::Expire),
+            (exchange.flatten().min().filter(|&at| at < Instant::MAX), Reason::Exchange),
+        ];
+        all.into_iter().filter_map(|(at, reason)| at.map(|at| (at, reason))).min_by_key(|&(at, _)| at)
+    }
+
+    /// All routes, by destination.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The metric in use.
+    pub const fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// All routers that advertised something lately, by id, as of the last computation.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeView> + '_ {
+        self.map.nodes().iter().enumerate().map(|(index, &node)| NodeView {
+            node,
+            reachable: node == self.own.node || self.route(node).is_some(),
+            links: self.map.edges(index).len(),
+        })
+    }
+
+    /// The route to `node`.
+    pub fn route(&self, node: NodeId) -> Option<&Route> {
+        let found = self.routes.binary_search_by_key(&node, |route| route.destination).ok()?;
+        Some(&self.routes[found])
+    }
+
+    /// What was counted.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What the database holds: all origins and their newest sequences, ascending.
+    pub fn digest(&self) -> impl Iterator<Item = (NodeId, Sequence)> + '_ {
+        self.database.digest()
+    }
+
+    /// What `origin` advertises, as far as known here.
+    pub fn advertised(&self, origin: NodeId) -> Option<Vec<AdvertisedLink>> {
+        self.database.links().find(|entry| entry.0 == origin).map(|(_, links)| links.to_vec())
+    }
+
+    /// The same on two routers whose databases are the same.
+    pub const fn fingerprint(&self) -> u64 {
+        self.database.fingerprint()
+    }
+
+    fn add_link(&mut self, link: LinkId, peer: NodeId) {
+        assert!(peer != self.own.node, "the configuration refuses links to oneself");
+        self.exchanges.insert(link, Exchange::new());
+        assert!(self.exchanges.len() <= MAX_LINKS, "the configuration bounds the links");
+        self.own.add(link, peer);
+        (self.unweighed, self.stale) = (true, true);
+    }
+
+    fn remove_link(&mut self, link: LinkId) {
+        self.exchanges.remove(&link);
+        self.own.remove(link);
+        (self.unweighed, self.stale) = (true, true);
+    }
+
+    fn link_up(&mut self, now: Instant, link: LinkId, metrics: LinkMetrics) {
+        let summary_at = now + self.rng.jitter(SUMMARY_INTERVAL, 0.1);
+        let Some(exchange) = self.exchanges.get_mut(&link) else {
+            self.stats.misplaced += 1;
+            return;
+        };
+        exchange.set_up(true, summary_at);
+        self.own.up(now, link, metrics);
+        self.unweighed = true;
+        self.send_digest(link, true);
+    }
+
+    fn link_down(&mut self, now: Instant, link: LinkId, reason: DownReason) {
+        let Some(exchange) = self.exchanges.get_mut(&link) else { return };
+        exchange.set_up(false, Instant::MAX);
+        self.own.down(now, link, reason);
+        (self.unweighed, self.stale) = (true, true);
+    }
+
+    fn set_members(&mut self, members: Vec<PublicIdentity>) {
+        assert!(members.len() <= MAX_NODES, "the configuration bounds the members");
+        self.database.set_members(members.into_iter().chain([self.identity.public()]));
+        self.stale = true;
+        // What a new member advertised before it was one was refused: ask again.
+        for link in self.up_links() {
+            self.send_digest(link, true);
+        }
+    }
+
+    fn message(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
+        let Some(exchange) = self.exchanges.get(&link) else {
+            self.stats.misplaced += 1;
+            return;
+        };
+        let up = exchange.up;
+        match Message::parse(bytes) {
+            // An advertisement proves itself: it is welcome also before this end knows that the link is up.
+            Ok(Message::Advertisement(advertisement)) => self.advertisement(now, link, &advertisement),
+            Ok(_) if !up => self.stats.misplaced += 1,
+            Ok(Message::Digest(digest)) => self.compare_digest(now, link, &digest),
+            Ok(Message::Request(request)) => {
+                let found = request.origins().filter_map(|origin| self.database.bytes(origin));
+                let sends = found.map(|bytes| Action::Send { link, bytes: bytes.to_vec() });
+                self.actions.extend(sends);
+            }
+            Ok(Message::Summary(fingerprint)) => {
+                if fingerprint != self.database.fingerprint() {
+                    self.answer_digest(now, link, true);
+                }
+            }
+            Err(_) => self.stats.malformed += 1,
+        }
+    }
+
+    fn advertisement(&mut self, now: Instant, link: LinkId, advertisement: &Advertisement<'_>) {
+        if advertisement.origin == self.own.node {
+            self.own_advertisement(now, advertisement);
+        } else {
+            let taken = self.database.take(now, advertisement);
+            *self.counter(taken) += 1;
+            match taken {
+                Taken::Newer { changed } => {
+                    self.stale |= changed;
+                    self.flood(advertisement.bytes(), Some(link));
+                }
+                Taken::Older => self.correct(link, advertisement.origin),
+                _ => {}
+            }
+        }
+        for exchange in self.exchanges.values_mut() {
+            exchange.arrived(advertisement.origin);
+        }
+        self.ask(now, link);
+    }
+
+    /// The neighbour sent something old: it gets the newer one.
+    fn correct(&mut self, link: LinkId, origin: NodeId) {
+        let up = self.exchanges.get(&link).is_some_and(|exchange| exchange.up);
+        if let Some(bytes) = self.database.bytes(origin).filter(|_| up) {
+            self.actions.push_back(Action::Send { link, bytes: bytes.to_vec() });
+        }
+    }
+
+    fn counter(&mut self, taken: Taken) -> &mut u64 {
+        match taken {
+            Taken::Newer { .. } => &mut self.stats.accepted,
+            Taken::Duplicate => &mut self.stats.duplicate,
+            Taken::Older => &mut self.stats.older,
+            Taken::Equivocation => &mut self.stats.equivocations,
+            Taken::UnknownOrigin => &mut self.stats.unknown_origin,
+            Taken::Forged => &mut self.stats.forged,
+        }
+    }
+
+    fn own_advertisement(&mut self, now: Instant, advertisement: &Advertisement<'_>) {
+        let ours = self.database.bytes(self.own.node) == Some(advertisement.bytes());
+        if ours || advertisement.sequence < self.own.sequence {
+            self.stats.duplicate += 1;
+        } else if database::authentic(&self.identity.public(), advertisement) {
+            self.stats.impostors += 1;
+            self.own.fight(now, advertisement.sequence);
+        } else {
+            self.stats.forged += 1;
+        }
+    }
+
+    fn compare_digest(&mut self, now: Instant, link: LinkId, digest: &Digest<'_>) {
+        if let Some(exchange) = self.exchanges.get_mut(&link) {
+            let lacking = digest.entries().filter(|&(origin, sequence)| self.database.lacks(origin, sequence));
+            lacking.for_each(|(origin, _)| exchange.want(origin));
+        }
+        if digest.answer {
+            self.answer_digest(now, link, false);
+        }
+        self.ask(now, link);
+    }
+
+    fn ask(&mut self, now: Instant, link: LinkId) {
+        loop {
+            let Some(exchange) = self.exchanges.get_mut(&link) else { return };
+            let origins = exchange.ask(now);
+            if origins.is_empty() {
+                return;
+            }
+            self.send(link, |writer| wire::emit_request(writer, &origins));
+        }
+    }
+
+    /// Sends the digest because the neighbour wants it, so not as often as it may want it.
+    fn answer_digest(&mut self, now: Instant, link: LinkId, answer: bool) {
+        if self.exchanges.get_mut(&link).is_some_and(|exchange| exchange.may_have_digest(now)) {
+            self.send_digest(link, answer);
+        } else {
+            self.stats.limited += 1;
+        }
+    }
+
+    fn send_digest(&mut self, link: LinkId, answer: bool) {
+        let entries: Vec<_> = self.database.digest().collect();
+        let mut chunks = entries.chunks(wire::MAX_DIGEST).peekable();
+        while let Some(chunk) = chunks.next() {
+            let last = chunks.peek().is_none();
+            self.send(link, |writer| wire::emit_digest(writer, answer && last, chunk));
+        }
+    }
+
+    fn send(&mut self, link: LinkId, emit: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) {
+        let mut buffer = [0; MAX_MESSAGE];
+        let mut writer = Writer::new(&mut buffer);
+        assert_eq!(emit(&mut writer), Ok(()), "messages are cut to fit");
+        self.actions.push_back(Action::Send { link, bytes: writer.written().to_vec() });
+    }
+
+    fn up_links(&self) -> Vec<LinkId> {
+        self.exchanges.iter().filter(|(_, exchange)| exchange.up).map(|(&link, _)| link).collect()
+    }
+
+    fn flood(&mut self, bytes: &[u8], except: Option<LinkId>) {
+        for link in self.up_links() {
+            if Some(link) != except {
+                self.actions.push_back(Action::Send { link, bytes: bytes.to_vec() });
+            }
+        }
+    }
+
+    /// Does all that is due.
+    fn advance(&mut self, now: Instant) {
+        if self.own.release(now) {
+            (self.unweighed, self.stale) = (true, true);
+        }
+        if std::mem::take(&mut self.unweighed) {
+            self.own.weigh(now, self.metric);
+        }
+        if self.own.due(now) {
+            self.originate(now);
+        }
+        self.stale |= self.database.expire(now, self.own.node);
+        self.exchange(now);
+        if self.must_compute() && self.computed_at.is_none_or(|last| last + COMPUTE_SPACING <= now) {
+            self.compute(now);
+        }
+    }
+
+    /// A router that leaves keeps its routes for what is still under way through it.
+    const fn must_compute(&self) -> bool {
+        self.stale && !self.own.is_leaving()
+    }
+
+    fn originate(&mut self, now: Instant) {
+        let (sequence, links) = self.own.compose(now, self.metric);
+        let mut buffer = [0; MAX_MESSAGE];
+        let sign = |bytes: &[u8]| self.identity.sign(&[wire::SIGNING_CONTEXT, bytes].concat());
+        let bytes = wire::emit_advertisement(&mut buffer, self.identity.public().node_id(), sequence, links, sign);
+        let Ok(Message::Advertisement(advertisement)) = Message::parse(bytes) else {
+            panic!("what this router writes it can read");
+        };
+        self.stale |= self.database.store(now, &advertisement);
+        self.stats.originated += 1;
+        self.flood(bytes, None);
+    }
+
+    fn exchange(&mut self, now: Instant) {
+        for link in self.up_links() {
+            self.ask(now, link);
+            let Some(exchange) = self.exchanges.get_mut(&link) else { continue };
+            if exchange.summary_at <= now {
+                exchange.summary_at = now + self.rng.jitter(SUMMARY_INTERVAL, 0.1);
+                let fingerprint = self.database.fingerprint();
+                self.send(link, |writer| wire::emit_summary(writer, fingerprint));
+            }
+        }
+    }
+
+    /// Computes map and routes. Of its own links a router uses only those that are up at this moment, whatever it
+    /// advertised.
+    fn compute(&mut self, now: Instant) {
+        (self.stale, self.computed_at) = (false, Some(now));
+        self.stats.computations += 1;
+        let usable = self.own.usable(self.metric);
+        let own = self.database.links().find(|entry| entry.0 == self.own.node);
+        let own: Vec<AdvertisedLink> = own.map_or(&[][..], |entry| entry.1).to_vec();
+        let own: Vec<_> = own.into_iter().filter(|link| usable.contains_key(&link.neighbour)).collect();
+        let replace = |(node, links)| if node == self.own.node { (node, own.as_slice()) } else { (node, links) };
+        let advertised: Vec<_> = self.database.links().map(replace).collect();
+        let map = Map::build(&advertised, self.metric);
+        let source = map.index(self.own.node).expect("a router's own advertisement is always there");
+        let tree = map.shortest(source);
+        let mut routes = Vec::with_capacity(map.nodes().len());
+        for (index, &destination) in map.nodes().iter().enumerate() {
+            let path = tree.path(&map, index);
+            let Some(first) = path.first() else { continue };
+            let (link, _) = usable[first];
+            routes.push(Route { destination, link, cost: tree.cost[index], path });
+        }
+        self.map = map;
+        if routes != self.routes {
+            self.routes.clone_from(&routes);
+            self.actions.push_back(Action::Routes(routes));
+        }
+    }
+}

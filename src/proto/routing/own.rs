@@ -1,0 +1,282 @@
+//! This router's own links: what is advertised of them, and when.
+//!
+//! ```text
+//!            up, few flaps                       advertised, usable
+//!   down ───────────────────────────────────────▶ usable
+//!    ▲ └──── up, flapping ──▶ held ── stays up ──▶ │
+//!    └──────────── down ───────┴─────── down ──────┘
+//! ```
+//!
+//! # Damping
+//! - *Bad news at once.* A link that is gone, or much worse than advertised, sends traffic into a hole until others
+//!   know. The first bad news goes out immediately, further ones at least [`URGENT_SPACING`] apart, so that a site
+//!   that loses ten links in a moment says it in two advertisements, not in ten.
+//! - *Good news and small changes wait* [`CALM_SPACING`]: nothing is lost while the old path still works, and a
+//!   measurement that swings back in the meantime is never told. While one link keeps changing the spacing doubles up
+//!   to [`CALM_SPACING_MAX`], which damps traffic that follows a metric it worsens itself. Changes below 10 % ride along
+//!   with the next advertisement.
+//! - *A link that comes up is told at once*, because its ends may have no other; but a link that flaps is held down,
+//!   longer each time (1 s, 2 s, 4 s … [`HOLD_MAX`]), and forgiven one flap a [`FLAP_MEMORY`].
+
+use crate::base::{DownReason, Instant, LinkId, LinkMetrics, NodeId, Rng};
+use crate::proto::routing::Metric;
+use crate::wire::routing::{AdvertisedLink, Sequence};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Least time between two advertisements with bad news.
+pub(super) const URGENT_SPACING: Duration = Duration::from_millis(20);
+/// Least time between other advertisements, and how long a change must last to be told.
+pub(super) const CALM_SPACING: Duration = Duration::from_secs(2);
+/// What the spacing grows to while measurements keep changing.
+pub(super) const CALM_SPACING_MAX: Duration = Duration::from_secs(32);
+/// An advertisement is repeated this often, give or take a tenth, even if nothing changed.
+pub(super) const REFRESH: Duration = Duration::from_secs(600);
+/// Least time between two answers to an advertisement of ours that we did not send: a router with the same key that
+/// answers as well must not make the two of them flood the network.
+pub(super) const FIGHT_SPACING: Duration = Duration::from_secs(1);
+/// How far above an impostor's counter ours goes on, at most.
+const JUMP: u64 = 1 << 20;
+/// First hold-down of a flapping link.
+pub(super) const HOLD_FIRST: Duration = Duration::from_secs(1);
+/// Longest hold-down of a flapping link.
+pub(super) const HOLD_MAX: Duration = Duration::from_secs(30);
+/// A flap is forgotten after this long.
+pub(super) const FLAP_MEMORY: Duration = Duration::from_secs(60);
+
+/// One of this router's links.
+#[derive(Debug)]
+struct Link {
+    peer: NodeId,
+    metrics: LinkMetrics,
+    state: State,
+    flaps: u32,
+    last_flap: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Down,
+    /// Up, but it flaps: not used before this.
+    Held(Instant),
+    Usable,
+}
+
+/// How loud the difference between what is measured and what is advertised is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    None,
+    Calm,
+    Urgent,
+}
+
+/// This router's own links and its advertisements.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) node: NodeId,
+    pub(super) sequence: Sequence,
+    rng: Rng,
+    links: BTreeMap<LinkId, Link>,
+    advertised: Vec<AdvertisedLink>,
+    leaving: bool,
+    last_told: Option<Instant>,
+    last_calm: Option<Instant>,
+    calm_spacing: Duration,
+    calm_since: Option<Instant>,
+    last_fight: Option<Instant>,
+    /// When news, or an answer to an impostor, are due.
+    news_at: Option<(Instant, News)>,
+    fight_at: Option<Instant>,
+    refresh_at: Instant,
+}
+
+impl Own {
+    pub(super) fn new(now: Instant, node: NodeId, epoch: u64, rng: Rng) -> Own {
+        Own {
+            node,
+            sequence: Sequence { epoch, counter: 0 },
+            rng,
+            links: BTreeMap::new(),
+            advertised: Vec::new(),
+            leaving: false,
+            last_told: None,
+            last_calm: None,
+            calm_spacing: CALM_SPACING,
+            calm_since: None,
+            last_fight: None,
+            news_at: None,
+            fight_at: None,
+            refresh_at: now,
+        }
+    }
+
+    pub(super) fn add(&mut self, link: LinkId, peer: NodeId) {
+        let (metrics, last_flap) = (LinkMetrics::default(), Instant::ZERO);
+        let fresh = Link { peer, metrics, state: State::Down, flaps: 0, last_flap };
+        self.links.insert(link, fresh);
+    }
+
+    pub(super) fn remove(&mut self, link: LinkId) {
+        self.links.remove(&link);
+    }
+
+    pub(super) fn up(&mut self, now: Instant, link: LinkId, metrics: LinkMetrics) {
+        let Some(link) = self.links.get_mut(&link) else { return };
+        link.metrics = metrics;
+        if link.state == State::Down {
+            link.forgive(now);
+            link.state = match link.flaps {
+                0 | 1 => State::Usable,
+                flaps => State::Held(now + HOLD_FIRST.saturating_mul(1 << (flaps - 2).min(16)).min(HOLD_MAX)),
+            };
+        }
+    }
+
+    pub(super) fn down(&mut self, now: Instant, link: LinkId, reason: DownReason) {
+        let Some(link) = self.links.get_mut(&link) else { return };
+        let deliberate = matches!(reason, DownReason::Closed | DownReason::Removed);
+        if std::mem::replace(&mut link.state, State::Down) != State::Down && !deliberate {
+            link.forgive(now);
+            link.flaps += 1;
+            link.last_flap = now;
+        }
+    }
+
+    pub(super) fn measured(&mut self, link: LinkId, metrics: LinkMetrics) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.metrics = metrics;
+        }
+    }
+
+    /// From now on no link is advertised.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.leaving = true;
+        self.news_at = Some((now, News::Urgent));
+    }
+
+    /// An advertisement of ours that is newer than what we know to have sent: it is from before our restart (or from
+    /// somebody with our key). Ours must be above it to be heard; by how much is random, because somewhere there may be
+    /// a newer one yet of that other life, and two contents must not meet under one sequence.
+    pub(super) fn fight(&mut self, now: Instant, theirs: Sequence) {
+        let above = Sequence { counter: theirs.counter.saturating_add(self.rng.below(JUMP)), ..theirs };
+        self.sequence = self.sequence.max(above);
+        let earliest = self.last_fight.map_or(now, |last| last + FIGHT_SPACING);
+        self.fight_at.get_or_insert(earliest.max(now));
+    }
+
+    /// The best usable link to each neighbour: cheapest by `metric`, then first in the configuration.
+    pub(super) fn usable(&self, metric: Metric) -> BTreeMap<NodeId, (LinkId, AdvertisedLink)> {
+        let mut best: BTreeMap<NodeId, (LinkId, AdvertisedLink)> = BTreeMap::new();
+        for (&id, link) in self.links.iter().filter(|(_, link)| link.state == State::Usable) {
+            let ours = AdvertisedLink::new(link.peer, &link.metrics);
+            let cheaper = |held: &(LinkId, AdvertisedLink)| metric.cost(&ours, &ours) < metric.cost(&held.1, &held.1);
+            if best.get(&link.peer).is_none_or(cheaper) {
+                best.insert(link.peer, (id, ours));
+            }
+        }
+        best
+    }
+
+    /// Compares what is measured with what is advertised, and plans to tell.
+    pub(super) fn weigh(&mut self, now: Instant, metric: Metric) {
+        if self.leaving {
+            return;
+        }
+        let usable = self.usable(metric);
+        let gone = self.advertised.iter().any(|link| !usable.contains_key(&link.neighbour));
+        let news = usable.values().map(|(_, link)| self.news(link)).max().unwrap_or(News::None);
+        let news = if gone { News::Urgent } else { news };
+        self.news_at = match news {
+            News::Urgent => Some((self.last_told.map_or(now, |last| now.max(last + URGENT_SPACING)), news)),
+            News::Calm => {
+                let since = *self.calm_since.get_or_insert(now);
+                let spaced = self.last_told.map_or(now, |last| last + self.calm_spacing);
+                Some((spaced.max(since + CALM_SPACING), news))
+            }
+            News::None => {
+                self.calm_since = None;
+                None
+            }
+        };
+    }
+
+    fn news(&self, measured: &AdvertisedLink) -> News {
+        let Ok(index) = self.advertised.binary_search_by_key(&measured.neighbour, |link| link.neighbour) else {
+            return News::Urgent;
+        };
+        compare(&self.advertised[index], measured)
+    }
+
+    /// Whether an advertisement must go out now; if so, the caller emits [`Own::compose`].
+    pub(super) fn due(&self, now: Instant) -> bool {
+        self.next().is_some_and(|at| at <= now)
+    }
+
+    /// When something is due next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let news = self.news_at.map(|(at, _)| at);
+        [news, self.fight_at, Some(self.refresh_at)].into_iter().flatten().min()
+    }
+
+    /// Lets held links be used whose time has come; true if there were any.
+    pub(super) fn release(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for link in self.links.values_mut() {
+            if matches!(link.state, State::Held(until) if until <= now) {
+                link.state = State::Usable;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// When the next held link may be used.
+    pub(super) fn next_release(&self) -> Option<Instant> {
+        let held = |link: &Link| if let State::Held(until) = link.state { Some(until) } else { None };
+        self.links.values().filter_map(held).min()
+    }
+
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// The next advertisement: its sequence and links. Resets all that was due.
+    pub(super) fn compose(&mut self, now: Instant, metric: Metric) -> (Sequence, &[AdvertisedLink]) {
+        if matches!(self.news_at, Some((_, News::Calm))) {
+            let quiet = self.last_calm.is_none_or(|last| now.since(last) > 4 * self.calm_spacing);
+            self.calm_spacing = if quiet { CALM_SPACING } else { (2 * self.calm_spacing).min(CALM_SPACING_MAX) };
+            self.last_calm = Some(now);
+        }
+        if self.fight_at.take().is_some() {
+            self.last_fight = Some(now);
+        }
+        (self.news_at, self.calm_since, self.last_told) = (None, None, Some(now));
+        self.refresh_at = now + self.rng.jitter(REFRESH, 0.1);
+        self.sequence = self.sequence.next();
+        let usable = if self.leaving { BTreeMap::new() } else { self.usable(metric) };
+        self.advertised = usable.into_values().map(|(_, link)| link).collect();
+        (self.sequence, &self.advertised)
+    }
+}
+
+impl Link {
+    fn forgive(&mut self, now: Instant) {
+        let forgiven = u32::try_from(now.since(self.last_flap).as_secs() / FLAP_MEMORY.as_secs()).unwrap_or(u32::MAX);
+        self.flaps = self.flaps.saturating_sub(forgiven);
+        self.last_flap += FLAP_MEMORY.saturating_mul(forgiven);
+    }
+}
+
+/// How loud a change is. Each threshold has an absolute part, because a tenth of nearly nothing is noise.
+fn compare(told: &AdvertisedLink, measured: &AdvertisedLink) -> News {
+    // Much worse: the round trip doubled and is 10 ms longer; or the loss doubled and is half a percent more.
+    let slow = measured.rtt_us > (2 * told.rtt_us).max(told.rtt_us + 10_000);
+    let lossy = measured.loss_ppm > (2 * told.loss_ppm).max(told.loss_ppm + 5_000);
+    if slow || lossy {
+        return News::Urgent;
+    }
+    // Different: by a tenth, and by half a millisecond or a tenth of a percent.
+    let differs = |told: u32, measured: u32, floor: u32| told.abs_diff(measured) > (told / 10).max(floor);
+    let different = differs(told.rtt_us, measured.rtt_us, 500) || differs(told.loss_ppm, measured.loss_ppm, 1_000);
+    if different { News::Calm } else { News::None }
+}
