@@ -1,0 +1,497 @@
+//! The shard: security, links, forwarding and sessions composed.
+
+use super::lane::{FAREWELL, Lane};
+use super::messages::{Command, LinkSpec, Report, ShardStats};
+use super::stranded::Stranded;
+use crate::base::limits::{MAX_LINKS, POOL_SLOT};
+use crate::base::time::sooner;
+use crate::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use crate::containers::batch::Transmit;
+use crate::containers::{Batch, Packet, Pool};
+use crate::forwarding::{Table, Verdict, forward};
+use crate::proto::link::{self, Delivery, Link};
+use crate::proto::security::{self, Received, Security};
+use crate::proto::session::{self, Readiness, Sessions};
+use crate::telemetry::{DropReason, Drops, Histogram};
+use crate::wire::datagram;
+use crate::wire::frame::CloseReason;
+use crate::wire::message::{self, Header, Protocol};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Messages taken from sessions in one call of [`Shard::poll_transmit`], so that a greedy application cannot starve the
+/// links of their acknowledgements.
+const ORIGINATE_BUDGET: usize = 256;
+/// Reports waiting for control. Control messages beyond it are dropped and counted; routing asks for them again when it
+/// next compares databases.
+const MAX_REPORTS: usize = 4096;
+
+/// What a shard is made of.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// The router.
+    pub identity: Identity,
+    /// Slots of the packet pool.
+    pub pool: usize,
+    /// Security.
+    pub security: security::Settings,
+    /// Sessions.
+    pub sessions: session::Settings,
+}
+
+/// Everything that happens to a packet inside one worker.
+pub struct Shard {
+    node: NodeId,
+    table: Arc<Table>,
+    pool: Pool,
+    security: Security,
+    lanes: Vec<Option<Lane>>,
+    /// Where the next round of transmission starts, so that no lane is always last.
+    first_lane: usize,
+    sessions: Sessions,
+    stranded: Stranded,
+    reports: VecDeque<Report>,
+    readable: VecDeque<SessionId>,
+    rng: Rng,
+    counts: Counts,
+}
+
+/// What the shard itself counts.
+#[derive(Debug, Default)]
+struct Counts {
+    datagrams_in: u64,
+    datagrams_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    forwarded: u64,
+    delivered: u64,
+    originated: u64,
+    drops: Drops,
+    turn: Histogram,
+}
+
+impl Shard {
+    /// A shard without links or sessions. `epoch` is the wall time at instant zero.
+    pub fn new(settings: ShardSettings, epoch: WallTime, mut rng: Rng) -> Shard {
+        let node = settings.identity.public().node_id();
+        Shard {
+            node,
+            table: Arc::new(Table::empty(node)),
+            pool: Pool::new(settings.pool),
+            security: Security::new(settings.identity, settings.security, epoch, rng.fork()),
+            lanes: (0..MAX_LINKS).map(|_| None).collect(),
+            first_lane: 0,
+            sessions: Sessions::new(node, settings.sessions, rng.fork()),
+            stranded: Stranded::new(settings.pool / 4),
+            reports: VecDeque::with_capacity(MAX_REPORTS),
+            readable: VecDeque::new(),
+            rng,
+            counts: Counts::default(),
+        }
+    }
+
+    /// A datagram from the network; it is opened in place.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        self.counts.datagrams_in += 1;
+        self.counts.bytes_in += datagram.len() as u64;
+        let received = self.security.handle_datagram(now, from, datagram);
+        // Events come first: this very packet may be the one that starts its link anew.
+        self.drain_security(now);
+        match received {
+            Received::Packet { link, number, plaintext } => {
+                let Some(lane) = &mut self.lanes[link.index()] else { return };
+                lane.link.handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
+                self.drain_lane(now, link);
+            }
+            Received::Handshake => {}
+            Received::Dropped(reason) => self.counts.drops.count(reason),
+        }
+    }
+
+    /// The kernel says that nothing listens at the link's other end.
+    pub fn handle_refused(&mut self, now: Instant, link: LinkId) {
+        if let Some(lane) = self.lane_mut(link) {
+            lane.link.handle_refused(now);
+            self.drain_lane(now, link);
+        }
+    }
+
+    /// The kernel refused to send a datagram: counted; recovery treats it as lost on the way.
+    pub fn handle_send_failed(&mut self, _now: Instant, _link: Option<LinkId>, _datagram_len: usize, _errno: i32) {
+        self.counts.drops.count(DropReason::SendFailed);
+    }
+
+    /// A record from an application.
+    pub fn handle_record(&mut self, now: Instant, session: SessionId, record: &[u8]) -> Readiness {
+        let readiness = self.sessions.handle_record(now, session, record, &mut self.pool);
+        self.drain_sessions();
+        readiness
+    }
+
+    /// The session's descriptor takes records again.
+    pub fn handle_writable(&mut self, now: Instant, session: SessionId) {
+        self.sessions.handle_writable(now, session);
+    }
+
+    /// The application closed its end.
+    pub fn handle_hangup(&mut self, now: Instant, session: SessionId) {
+        self.sessions.close(now, session, &mut self.pool);
+        self.drain_sessions();
+    }
+
+    /// A command from control.
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::AddLink(link, spec) => self.add_link(now, link, *spec),
+            Command::RemoveLink(link) => self.close_lane(now, link, CloseReason::Removed),
+            Command::InstallTable(table) => self.install(now, table),
+            Command::SendControl(link, bytes) => self.send_control(now, link, &bytes),
+            Command::OpenSession(id, kind) => {
+                let report = match self.sessions.open(now, id, kind) {
+                    Ok(port) => Report::SessionOpened(id, port),
+                    Err(refusal) => Report::SessionRefused(id, refusal),
+                };
+                self.report(report);
+            }
+            Command::CloseSession(id) => self.sessions.close(now, id, &mut self.pool),
+            Command::AcceptStream(id) => self.sessions.accept(now, id),
+            Command::QueryStats => {
+                let stats = Box::new(self.stats(now));
+                self.report(Report::Stats(stats));
+            }
+            Command::Shutdown => {
+                for index in 0..self.lanes.len() {
+                    self.close_lane(now, LinkId(index as u16), CloseReason::Shutdown);
+                }
+            }
+        }
+        self.drain_sessions();
+    }
+
+    /// Does everything that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.security.handle_timeout(now);
+        self.drain_security(now);
+        for index in 0..self.lanes.len() {
+            let Some(lane) = &mut self.lanes[index] else { continue };
+            if lane.gone_at.is_some_and(|at| at <= now) {
+                self.forget_lane(now, LinkId(index as u16));
+                continue;
+            }
+            if lane.link.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                lane.link.handle_timeout(now, &mut self.pool);
+                self.drain_lane(now, LinkId(index as u16));
+            }
+        }
+        self.sessions.handle_timeout(now, &mut self.pool);
+        self.drain_sessions();
+        while let Some(packet) = self.stranded.pop_expired(now) {
+            self.discard(packet, DropReason::LinkDown);
+        }
+    }
+
+    /// Adds datagrams to `batch` until it is full or nothing is ready.
+    pub fn poll_transmit(&mut self, now: Instant, batch: &mut Batch) {
+        self.originate(now);
+        let security = &mut self.security;
+        while batch.push_with(|slot| {
+            let (link, to, len) = security.poll_transmit(now, slot)?;
+            Some(Transmit { link, to, len })
+        }) {}
+        let lanes = self.lanes.len();
+        for turn in 0..lanes {
+            let index = (self.first_lane + turn) % lanes;
+            self.transmit_lane(now, LinkId(index as u16), batch);
+        }
+        self.first_lane = (self.first_lane + 1) % lanes;
+    }
+
+    /// The next record for an application, written into `record`; [`Shard::delivered`] or [`Shard::blocked`] must
+    /// follow.
+    pub fn poll_deliver(&mut self, now: Instant, record: &mut [u8]) -> Option<(SessionId, usize)> {
+        self.sessions.poll_deliver(now, &mut self.pool, record)
+    }
+
+    /// The record was written to the session's descriptor.
+    pub fn delivered(&mut self, now: Instant, session: SessionId) {
+        self.sessions.delivered(now, session, &mut self.pool);
+        self.drain_sessions();
+    }
+
+    /// The session's descriptor is full; [`Shard::handle_writable`] will follow.
+    pub fn blocked(&mut self, now: Instant, session: SessionId) {
+        self.sessions.blocked(now, session);
+    }
+
+    /// The next report for control.
+    pub fn poll_report(&mut self) -> Option<Report> {
+        self.reports.pop_front()
+    }
+
+    /// The next session whose descriptor may be read again.
+    pub fn poll_readable(&mut self) -> Option<SessionId> {
+        self.readable.pop_front()
+    }
+
+    /// When [`Shard::handle_timeout`] must be called, and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let mut next = self.security.poll_timeout().map(|(at, _)| (at, "security"));
+        for lane in self.lanes.iter().flatten() {
+            next = sooner(next, lane.link.poll_timeout().map(|(at, _)| (at, "link")));
+            next = sooner(next, lane.gone_at.map(|at| (at, "farewell")));
+        }
+        next = sooner(next, self.sessions.poll_timeout().map(|(at, _)| (at, "session")));
+        sooner(next, self.stranded.deadline().map(|at| (at, "stranded")))
+    }
+
+    /// Counts the busy part of a turn of the driver's loop.
+    pub fn record_turn(&mut self, duration: Duration) {
+        self.counts.turn.record(duration);
+    }
+
+    /// What the shard counted so far.
+    pub fn stats(&self, now: Instant) -> ShardStats {
+        let mut drops = self.counts.drops.clone();
+        drops.merge(self.sessions.drops());
+        let reports = self.lanes.iter().enumerate().filter_map(|(index, lane)| {
+            let link = LinkId(index as u16);
+            Some(lane.as_ref()?.report(now, link, self.security.remote(link)))
+        });
+        ShardStats {
+            datagrams_in: self.counts.datagrams_in,
+            datagrams_out: self.counts.datagrams_out,
+            bytes_in: self.counts.bytes_in,
+            bytes_out: self.counts.bytes_out,
+            forwarded: self.counts.forwarded,
+            delivered: self.counts.delivered,
+            originated: self.counts.originated,
+            drops,
+            pool: (self.pool.in_use(), self.pool.capacity()),
+            turn: self.counts.turn.summary(),
+            links: reports.collect(),
+            sessions: self.sessions.reports().collect(),
+        }
+    }
+
+    fn lane_mut(&mut self, link: LinkId) -> Option<&mut Lane> {
+        self.lanes.get_mut(link.index())?.as_mut()
+    }
+
+    fn add_link(&mut self, now: Instant, link: LinkId, spec: LinkSpec) {
+        assert!(link.index() < MAX_LINKS, "control numbers links below the limit");
+        if self.lanes[link.index()].is_some() {
+            self.close_lane(now, link, CloseReason::Removed);
+            self.forget_lane(now, link);
+        }
+        self.security.add_peer(now, link, spec.peer, spec.preshared_key, spec.remote);
+        let state = Link::new(spec.settings, self.rng.fork());
+        self.lanes[link.index()] = Some(Lane::new(state, spec.peer.node_id()));
+        self.drain_security(now);
+    }
+
+    fn close_lane(&mut self, now: Instant, link: LinkId, reason: CloseReason) {
+        let Some(lane) = self.lane_mut(link) else { return };
+        lane.link.close(now, reason);
+        if reason == CloseReason::Removed {
+            lane.gone_at = Some(now + FAREWELL);
+        }
+        self.drain_lane(now, link);
+    }
+
+    fn forget_lane(&mut self, now: Instant, link: LinkId) {
+        if let Some(lane) = self.lane_mut(link) {
+            lane.link.detach(now);
+        }
+        self.drain_lane(now, link);
+        self.lanes[link.index()] = None;
+        self.security.remove_peer(link);
+    }
+
+    fn install(&mut self, now: Instant, table: Arc<Table>) {
+        assert_eq!(table.node(), self.node, "a shard gets its own router's tables");
+        self.table = table;
+        // What strands again during this round waits for the next table.
+        for _ in 0..self.stranded.len() {
+            let Some(packet) = self.stranded.pop() else { break };
+            self.route(now, packet, None);
+        }
+        self.sessions.handle_table_change(now);
+    }
+
+    fn send_control(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
+        let Some(lane) = self.lanes.get_mut(link.index()).and_then(Option::as_mut) else { return };
+        if !lane.link.send_control(now, bytes, &mut self.pool) {
+            self.counts.drops.count(DropReason::ControlRefused);
+        }
+    }
+
+    fn drain_security(&mut self, now: Instant) {
+        while let Some(event) = self.security.poll_event() {
+            match event {
+                security::Event::Established { link, fresh, .. } => {
+                    if let Some(lane) = self.lane_mut(link) {
+                        lane.link.attach(now, fresh);
+                        self.drain_lane(now, link);
+                    }
+                }
+                security::Event::Moved { .. } => {}
+                security::Event::Expired { link } => {
+                    if let Some(lane) = self.lane_mut(link) {
+                        lane.link.detach(now);
+                        self.drain_lane(now, link);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what a link has to deliver, to report and to give back.
+    fn drain_lane(&mut self, now: Instant, link: LinkId) {
+        while let Some(delivery) = self.lane_mut(link).and_then(|lane| lane.link.poll_deliver()) {
+            match delivery {
+                Delivery::Message(packet) => self.route(now, packet, Some(link)),
+                Delivery::Control(packet) => {
+                    let bytes = self.pool.bytes(&packet).into();
+                    self.pool.release(packet);
+                    self.report(Report::Control(link, bytes));
+                }
+            }
+        }
+        while let Some(packet) = self.lane_mut(link).and_then(|lane| lane.link.poll_stranded()) {
+            self.strand(now, packet);
+        }
+        while let Some(event) = self.lane_mut(link).and_then(|lane| lane.link.poll_event()) {
+            let report = match event {
+                link::Event::Up(metrics) => {
+                    let remote = self.security.remote(link).expect("a link that is up has a remote address");
+                    Report::LinkUp(link, remote, metrics)
+                }
+                link::Event::Down(reason) => Report::LinkDown(link, reason),
+                link::Event::Measured(metrics) => Report::LinkMeasured(link, metrics),
+            };
+            self.report(report);
+        }
+    }
+
+    fn drain_sessions(&mut self) {
+        while let Some(event) = self.sessions.poll_event() {
+            match event {
+                session::Event::Readable(id) => self.readable.push_back(id),
+                session::Event::Incoming { listener, session, peer } => {
+                    self.report(Report::Incoming { listener, session, peer });
+                }
+                session::Event::Closed(id) => self.report(Report::SessionClosed(id)),
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        if self.reports.len() >= MAX_REPORTS && matches!(report, Report::Control(..) | Report::LinkMeasured(..)) {
+            self.counts.drops.count(DropReason::ControlRefused);
+            return;
+        }
+        self.reports.push_back(report);
+    }
+
+    /// Takes messages from sessions and sends them on their way.
+    fn originate(&mut self, now: Instant) {
+        for _ in 0..ORIGINATE_BUDGET {
+            let Some((_, packet)) = self.sessions.poll_transmit(now, &mut self.pool) else { break };
+            self.counts.originated += 1;
+            self.route(now, packet, None);
+        }
+        self.drain_sessions();
+    }
+
+    /// Sends a message where [`forward`] says. `from` is the link it came over, none if it is our own.
+    fn route(&mut self, now: Instant, mut packet: Packet, from: Option<LinkId>) {
+        let Ok(header) = Header::parse(self.pool.bytes(&packet)) else {
+            return self.discard(packet, DropReason::Malformed);
+        };
+        if from.is_some() && header.source == self.node {
+            return self.discard(packet, DropReason::Spoofed);
+        }
+        match forward(&self.table, &header) {
+            Verdict::Local => self.deliver(now, &header, packet),
+            Verdict::Via(link, ttl) => {
+                message::set_ttl(self.pool.bytes_mut(&mut packet), ttl);
+                if from.is_some() {
+                    self.counts.forwarded += 1;
+                }
+                self.send(now, link, packet, &header);
+            }
+            Verdict::Drop(reason) => {
+                if reason == DropReason::TtlExpired && header.protocol == Protocol::Echo {
+                    self.with_body(packet, |shard, body| {
+                        shard.sessions.handle_expired(now, &header, body, &mut shard.pool);
+                    });
+                    self.counts.drops.count(reason);
+                } else {
+                    self.discard(packet, reason);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, now: Instant, header: &Header, packet: Packet) {
+        self.counts.delivered += 1;
+        self.with_body(packet, |shard, body| shard.sessions.handle_message(now, header, body, &mut shard.pool));
+        self.drain_sessions();
+    }
+
+    /// Copies a message's body out of the pool, releases the packet and hands the body on. Only messages that end at
+    /// this router pay this copy.
+    fn with_body(&mut self, packet: Packet, take: impl FnOnce(&mut Shard, &[u8])) {
+        let mut copy = [0; POOL_SLOT];
+        let len = packet.len();
+        copy[..len].copy_from_slice(self.pool.bytes(&packet));
+        self.pool.release(packet);
+        take(self, &copy[message::HEADER_LEN..len]);
+    }
+
+    fn send(&mut self, now: Instant, link: LinkId, packet: Packet, header: &Header) {
+        let Some(lane) = self.lanes.get_mut(link.index()).and_then(Option::as_mut) else {
+            return self.discard(packet, DropReason::NoRoute);
+        };
+        if let Err(packet) = lane.link.send(now, packet, header, &mut self.pool) {
+            match (lane.link.is_up(), header.class) {
+                (false, Class::Reliable) => self.strand(now, packet),
+                (false, Class::BestEffort) => self.discard(packet, DropReason::LinkDown),
+                (true, _) => self.discard(packet, DropReason::QueueFull),
+            }
+        }
+    }
+
+    fn strand(&mut self, now: Instant, packet: Packet) {
+        if let Err(packet) = self.stranded.push(now, packet) {
+            self.discard(packet, DropReason::LinkDown);
+        }
+    }
+
+    fn discard(&mut self, packet: Packet, reason: DropReason) {
+        self.counts.drops.count(reason);
+        self.pool.release(packet);
+    }
+
+    /// Seals what one lane has ready.
+    fn transmit_lane(&mut self, now: Instant, link: LinkId, batch: &mut Batch) {
+        let Shard { lanes, security, pool, counts, .. } = self;
+        let Some(lane) = &mut lanes[link.index()] else { return };
+        if !security.can_seal(now, link) {
+            return;
+        }
+        let Some(to) = security.remote(link) else { return };
+        while batch.push_with(|slot| {
+            let (head, room) = (datagram::HEADER_LEN, slot.len() - datagram::TAG_LEN);
+            let outgoing = lane.link.poll_transmit(now, pool, &mut slot[head..room])?;
+            let sealed = security.seal(now, link, outgoing.number, slot, outgoing.len);
+            let len = sealed.expect("keys that could seal a moment ago still can");
+            counts.datagrams_out += 1;
+            counts.bytes_out += len as u64;
+            Some(Transmit { link: Some(link), to, len })
+        }) {}
+        self.drain_lane(now, link);
+    }
+}

@@ -1,0 +1,1 @@
+//! Behaviours of a shard beside others, without control.
