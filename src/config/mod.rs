@@ -1,3 +1,52 @@
 //! Floor 1: configuration: as written → as meant → difference.
+//!
+//! [`load`] reads a file, [`parse`] its text. Either gives a complete [`Config`], or *all* mistakes at once, each with
+//! its place, the line it stands in and what to do about it. Nothing starts on a file with a mistake in it.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`settings`] | the configuration as meant |
+//! | `written` | the file as written: tables that hand out their keys and report the ones nobody knows |
+//! | `check` | from the one to the other |
+//! | [`units`] | `40ms`, `10mbit` |
+//! | `suggest` | did you mean …? |
+//! | [`errors`] | mistakes and how they are shown |
+//! | `render` | a configuration back to text |
+//! | [`plan`] | the difference between two: what a reload can apply |
 
+mod check;
+pub mod errors;
+pub mod plan;
+mod render;
 pub mod settings;
+mod suggest;
+pub mod units;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::parse_for;
+pub use errors::{Errors, Mistake};
+pub use render::to_toml;
+pub use settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
+pub use suggest::closest;
+
+use std::path::Path;
+
+/// Reads and checks a configuration file.
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    load_with(path, |path| std::fs::read_to_string(path))
+}
+
+/// Checks the file at `path` as `read` gives its text, as for tests.
+pub fn load_with(path: &Path, read: impl FnOnce(&Path) -> std::io::Result<String>) -> Result<Config, Errors> {
+    let text = read(path).map_err(|error| Errors::unreadable(path, &error))?;
+    parse(path, &text)
+}
+
+/// Checks the text of a configuration file. `path` names it in messages, and relative paths in it start at its directory.
+pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    parse_for(path, text, cores)
+}

@@ -43,6 +43,13 @@ pub struct Workers {
     pub socket_buffer: usize,
 }
 
+impl Default for Workers {
+    /// One worker that waits in the kernel.
+    fn default() -> Workers {
+        Workers { count: 1, cores: Vec::new(), io: Io::Auto, idle: Idle::Wait, pool: 8192, socket_buffer: 4 << 20 }
+    }
+}
+
 /// Which system calls move packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -95,6 +102,23 @@ pub struct Link {
     pub queue_delay: Duration,
     /// Most messages in the link's queue.
     pub queue: usize,
+}
+
+impl Link {
+    /// A link with the settings for the Internet: a dead one is known within 300 ms, and seven hellos must be lost in a
+    /// row for that, so that a burst of losses is not a dead link.
+    pub const fn new(peer: String, remote: Option<SocketAddr>) -> Link {
+        Link {
+            peer,
+            remote,
+            preshared_key: None,
+            hello: Duration::from_millis(40),
+            dead: Duration::from_millis(280),
+            congestion: Congestion::Cubic,
+            queue_delay: Duration::from_millis(20),
+            queue: 4096,
+        }
+    }
 }
 
 /// How fast a link sends.

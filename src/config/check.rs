@@ -1,0 +1,317 @@
+//! From the file as written to the configuration as meant.
+
+use super::errors::Errors;
+use super::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
+use super::suggest::closest;
+use super::units;
+use super::written::{At, Report, Section};
+use crate::base::identity::BadIdentity;
+use crate::base::limits::{MAX_LINKS, MAX_NODES};
+use crate::base::{NodeId, PublicIdentity};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a router listens if its file does not say.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 5300);
+/// Where commands find a router if its file does not say.
+pub(super) const DEFAULT_CONTROL_SOCKET: &str = "/run/sinew/control.sock";
+/// Longest path of a Unix socket, bytes (unix(7): 108 with the final zero).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// As [`parse`](super::parse), for a machine with this many cores (the default of `workers.idle` depends on it).
+pub fn parse_for(path: &Path, text: &str, cores: usize) -> Result<Config, Errors> {
+    let mut report = Report::default();
+    let document = report.document(text);
+    let config = read_file(Section::root(&document), path, cores, &mut report);
+    let findings = report.into_findings();
+    match config {
+        Some(config) if findings.is_empty() => Ok(config),
+        _ => Err(Errors::new(path, text, findings)),
+    }
+}
+
+/// Reads the whole file. `None` only if something was reported.
+fn read_file(mut file: Section<'_, '_>, path: &Path, cores: usize, report: &mut Report) -> Option<Config> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let name = file.text("name", report);
+    file.missing("name", "say which of the members this router is, as in `name = \"a\"`", report);
+    let key_file = file.text("key", report).map(|key| directory.join(key.value));
+    file.missing("key", "name the key file, as in `key = \"a.key\"`; `sinew key generate a.key` makes one", report);
+    let written_listen = file.parsed("listen", report, address);
+    let listen_span = written_listen.as_ref().map_or(0..0, |listen| listen.span.clone());
+    let listen = written_listen.map_or(DEFAULT_LISTEN, |listen| listen.value);
+    let control_socket = control_socket(&mut file, directory, report);
+    let mut section = file.section("workers", report);
+    let workers = read_workers(&mut section, cores, report);
+    section.finish(report);
+    check_ports(listen, &listen_span, workers.count, report);
+    let mut section = file.section("routing", report);
+    let routing = read_routing(&mut section, report);
+    section.finish(report);
+    let members: Vec<(Member, Range<usize>)> =
+        file.sections("member", report).into_iter().filter_map(|section| read_member(section, report)).collect();
+    file.missing("member", "list every router of the network, this one too, each as a [[member]]", report);
+    check_members(&members, name.as_ref(), report);
+    let surroundings = Surroundings { name: name.as_ref().map(|name| name.value.as_str()), listen, members: &members };
+    let links: Vec<(Link, Range<usize>)> =
+        file.sections("link", report).into_iter().filter_map(|link| read_link(link, &surroundings, report)).collect();
+    check_links(&links, report);
+    file.finish(report);
+    let members = members.into_iter().map(|(member, _)| member).collect();
+    let links = links.into_iter().map(|(link, _)| link).collect();
+    Some(Config { name: name?.value, key_file: key_file?, listen, control_socket, workers, members, links, routing })
+}
+
+fn control_socket(file: &mut Section<'_, '_>, directory: &Path, report: &mut Report) -> PathBuf {
+    let Some(written) = file.text("control_socket", report) else { return PathBuf::from(DEFAULT_CONTROL_SOCKET) };
+    let socket = directory.join(&written.value);
+    let length = socket.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let message = format!("the path of the control socket has {length} bytes");
+        report.add(&written.span, message, format!("the kernel takes at most {MAX_SOCKET_PATH}: choose a shorter one"));
+    }
+    socket
+}
+
+fn read_workers(section: &mut Section<'_, '_>, cores: usize, report: &mut Report) -> Workers {
+    let default = Workers::default();
+    let count = section.number("count", 1..=64, report).map_or(default.count, |count| count.value as usize);
+    let written = section.numbers("cores", report).unwrap_or(At { value: Vec::new(), span: 0..0 });
+    let mut sorted = written.value.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != written.value.len() {
+        report.add(&written.span, "two workers are pinned to one core", "give each worker its own core");
+    } else if !written.value.is_empty() && written.value.len() != count {
+        let message = format!("{} cores are named for {count} workers", written.value.len());
+        report.add(&written.span, message, "name as many cores as there are workers (`count`), or none");
+    }
+    let io = section.word("io", &[("auto", Io::Auto), ("uring", Io::Uring), ("mmsg", Io::Mmsg)], report);
+    let idles = [("spin", Idle::Spin), ("adaptive", Idle::Adaptive), ("wait", Idle::Wait)];
+    // With one or two cores a spinning worker takes the core that the application or the control thread needs.
+    let default_idle = if cores <= 2 { Idle::Wait } else { Idle::Adaptive };
+    Workers {
+        count,
+        cores: written.value.into_iter().map(|core| core as usize).collect(),
+        io: io.unwrap_or(default.io),
+        idle: section.word("idle", &idles, report).unwrap_or(default_idle),
+        pool: section.number("pool", 256..=1 << 20, report).map_or(default.pool, |pool| pool.value as usize),
+        socket_buffer: section
+            .number("socket_buffer", 64 << 10..=1 << 30, report)
+            .map_or(default.socket_buffer, |size| size.value as usize),
+    }
+}
+
+fn check_ports(listen: SocketAddr, span: &Range<usize>, workers: usize, report: &mut Report) {
+    let last = u64::from(listen.port()) + workers as u64 - 1;
+    if listen.port() == 0 {
+        report.add(span, "the router needs a port of its own", "give one, as in `listen = \"0.0.0.0:5300\"`");
+    } else if last > u64::from(u16::MAX) {
+        let message = format!("{workers} workers need the ports {} to {last}", listen.port());
+        report.add(span, message, "choose a lower port: worker k takes the port plus k, and 65535 is the highest");
+    }
+}
+
+fn read_routing(section: &mut Section<'_, '_>, report: &mut Report) -> Routing {
+    let words =
+        [("hops", Metric::Hops), ("latency", Metric::Latency), ("loss", Metric::Loss), ("expected", Metric::Expected)];
+    Routing { metric: section.word("metric", &words, report).unwrap_or(Metric::Expected) }
+}
+
+fn read_member(mut section: Section<'_, '_>, report: &mut Report) -> Option<(Member, Range<usize>)> {
+    let name = section.parsed("name", report, member_name);
+    section.missing("name", "give it a name, as in `name = \"b\"`", report);
+    let public = section.parsed("public", report, |text| match text.parse::<PublicIdentity>() {
+        Ok(_) => Ok(text.trim().to_owned()),
+        Err(BadIdentity::SecretNotPublic) => Err((
+            "this is a router's secret".to_owned(),
+            "members are listed by their public identity (`sinew key show FILE` prints it); this file has been readable \
+             with the secret in it, so make that router a new key"
+                .to_owned(),
+        )),
+        Err(error @ BadIdentity::Form(..)) => Err((error.to_string(), String::new())),
+    });
+    section.missing("public", "give its public identity: `sinew key show FILE` on that router prints it", report);
+    section.finish(report);
+    // A member whose identity is wrong still has a name, so that links to it are not reported too.
+    let name = name?;
+    Some((Member { name: name.value, public: public.map_or(String::new(), |public| public.value) }, name.span))
+}
+
+/// Names stand beside ports, ids and paths on command lines, so they cannot look like any of these.
+fn member_name(text: &str) -> Result<String, (String, String)> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > 63 || !text.chars().all(plain) || text.starts_with(['-', '.']) {
+        let help = "use up to 63 letters, digits, `-`, `_` and `.`, beginning with a letter or digit";
+        return Err((format!("`{text}` cannot be a name"), help.to_owned()));
+    }
+    if text.parse::<NodeId>().is_ok() {
+        return Err((
+            format!("`{text}` looks like a node id"),
+            "choose a name that is not 16 hexadecimal digits".into(),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn check_members(members: &[(Member, Range<usize>)], name: Option<&At<String>>, report: &mut Report) {
+    for (index, (member, span)) in members.iter().enumerate() {
+        let earlier = &members[..index];
+        if earlier.iter().any(|(other, _)| other.name == member.name) {
+            report.add(span, format!("two members are called `{}`", member.name), "give each its own name");
+        }
+        if let Some((other, _)) =
+            earlier.iter().find(|(other, _)| !other.public.is_empty() && other.public == member.public)
+        {
+            let message = format!("`{}` has the public identity of `{}`", member.name, other.name);
+            report.add(span, message, "each router has its own key: `sinew key generate FILE`");
+        }
+    }
+    if members.len() > MAX_NODES {
+        let (_, span) = &members[MAX_NODES];
+        report.add(span, format!("{} members are listed", members.len()), format!("a network has at most {MAX_NODES}"));
+    }
+    let Some(name) = name else { return };
+    if !members.is_empty() && !members.iter().any(|(member, _)| member.name == name.value) {
+        let help = match closest(&name.value, members.iter().map(|(member, _)| member.name.as_str())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "list this router among the members too".to_owned(),
+        };
+        report.add(&name.span, format!("no [[member]] is called `{}`", name.value), help);
+    }
+}
+
+/// What a link is checked against.
+struct Surroundings<'a> {
+    name: Option<&'a str>,
+    listen: SocketAddr,
+    members: &'a [(Member, Range<usize>)],
+}
+
+fn read_link(
+    mut section: Section<'_, '_>,
+    around: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<(Link, Range<usize>)> {
+    let peer = section.text("peer", report);
+    section.missing("peer", "say which member is at the other end, as in `peer = \"b\"`", report);
+    if let Some(peer) = &peer {
+        check_peer(peer, around, report);
+    }
+    let remote = section.parsed("remote", report, address);
+    if let Some(remote) = &remote {
+        check_remote(remote, around.listen, report);
+    }
+    let preshared_key = section.parsed("preshared_key", report, preshared_key).map(|key| key.value);
+    let hello =
+        section.parsed("hello", report, |text| duration(text, Duration::from_millis(1), Duration::from_secs(10)));
+    let dead =
+        section.parsed("dead", report, |text| duration(text, Duration::from_millis(3), Duration::from_secs(300)));
+    let span = dead.as_ref().or(hello.as_ref()).map_or(section.span.clone(), |written| written.span.clone());
+    let congestion = section.parsed("congestion", report, congestion);
+    let queue_delay =
+        section.parsed("queue_delay", report, |text| duration(text, Duration::from_millis(1), Duration::from_secs(10)));
+    let queue = section.number("queue", 16..=65_536, report);
+    section.finish(report);
+    let peer = peer?;
+    let mut link = Link::new(peer.value, remote.map(|remote| remote.value));
+    link.preshared_key = preshared_key;
+    // Who writes only `hello` keeps the ratio of the defaults.
+    let ratio = link.dead.as_millis() / link.hello.as_millis();
+    if let Some(hello) = hello {
+        link.hello = hello.value;
+        link.dead = hello.value * u32::try_from(ratio).expect("the default is a few hellos");
+    }
+    link.dead = dead.map_or(link.dead, |dead| dead.value);
+    link.congestion = congestion.map_or(link.congestion, |written| written.value);
+    link.queue_delay = queue_delay.map_or(link.queue_delay, |delay| delay.value);
+    link.queue = queue.map_or(link.queue, |queue| queue.value as usize);
+    check_liveness(&link, &span, report);
+    Some((link, peer.span))
+}
+
+fn check_liveness(link: &Link, span: &Range<usize>, report: &mut Report) {
+    if link.dead < link.hello * 3 {
+        let (dead, least) = (units::show_duration(link.dead), units::show_duration(link.hello * 3));
+        let message = format!("`dead` is {dead}, less than three hellos");
+        report.add(span, message, format!("one lost hello must not cut a link: make it at least {least}"));
+    }
+}
+
+fn check_peer(peer: &At<String>, around: &Surroundings<'_>, report: &mut Report) {
+    if around.name == Some(peer.value.as_str()) {
+        report.add(&peer.span, "a link leads from this router to itself", "name the router at the other end");
+    } else if !around.members.iter().any(|(member, _)| member.name == peer.value) {
+        let names = around.members.iter().map(|(member, _)| member.name.as_str());
+        let help = match closest(&peer.value, names.filter(|name| Some(*name) != around.name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add it as a [[member]], with its public identity".to_owned(),
+        };
+        report.add(&peer.span, format!("no [[member]] is called `{}`", peer.value), help);
+    }
+}
+
+fn check_remote(remote: &At<SocketAddr>, listen: SocketAddr, report: &mut Report) {
+    if remote.value.port() == 0 || remote.value.ip().is_unspecified() {
+        let help = "give the address and port the other router listens on, or leave `remote` out to wait for its call";
+        report.add(&remote.span, format!("nothing can be sent to {}", remote.value), help);
+    } else if remote.value.is_ipv4() != listen.is_ipv4() {
+        let family = |address: SocketAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let message = format!("`remote` is an {} address, `listen` an {} one", family(remote.value), family(listen));
+        report.add(&remote.span, message, "a router sends from the address it listens on: use one family for both");
+    }
+}
+
+fn check_links(links: &[(Link, Range<usize>)], report: &mut Report) {
+    for (index, (link, span)) in links.iter().enumerate() {
+        if links[..index].iter().any(|(other, _)| other.peer == link.peer) {
+            report.add(span, format!("a second link to `{}`", link.peer), "one link joins two routers: remove one");
+        }
+    }
+    if let Some((_, span)) = links.get(MAX_LINKS) {
+        report.add(span, format!("{} links are listed", links.len()), format!("a router has at most {MAX_LINKS}"));
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, (String, String)> {
+    text.parse().map_err(|_| {
+        let message = format!("`{text}` is not an address and port");
+        (message, "write it as in `192.0.2.2:5300` or `[2001:db8::2]:5300`; names are not looked up".to_owned())
+    })
+}
+
+fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, (String, String)> {
+    let duration = units::duration(text).map_err(|message| (message, String::new()))?;
+    if duration < least || duration > most {
+        let (least, most) = (units::show_duration(least), units::show_duration(most));
+        return Err((format!("`{text}` is out of range"), format!("give a duration from {least} to {most}")));
+    }
+    Ok(duration)
+}
+
+fn congestion(text: &str) -> Result<Congestion, (String, String)> {
+    let help = "use `cubic` for a fair share, or a rate such as `10mbit` for a path that is yours alone".to_owned();
+    if text == "cubic" {
+        return Ok(Congestion::Cubic);
+    }
+    match units::rate(text) {
+        Ok(rate) if rate >= 8_000 => Ok(Congestion::FixedKbps(rate / 1000)),
+        Ok(_) => {
+            Err((format!("`{text}` is too slow for the router's own messages"), "give at least `8kbit`".to_owned()))
+        }
+        Err(_) => Err((format!("`{text}` is neither `cubic` nor a rate"), help)),
+    }
+}
+
+fn preshared_key(text: &str) -> Result<[u8; 32], (String, String)> {
+    let bytes = STANDARD.decode(text.trim()).map(zeroize::Zeroizing::new).ok();
+    let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
+    key.ok_or_else(|| {
+        let help = "`head -c 32 /dev/urandom | base64` makes one; both ends of the link need the same";
+        ("a pre-shared key has 32 bytes in base64".to_owned(), help.to_owned())
+    })
+}

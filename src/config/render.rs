@@ -1,0 +1,94 @@
+//! A configuration back to text, for what writes configurations: the lab, and tools that set up many routers.
+
+use super::settings::{Config, Congestion, Idle, Io, Link, Metric};
+use super::units::{show_duration, show_rate};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// The text that [`parse`](super::parse) reads as `config`, as long as the file stands in any directory and the paths
+/// are absolute, or stands in the working directory. Rates finer than 1 kbit/s do not exist.
+pub fn to_toml(config: &Config) -> String {
+    let mut text = String::new();
+    let put = |text: &mut String, key: &str, value: &str| {
+        writeln!(text, "{key} = {value}").expect("writing to a string does not fail");
+    };
+    put(&mut text, "name", &quoted(&config.name));
+    put(&mut text, "key", &quoted_path(&config.key_file));
+    put(&mut text, "listen", &quoted(&config.listen.to_string()));
+    put(&mut text, "control_socket", &quoted_path(&config.control_socket));
+    text.push_str("\n[workers]\n");
+    put(&mut text, "count", &config.workers.count.to_string());
+    put(&mut text, "cores", &format!("{:?}", config.workers.cores));
+    put(&mut text, "io", &quoted(io_word(config.workers.io)));
+    put(&mut text, "idle", &quoted(idle_word(config.workers.idle)));
+    put(&mut text, "pool", &config.workers.pool.to_string());
+    put(&mut text, "socket_buffer", &config.workers.socket_buffer.to_string());
+    text.push_str("\n[routing]\n");
+    put(&mut text, "metric", &quoted(metric_word(config.routing.metric)));
+    for member in &config.members {
+        text.push_str("\n[[member]]\n");
+        put(&mut text, "name", &quoted(&member.name));
+        put(&mut text, "public", &quoted(&member.public));
+    }
+    for link in &config.links {
+        text.push_str("\n[[link]]\n");
+        for (key, value) in link_entries(link) {
+            put(&mut text, key, &value);
+        }
+    }
+    text
+}
+
+fn link_entries(link: &Link) -> Vec<(&'static str, String)> {
+    let mut entries = vec![("peer", quoted(&link.peer))];
+    entries.extend(link.remote.map(|remote| ("remote", quoted(&remote.to_string()))));
+    entries.extend(link.preshared_key.map(|key| ("preshared_key", quoted(&STANDARD.encode(key)))));
+    entries.push(("hello", quoted(&show_duration(link.hello))));
+    entries.push(("dead", quoted(&show_duration(link.dead))));
+    let congestion = match link.congestion {
+        Congestion::Cubic => "cubic".to_owned(),
+        Congestion::FixedKbps(kbps) => show_rate(kbps.saturating_mul(1000)),
+    };
+    entries.push(("congestion", quoted(&congestion)));
+    entries.push(("queue_delay", quoted(&show_duration(link.queue_delay))));
+    entries.push(("queue", link.queue.to_string()));
+    entries
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn quoted_path(path: &Path) -> String {
+    quoted(&path.display().to_string())
+}
+
+/// The word for `io` in a configuration.
+pub(super) const fn io_word(io: Io) -> &'static str {
+    match io {
+        Io::Auto => "auto",
+        Io::Uring => "uring",
+        Io::Mmsg => "mmsg",
+    }
+}
+
+/// The word for `idle` in a configuration.
+pub(super) const fn idle_word(idle: Idle) -> &'static str {
+    match idle {
+        Idle::Spin => "spin",
+        Idle::Adaptive => "adaptive",
+        Idle::Wait => "wait",
+    }
+}
+
+/// The word for `metric` in a configuration.
+pub(super) const fn metric_word(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Hops => "hops",
+        Metric::Latency => "latency",
+        Metric::Loss => "loss",
+        Metric::Expected => "expected",
+    }
+}

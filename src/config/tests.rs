@@ -1,0 +1,329 @@
+//! What the parser accepts, and what it says of what it does not.
+
+use super::*;
+use crate::base::Identity;
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn public(seed: u8) -> String {
+    Identity::from_seed([seed; 32]).public().to_string()
+}
+
+fn pair(rest: &str) -> String {
+    let (a, b) = (public(1), public(2));
+    format!(
+        "name = \"a\"\nkey = \"a.key\"\n{rest}\n[[member]]\nname = \"a\"\npublic = \"{a}\"\n[[member]]\nname = \"b\"\npublic = \"{b}\"\n"
+    )
+}
+
+fn read(text: &str) -> Result<Config, Errors> {
+    parse_for(Path::new("etc/a.toml"), text, 8)
+}
+
+/// The only mistake of `text`, as shown.
+fn only_mistake(text: &str) -> String {
+    let errors = read(text).expect_err("has a mistake");
+    assert_eq!(errors.mistakes().len(), 1, "{errors}");
+    errors.mistakes()[0].to_string()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let config = read(&(pair("") + "[[link]]\npeer = \"b\"\nremote = \"192.0.2.2:5300\"\n")).expect("is right");
+    assert_eq!(config.key_file, Path::new("etc/a.key"), "relative paths start at the file's directory");
+    assert_eq!(config.control_socket, Path::new("/run/sinew/control.sock"));
+    assert_eq!(config.listen.to_string(), "0.0.0.0:5300");
+    assert_eq!((config.workers.count, config.workers.io, config.workers.idle), (1, Io::Auto, Idle::Adaptive));
+    assert_eq!(config.routing.metric, Metric::Expected);
+    let link = &config.links[0];
+    assert_eq!((link.hello, link.dead), (Duration::from_millis(40), Duration::from_millis(280)));
+    assert_eq!(link.congestion, Congestion::Cubic);
+    let small = parse_for(Path::new("a.toml"), &pair(""), 2).expect("is right");
+    assert_eq!(small.workers.idle, Idle::Wait, "two cores are too few to spin");
+}
+
+#[test]
+fn everything_can_be_said() {
+    let text = pair(
+        "listen = \"[::]:7000\"\ncontrol_socket = \"/tmp/s\"\n[workers]\ncount = 2\ncores = [3, 1]\nio = \"mmsg\"\n\
+         idle = \"spin\"\npool = 512\nsocket_buffer = 65536\n[routing]\nmetric = \"hops\"\n",
+    ) + "[[link]]\npeer = \"b\"\nremote = \"[2001:db8::2]:5300\"\nhello = \"5ms\"\ncongestion = \"10mbit\"\nqueue = 100\n\
+         queue_delay = \"20ms\"\npreshared_key = \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"\n";
+    let config = read(&text).expect("is right");
+    assert_eq!(config.workers.cores, [3, 1]);
+    let link = &config.links[0];
+    assert_eq!(link.dead, Duration::from_millis(35), "`dead` follows `hello` where it is not said");
+    assert_eq!(link.congestion, Congestion::FixedKbps(10_000));
+    assert_eq!(link.preshared_key, Some([1; 32]));
+    assert_eq!((link.queue, link.queue_delay), (100, Duration::from_millis(20)));
+}
+
+#[test]
+fn all_mistakes_are_shown_at_once() {
+    let text = "\
+name = \"a\"
+key = 7
+listen = \"localhost\"
+contol_socket = \"a.sock\"
+
+[workers]
+count = 65
+io = \"urng\"
+
+[[member]]
+name = \"a\"
+
+[[link]]
+peer = \"a\"
+dead = \"100ms\"
+remote = \"0.0.0.0:0\"
+";
+    let shown = read(text).expect_err("has mistakes").to_string();
+    assert_eq!(
+        shown,
+        "\
+etc/a.toml:2:7: `key` is a whole number, not text
+  2 | key = 7
+    |       ^
+  help: put it between quotes
+
+etc/a.toml:3:10: `localhost` is not an address and port
+  3 | listen = \"localhost\"
+    |          ^^^^^^^^^^^
+  help: write it as in `192.0.2.2:5300` or `[2001:db8::2]:5300`; names are not looked up
+
+etc/a.toml:4:1: unknown key `contol_socket`
+  4 | contol_socket = \"a.sock\"
+    | ^^^^^^^^^^^^^
+  help: did you mean `control_socket`?
+
+etc/a.toml:7:9: `count` cannot be 65
+  7 | count = 65
+    |         ^^
+  help: give a whole number from 1 to 64
+
+etc/a.toml:8:6: `urng` is not a value of `io`
+  8 | io = \"urng\"
+    |      ^^^^^^
+  help: did you mean `uring`?
+
+etc/a.toml:10:1: this [[member]] has no `public`
+  10 | [[member]]
+     | ^^^^^^^^^^
+  help: give its public identity: `sinew key show FILE` on that router prints it
+
+etc/a.toml:14:8: a link leads from this router to itself
+  14 | peer = \"a\"
+     |        ^^^
+  help: name the router at the other end
+
+etc/a.toml:15:8: `dead` is 100ms, less than three hellos
+  15 | dead = \"100ms\"
+     |        ^^^^^^^
+  help: one lost hello must not cut a link: make it at least 120ms
+
+etc/a.toml:16:10: nothing can be sent to 0.0.0.0:0
+  16 | remote = \"0.0.0.0:0\"
+     |          ^^^^^^^^^^^
+  help: give the address and port the other router listens on, or leave `remote` out to wait for its call
+
+9 mistakes"
+    );
+}
+
+#[test]
+fn syntax_errors_have_a_place_too() {
+    let errors = read("name = \"a\nkey = \"a.key\"\nname = \"b\"\n").expect_err("is no TOML");
+    let first = &errors.mistakes()[0];
+    assert_eq!(first.line, 1, "{errors}");
+    assert!(first.message.starts_with("not TOML"), "{errors}");
+    let empty = read("").expect_err("says nothing");
+    assert_eq!(empty.mistakes().len(), 3, "{empty}");
+}
+
+#[test]
+fn unknown_keys_far_from_any_known_one_get_the_list() {
+    let shown = only_mistake(&(pair("") + "[[link]]\npeer = \"b\"\nbandwidth = 3\n"));
+    assert!(shown.contains("unknown key `bandwidth`"), "{shown}");
+    assert!(shown.contains("this [[link]] knows `peer`, `remote`"), "{shown}");
+}
+
+#[test]
+fn keys_in_the_wrong_table_are_told_where_they_belong() {
+    let shown = only_mistake(&pair("[workers]\ncount = 1\nlisten = \"0.0.0.0:1\"\n"));
+    assert!(
+        shown.contains("it belongs to the beginning of the file, above the first [table]: move it there"),
+        "{shown}"
+    );
+    let shown = only_mistake(&pair("congestion = \"cubic\""));
+    assert!(shown.contains("it belongs to a [[link]]"), "{shown}");
+}
+
+/// Each key that is said to belong somewhere is known there.
+#[test]
+fn the_list_of_keys_is_that_of_the_reader() {
+    for (place, keys) in written::KEYS {
+        for key in keys {
+            let section = match place.split(' ').next_back() {
+                Some("[table]") => String::new(),
+                Some(section) => section.to_owned() + "\n",
+                None => unreachable!("split gives at least one part"),
+            };
+            let errors = read(&format!("{section}{key} = true\n")).expect_err("true is no value of any key");
+            assert!(!errors.to_string().contains("unknown key"), "{errors}");
+            assert!(errors.to_string().contains(&format!("`{key}` is")), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn a_table_that_should_be_a_list_is_said_to_be_one() {
+    let shown = read(&pair("").replace("[[member]]", "[member]")).expect_err("is wrong").to_string();
+    assert!(shown.contains("write `[[member]]`, with two brackets"), "{shown}");
+}
+
+#[test]
+fn links_are_checked_against_the_members() {
+    let unknown = only_mistake(
+        &(pair("") + "[[member]]\nname = \"carol\"\npublic = \"" + &public(3) + "\"\n[[link]]\npeer = \"caorl\"\n"),
+    );
+    assert!(unknown.contains("did you mean `carol`?"), "{unknown}");
+    let twice = only_mistake(&(pair("") + "[[link]]\npeer = \"b\"\n[[link]]\npeer = \"b\"\n"));
+    assert!(twice.contains("a second link to `b`"), "{twice}");
+    let family = only_mistake(&(pair("") + "[[link]]\npeer = \"b\"\nremote = \"[::1]:5300\"\n"));
+    assert!(family.contains("`remote` is an IPv6 address, `listen` an IPv4 one"), "{family}");
+}
+
+#[test]
+fn members_are_checked_against_each_other() {
+    let again = format!("[[member]]\nname = \"b\"\npublic = \"{}\"\n", public(3));
+    assert!(only_mistake(&(pair("") + &again)).contains("two members are called `b`"));
+    let same_key = format!("[[member]]\nname = \"c\"\npublic = \"{}\"\n", public(2));
+    assert!(only_mistake(&(pair("") + &same_key)).contains("`c` has the public identity of `b`"));
+    let odd = format!("[[member]]\nname = \"0123456789abcdef\"\npublic = \"{}\"\n", public(3));
+    assert!(only_mistake(&(pair("") + &odd)).contains("looks like a node id"));
+    let colon = format!("[[member]]\nname = \"c:1\"\npublic = \"{}\"\n", public(3));
+    assert!(only_mistake(&(pair("") + &colon)).contains("cannot be a name"));
+    let other = pair("").replacen("name = \"a\"", "name = \"c\"", 1);
+    assert!(only_mistake(&other).contains("no [[member]] is called `c`"));
+}
+
+#[test]
+fn secrets_are_refused_and_not_repeated() {
+    let secret = Identity::from_seed([9; 32]).to_secret_text();
+    let shown = only_mistake(&pair("").replace(&public(2), &secret));
+    assert!(shown.contains("this is a router's secret"), "{shown}");
+    assert!(!shown.contains(&secret[13..]), "{shown}");
+    let shown = only_mistake(&(pair("") + "[[link]]\npeer = \"b\"\npreshared_key = \"c2VjcmV0\"\n"));
+    assert!(shown.contains("32 bytes in base64") && !shown.contains("c2VjcmV0"), "{shown}");
+}
+
+#[test]
+fn workers_need_their_ports_and_cores() {
+    let ports = only_mistake(&pair("listen = \"0.0.0.0:65535\"\n[workers]\ncount = 2\n"));
+    assert!(ports.contains("2 workers need the ports 65535 to 65536"), "{ports}");
+    let cores = only_mistake(&pair("[workers]\ncount = 2\ncores = [1]\n"));
+    assert!(cores.contains("1 cores are named for 2 workers"), "{cores}");
+    let shared = only_mistake(&pair("[workers]\ncount = 2\ncores = [1, 1]\n"));
+    assert!(shared.contains("two workers are pinned to one core"), "{shared}");
+    let long = only_mistake(&pair(&format!("control_socket = \"/{}\"", "x".repeat(120))));
+    assert!(long.contains("the kernel takes at most 107"), "{long}");
+}
+
+#[test]
+fn tables_and_lists_are_told_apart() {
+    assert!(only_mistake(&pair("workers = 3")).contains("write `[workers]`"));
+    assert!(only_mistake(&(pair("") + "[link]\npeer = \"b\"\n")).contains("write `[[link]]`, with two brackets"));
+    assert!(only_mistake(&pair("[workers]\ncores = \"1\"")).contains("as in `cores = [1, 2]`"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_mistake_without_a_place() {
+    let errors =
+        load_with(Path::new("none.toml"), |_| Err(std::io::ErrorKind::NotFound.into())).expect_err("is not there");
+    assert!(errors.to_string().starts_with("none.toml: cannot read the file"), "{errors}");
+    let json = serde_json::to_value(&errors).expect("serialises");
+    assert_eq!(json[0]["line"], 0);
+    assert!(json[0]["help"].is_string());
+}
+
+#[test]
+fn every_file_in_configs_is_right() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let (mut waiting, mut checked) = (vec![directory], 0);
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(&directory).expect("configs/ can be listed") {
+            let path = entry.expect("has entries").path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "toml") {
+                load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 15, "only {checked} examples found");
+}
+
+/// The default file explains every key: what it shows commented out is right too, and is the default.
+#[test]
+fn the_manual_shows_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/sinew.toml");
+    let text = std::fs::read_to_string(&path).expect("the manual is there");
+    let shown: String = text.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
+    assert_ne!(shown, text, "the manual shows defaults in lines that begin with `#= `");
+    let (plain, spelled_out) = (parse_for(&path, &text, 4), parse_for(&path, &shown, 4));
+    assert_eq!(plain.expect("is right"), spelled_out.unwrap_or_else(|errors| panic!("{errors}")));
+    let mut missing = Vec::new();
+    for key in written::KEYS.iter().flat_map(|(_, keys)| *keys) {
+        let shown = format!("{key} = ");
+        if !text.lines().any(|line| line.trim_start_matches(['#', '=', ' ']).starts_with(&shown)) {
+            missing.push(key);
+        }
+    }
+    assert!(missing.is_empty(), "the manual does not show {missing:?}");
+}
+
+fn links() -> impl Strategy<Value = Link> {
+    let congestion = prop_oneof![Just(Congestion::Cubic), (8u64..10_000_000).prop_map(Congestion::FixedKbps)];
+    (any::<Option<[u8; 32]>>(), 1u64..10_000, 3u32..30, congestion, 1u64..10_000, 16usize..65_536, 1u16..).prop_map(
+        |(preshared_key, hello, ratio, congestion, delay, queue, port)| Link {
+            peer: "b".to_owned(),
+            remote: Some(([192, 0, 2, 2], port).into()),
+            preshared_key,
+            hello: Duration::from_millis(hello),
+            dead: Duration::from_millis(hello) * ratio,
+            congestion,
+            queue_delay: Duration::from_millis(delay),
+            queue,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(link in links(), count in 1usize..=64, metric in 0usize..4, path in "/[ -~]{1,40}") {
+        let mut config = read(&pair("")).expect("is right");
+        config.links = vec![link];
+        config.workers.count = count;
+        config.routing.metric = [Metric::Hops, Metric::Latency, Metric::Loss, Metric::Expected][metric];
+        config.key_file = path.into();
+        prop_assert_eq!(read(&to_toml(&config)), Ok(config));
+    }
+
+    #[test]
+    fn no_text_panics(text in "(\\PC|\n){0,200}") {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn no_damage_panics(at in 0usize..600, with in any::<char>()) {
+        let mut text: Vec<char> = pair("[workers]\ncount = 1\n").chars().collect();
+        let at = at % text.len();
+        text[at] = with;
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = read(&text) {
+            prop_assert!(errors.mistakes().iter().all(|mistake| mistake.line > 0 && mistake.column > 0));
+        }
+    }
+}
