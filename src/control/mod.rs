@@ -1,1 +1,507 @@
-//! (room)
+//! Floor 4: control, the protocols that are not per packet, composed; also the answers to commands and applications.
+//!
+//! Sans-IO: the driver (runtime/ or sim/) carries [`Input`]s in and [`Action`]s out and calls back when
+//! [`Control::poll_timeout`] says so. After every call the driver drains [`Control::poll_action`].
+//!
+//! # Flows
+//! - *Links.* Workers report links up, down and measured; routing hears it, and its routes become an immutable
+//!   [`Table`] that every worker installs. Control messages go out by worker 0 and are taken from any.
+//! - *Sessions.* A request to open becomes a command to one worker; its answer becomes [`Action::Attach`] (the driver
+//!   makes a socket pair, one end to the worker, one to the application) or, for a listener, a plain answer. A session
+//!   with a descriptor lives by that descriptor; a listener lives by its connection.
+//! - *Reload.* A new configuration is checked, compared with the one in force ([`crate::config::plan`]) and applied as
+//!   far as a running router can, or refused as a whole.
+//! - *Leaving.* Routing withdraws all links; 20 ms later, when the network had time to route around, the workers say
+//!   goodbye; the process may end when all links are down, or 50 ms after that.
+//!
+//! # Bounds
+//! Connections, waiting requests and listeners: `clients.rs`. Sessions: workers refuse beyond their limit. Links and
+//! members: the configuration. Actions: drained after every call, whose work its input bounds.
+
+mod clients;
+mod door;
+mod links;
+mod reload;
+mod resolved;
+mod sessions;
+mod show;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use door::{Action, ClientId, Input, Reason};
+
+use crate::base::limits::MAX_LINKS;
+use crate::base::time::sooner;
+use crate::base::{Identity, Instant, LinkId, NodeId, Port, Rng, SessionId, WallTime};
+use crate::config::settings::Config;
+use crate::dataplane::messages::{Command, LinkSpec, Report, SessionKind, ShardStats};
+use crate::forwarding::Table;
+use crate::proto::routing::{self, Routing};
+use crate::wire::admin::{Request, Response};
+use crate::wire::client::Endpoint;
+use clients::{Admission, Clients, Pending, Waiting};
+use links::{Link, describe, free_id};
+use resolved::{Resolved, metric};
+use serde_json::Value;
+use sessions::{Attachment, Opening, Sessions};
+use stats::Collector;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between withdrawing the links from the map and taking them down: time for the network to route around.
+const LEAVE_GRACE: Duration = Duration::from_millis(20);
+/// Between telling the workers and ending, at most.
+const EXIT_AFTER: Duration = Duration::from_millis(50);
+
+/// Where a router is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// Links are withdrawn from the map; the workers are told at this moment.
+    Withdrawn(Instant),
+    /// The workers were told; the process ends at this moment at the latest.
+    Told(Instant),
+    Done,
+}
+
+/// The control plane of one router.
+#[derive(Debug)]
+pub struct Control {
+    config: Config,
+    identity: Identity,
+    node: NodeId,
+    io: String,
+    names: BTreeMap<NodeId, String>,
+    links: Vec<Link>,
+    last_link: LinkId,
+    routing: Routing,
+    table: Arc<Table>,
+    clients: Clients,
+    sessions: Sessions,
+    collector: Collector,
+    leaving: Leaving,
+    /// Control messages of protocols that this version does not know, or over links that are gone.
+    refused_messages: u64,
+    actions: VecDeque<Action>,
+}
+
+impl Control {
+    /// Control of the router that `config` describes and `identity` is. `epoch` is the wall clock at the start; `io`
+    /// says which system calls the workers use, and why. Fails with all mistakes of the configuration, one a line.
+    pub fn new(
+        now: Instant,
+        config: Config,
+        identity: Identity,
+        epoch: WallTime,
+        io: String,
+        mut rng: Rng,
+    ) -> Result<Control, String> {
+        let resolved = Resolved::new(&config, &identity)?;
+        let workers = config.workers.count;
+        if workers == 0 {
+            return Err("at least one worker is needed".to_owned());
+        }
+        let node = identity.public().node_id();
+        let members = resolved.members.values().copied().collect();
+        let metric = metric(config.routing.metric);
+        let mut control = Control {
+            routing: Routing::new(now, identity.clone(), members, metric, epoch, rng.fork()),
+            config,
+            identity,
+            node,
+            io,
+            names: resolved.names,
+            links: Vec::new(),
+            last_link: LinkId(MAX_LINKS as u16 - 1),
+            table: Arc::new(Table::empty(node)),
+            clients: Clients::default(),
+            sessions: Sessions::new(workers),
+            collector: Collector::new(workers),
+            leaving: Leaving::No,
+            refused_messages: 0,
+            actions: VecDeque::new(),
+        };
+        for spec in resolved.links {
+            let in_use: Vec<_> = control.links.iter().map(|link| link.id).collect();
+            let id = free_id(&in_use, &mut control.last_link).expect("links are at most MAX_LINKS");
+            control.add_link(now, id, spec);
+        }
+        control.command_all(&Command::InstallTable(control.table.clone()));
+        control.advance(now);
+        Ok(control)
+    }
+
+    /// Takes in what happened. All that is due at `now` is done too.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Report { worker, report } => self.report(now, worker, report),
+            Input::Request { client, request } => self.request(now, client, request),
+            Input::ClientGone(client) => self.client_gone(client),
+            Input::SessionAttachFailed(session) => self.attach_failed(session),
+            Input::Reload(config) => self.reloaded(now, config),
+            Input::Shutdown => self.leave(now),
+            Input::Timer => {}
+        }
+        self.advance(now);
+    }
+
+    /// The routers a route leads to.
+    pub fn reachable(&self) -> BTreeSet<NodeId> {
+        self.routing.routes().iter().map(|route| route.destination).collect()
+    }
+
+    /// A number that differs where link-state databases differ.
+    pub const fn database_fingerprint(&self) -> u64 {
+        self.routing.fingerprint()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::Timer`] is due, and for what. May be in the past.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let routing = self.routing.poll_timeout().map(|(at, reason)| (at, Reason::Routing(reason)));
+        let stats = self.collector.deadline().map(|at| (at, Reason::Stats));
+        let leave = match self.leaving {
+            Leaving::Withdrawn(at) | Leaving::Told(at) => Some((at, Reason::Leave)),
+            Leaving::No | Leaving::Done => None,
+        };
+        sooner(sooner(routing, stats), leave)
+    }
+
+    /// The router's id.
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Routing's state, for views and checkers.
+    pub const fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
+    /// The table that workers were given last.
+    pub const fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    fn advance(&mut self, now: Instant) {
+        if self.routing.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.routing.handle(now, routing::Input::Timer);
+        }
+        self.pump_routing();
+        if let Some((round, silent)) = self.collector.expire(now) {
+            let message = format!("no answer from worker {silent:?} in {} ms: try again", stats::PATIENCE.as_millis());
+            self.finish_round(now, round, &Response::Error { message });
+        }
+        self.advance_leaving(now);
+    }
+
+    fn command(&mut self, worker: usize, command: Command) {
+        self.actions.push_back(Action::Command { worker, command });
+    }
+
+    fn command_all(&mut self, command: &Command) {
+        for worker in 0..self.config.workers.count {
+            self.command(worker, command.clone());
+        }
+    }
+
+    // --- links and routing -------------------------------------------------------------------------------------------
+
+    fn add_link(&mut self, now: Instant, id: LinkId, spec: LinkSpec) {
+        let peer = spec.peer.node_id();
+        self.links.push(Link::new(now, id, peer, spec.remote, self.config.workers.count));
+        self.routing.handle(now, routing::Input::AddLink { link: id, peer });
+        self.command_all(&Command::AddLink(id, Box::new(spec)));
+    }
+
+    fn link(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.id == id)
+    }
+
+    /// Carries out what routing wants.
+    fn pump_routing(&mut self) {
+        while let Some(action) = self.routing.poll_action() {
+            match action {
+                routing::Action::Send { link, bytes } => {
+                    self.command(0, Command::SendControl(link, bytes.into_boxed_slice()));
+                }
+                routing::Action::Routes(routes) => {
+                    let hops = routes.iter().map(|route| (route.destination, route.link));
+                    let table = Table::new(self.node, self.table.generation() + 1, hops);
+                    if table.routes() != self.table.routes() {
+                        self.table = Arc::new(table);
+                        self.command_all(&Command::InstallTable(self.table.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, now: Instant, worker: usize, report: Report) {
+        assert!(worker < self.config.workers.count, "the driver numbers its workers from 0");
+        let heard = match report {
+            Report::LinkUp(id, remote, metrics) => {
+                self.link(id).and_then(|link| link.lane_up(now, worker, remote, metrics))
+            }
+            Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
+            Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
+            Report::Control(id, bytes) => self.control_message(id, bytes),
+            Report::SessionOpened(session, port) => return self.opened(now, worker, session, port),
+            Report::SessionRefused(session, refusal) => {
+                let message = refusal.to_string();
+                return self.refused(now, session, message);
+            }
+            Report::SessionClosed(session) => return self.closed(worker, session),
+            Report::Incoming { listener, session, peer } => return self.incoming(worker, listener, session, peer),
+            Report::Stats(stats) => return self.stats(now, worker, &stats),
+        };
+        let Some(heard) = heard else { return };
+        match &heard {
+            routing::Input::LinkUp { link, .. } => tracing::info!("{link} to {} is up", self.link_name(*link)),
+            routing::Input::LinkDown { link, reason } => {
+                tracing::warn!("{link} to {} is down: {}", self.link_name(*link), describe(*reason));
+            }
+            _ => {}
+        }
+        self.routing.handle(now, heard);
+    }
+
+    fn link_name(&self, id: LinkId) -> String {
+        let link = self.links.iter().find(|link| link.id == id);
+        link.map_or_else(|| id.to_string(), |link| self.name_of(link.peer))
+    }
+
+    /// The first byte of a control message names its protocol; routing is the only one so far.
+    fn control_message(&mut self, link: LinkId, bytes: Box<[u8]>) -> Option<routing::Input> {
+        let known = self.link(link).is_some();
+        if known && bytes.first() == Some(&crate::wire::routing::PROTOCOL) {
+            return Some(routing::Input::Message { link, bytes: bytes.into_vec() });
+        }
+        self.refused_messages += 1;
+        None
+    }
+
+    // --- requests ----------------------------------------------------------------------------------------------------
+
+    fn request(&mut self, now: Instant, client: ClientId, request: Request) {
+        match self.clients.admit(client, request) {
+            Admission::Start(request) => {
+                self.start(now, client, request);
+            }
+            Admission::Queued => {}
+            Admission::Refused => self.reply_error(client, "the router serves too many connections: try again later"),
+        }
+    }
+
+    fn reply(&mut self, client: ClientId, response: Response) {
+        self.actions.push_back(Action::Reply { client, response });
+    }
+
+    fn reply_error(&mut self, client: ClientId, message: impl Into<String>) {
+        self.reply(client, Response::Error { message: message.into() });
+    }
+
+    /// Begins to answer; true if the answer is given already.
+    fn start(&mut self, now: Instant, client: ClientId, request: Request) -> bool {
+        if self.leaving != Leaving::No {
+            self.reply_error(client, "the router is shutting down");
+            return true;
+        }
+        let response = match request {
+            Request::Whoami => self.whoami(),
+            Request::Nodes => self.nodes(),
+            Request::Links => self.links(now),
+            Request::Routes => self.routes(),
+            Request::Sessions | Request::Stats => {
+                self.clients.set_pending(client, Pending::Stats(self.collector.joining()));
+                self.begin_round(now);
+                return false;
+            }
+            Request::OpenDatagram { port } => return self.open(client, SessionKind::Datagram { port }),
+            Request::OpenListener { port } => return self.open(client, SessionKind::Listener { port }),
+            Request::OpenStream { to } => return self.open(client, SessionKind::Stream { to }),
+            Request::Reload => {
+                self.clients.set_pending(client, Pending::Reload);
+                self.actions.push_back(Action::ReadConfig);
+                return false;
+            }
+        };
+        self.reply(client, response);
+        true
+    }
+
+    /// The client's request was answered: take the next that waits.
+    fn finish(&mut self, now: Instant, client: ClientId) {
+        while let Some(waiting) = self.clients.next(client) {
+            match waiting {
+                Waiting::Request(request) => {
+                    if !self.start(now, client, request) {
+                        return;
+                    }
+                }
+                Waiting::TooMany(count) => {
+                    for _ in 0..count {
+                        self.reply_error(client, "too many requests at once: wait for answers");
+                    }
+                }
+            }
+        }
+    }
+
+    fn client_gone(&mut self, client: ClientId) {
+        let (pending, listeners) = self.clients.gone(client);
+        if let Some(Pending::Open(session)) = pending {
+            self.sessions.opening.remove(&session);
+            self.close(session);
+        }
+        for session in listeners {
+            self.sessions.listeners.remove(&session);
+            self.close(session);
+        }
+    }
+
+    // --- sessions ----------------------------------------------------------------------------------------------------
+
+    fn open(&mut self, client: ClientId, kind: SessionKind) -> bool {
+        let listener = matches!(kind, SessionKind::Listener { .. });
+        if listener && !self.clients.may_listen(client) {
+            self.reply_error(client, format!("a connection has at most {} listeners", clients::LISTENERS));
+            return true;
+        }
+        let session = self.sessions.open(Opening { client, listener });
+        self.clients.set_pending(client, Pending::Open(session));
+        self.command(self.sessions.worker_of(session), Command::OpenSession(session, kind));
+        false
+    }
+
+    fn close(&mut self, session: SessionId) {
+        self.command(self.sessions.worker_of(session), Command::CloseSession(session));
+    }
+
+    fn opened(&mut self, now: Instant, worker: usize, session: SessionId, port: Port) {
+        // Unknown: its client went, and the command to close it is on its way.
+        let Some(Opening { client, listener }) = self.sessions.opening.remove(&session) else { return };
+        let response = Response::Opened { session, port };
+        if listener {
+            self.sessions.listeners.insert(session, client);
+            self.clients.add_listener(client, session);
+            self.reply(client, response);
+        } else {
+            self.sessions.attached(Attachment { session, worker, waits: Some(client) });
+            self.actions.push_back(Action::Attach { worker, session, client, response });
+        }
+        self.finish(now, client);
+    }
+
+    fn refused(&mut self, now: Instant, session: SessionId, message: String) {
+        let Some(Opening { client, .. }) = self.sessions.opening.remove(&session) else { return };
+        self.reply_error(client, message);
+        self.finish(now, client);
+    }
+
+    fn closed(&mut self, worker: usize, session: SessionId) {
+        if let Some(client) = self.sessions.listeners.remove(&session) {
+            self.clients.remove_listener(client, session);
+        } else {
+            self.actions.push_back(Action::Detach { worker, session });
+        }
+    }
+
+    fn incoming(&mut self, worker: usize, listener: SessionId, session: SessionId, peer: Endpoint) {
+        let Some(&client) = self.sessions.listeners.get(&listener) else {
+            self.command(worker, Command::CloseSession(session));
+            return;
+        };
+        self.sessions.attached(Attachment { session, worker, waits: None });
+        let response = Response::Incoming { listener, session, peer };
+        self.actions.push_back(Action::Attach { worker, session, client, response });
+        self.command(worker, Command::AcceptStream(session));
+    }
+
+    fn attach_failed(&mut self, session: SessionId) {
+        let Some(attachment) = self.sessions.failed(session) else { return };
+        self.command(attachment.worker, Command::CloseSession(session));
+        if let Some(client) = attachment.waits {
+            self.reply_error(
+                client,
+                "no descriptor could be made for the session: is the limit of open files reached?",
+            );
+        }
+    }
+
+    // --- figures -----------------------------------------------------------------------------------------------------
+
+    fn begin_round(&mut self, now: Instant) {
+        if self.collector.is_idle() {
+            for worker in self.collector.begin(now) {
+                self.command(worker, Command::QueryStats);
+            }
+        }
+    }
+
+    fn stats(&mut self, now: Instant, worker: usize, stats: &ShardStats) {
+        let value = serde_json::to_value(stats).unwrap_or_else(|error| Value::String(error.to_string()));
+        if let Some((round, mut workers)) = self.collector.answered(worker, value) {
+            self.add_own_figures(&mut workers);
+            self.finish_round(now, round, &Response::Stats { workers });
+        }
+    }
+
+    /// Control's own counters travel with worker 0's, under `control`.
+    fn add_own_figures(&self, workers: &mut [Value]) {
+        if let Some(Value::Object(first)) = workers.first_mut() {
+            let routing = serde_json::to_value(self.routing.stats()).expect("a struct of numbers");
+            let own = serde_json::json!({ "routing": routing, "refused_messages": self.refused_messages });
+            first.insert("control".to_owned(), own);
+        }
+    }
+
+    fn finish_round(&mut self, now: Instant, round: u64, response: &Response) {
+        for client in self.clients.waiting_for(Pending::Stats(round)) {
+            self.reply(client, response.clone());
+            self.finish(now, client);
+        }
+        if self.clients.any_waiting_for(self.collector.joining()) {
+            self.begin_round(now);
+        }
+    }
+
+    // --- reload and shutdown -----------------------------------------------------------------------------------------
+
+    fn reloaded(&mut self, now: Instant, config: Result<Box<Config>, String>) {
+        let response = if self.leaving == Leaving::No {
+            self.reload(now, config)
+        } else {
+            Response::Error { message: "the router is shutting down".to_owned() }
+        };
+        for client in self.clients.waiting_for(Pending::Reload) {
+            self.reply(client, response.clone());
+            self.finish(now, client);
+        }
+    }
+
+    fn leave(&mut self, now: Instant) {
+        if self.leaving == Leaving::No {
+            self.routing.handle(now, routing::Input::Shutdown);
+            let grace = if self.links.iter().any(Link::is_up) { LEAVE_GRACE } else { Duration::ZERO };
+            self.leaving = Leaving::Withdrawn(now + grace);
+        }
+    }
+
+    fn advance_leaving(&mut self, now: Instant) {
+        if matches!(self.leaving, Leaving::Withdrawn(at) if at <= now) {
+            self.command_all(&Command::Shutdown);
+            self.leaving = Leaving::Told(now + EXIT_AFTER);
+        }
+        let all_down = !self.links.iter().any(Link::is_up);
+        if matches!(self.leaving, Leaving::Told(at) if at <= now || all_down) {
+            self.actions.push_back(Action::Exit);
+            self.leaving = Leaving::Done;
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What goes into control and what comes out.
+
+use crate::base::SessionId;
+use crate::config::settings::Config;
+use crate::dataplane::messages::{Command, Report};
+use crate::proto::routing;
+use crate::wire::admin::{Request, Response};
+
+/// One connection of the control socket. The driver never uses a number twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// What happens to control.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A worker reports.
+    Report {
+        /// Which worker.
+        worker: usize,
+        /// What.
+        report: Report,
+    },
+    /// A connection of the control socket asks.
+    Request {
+        /// Which connection.
+        client: ClientId,
+        /// What it asks.
+        request: Request,
+    },
+    /// The connection is closed.
+    ClientGone(ClientId),
+    /// The descriptor of an [`Action::Attach`] could not be made or handed over; nothing was sent to the client.
+    SessionAttachFailed(SessionId),
+    /// The configuration was read again, because of [`Action::ReadConfig`] or of a signal.
+    Reload(Result<Box<Config>, String>),
+    /// Leave the network, then [`Action::Exit`].
+    Shutdown,
+    /// A moment named by [`Control::poll_timeout`](super::Control::poll_timeout) has come.
+    Timer,
+}
+
+/// What control wants done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Hand a command to a worker.
+    Command {
+        /// Which worker.
+        worker: usize,
+        /// What.
+        command: Command,
+    },
+    /// Send a line to a connection.
+    Reply {
+        /// Which connection.
+        client: ClientId,
+        /// The line.
+        response: Response,
+    },
+    /// Make a `SOCK_SEQPACKET` pair: one end to the worker for the session, the other to the client with this line.
+    Attach {
+        /// The worker that holds the session.
+        worker: usize,
+        /// The session.
+        session: SessionId,
+        /// The connection that gets the descriptor.
+        client: ClientId,
+        /// The line that goes with it.
+        response: Response,
+    },
+    /// Close the worker's end of the session's descriptor, if it has one.
+    Detach {
+        /// The worker that held the session.
+        worker: usize,
+        /// The session.
+        session: SessionId,
+    },
+    /// Read and parse the configuration file; answered by [`Input::Reload`].
+    ReadConfig,
+    /// All neighbours are told: the process may end.
+    Exit,
+}
+
+/// What a timeout is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Routing.
+    Routing(routing::Reason),
+    /// Workers were asked and take too long.
+    Stats,
+    /// Leaving.
+    Leave,
+}

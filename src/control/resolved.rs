@@ -1,0 +1,98 @@
+//! The configuration in the terms of the protocols: names become ids, texts become keys.
+
+use crate::base::limits::{MAX_LINKS, MAX_NODES};
+use crate::base::{Identity, NodeId, PublicIdentity};
+use crate::config::settings::{Config, Congestion, Link, Metric};
+use crate::dataplane::messages::LinkSpec;
+use crate::proto::{link, routing};
+use std::collections::BTreeMap;
+
+/// A configuration that was checked against itself and against this router's key.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    /// Members by name.
+    pub(super) members: BTreeMap<String, PublicIdentity>,
+    /// Names by id.
+    pub(super) names: BTreeMap<NodeId, String>,
+    /// What workers need to know of each link, in the order of the configuration.
+    pub(super) links: Vec<LinkSpec>,
+}
+
+impl Resolved {
+    /// Checks everything; all mistakes at once, one a line.
+    pub(super) fn new(config: &Config, identity: &Identity) -> Result<Resolved, String> {
+        let mut mistakes = Vec::new();
+        let mut resolved = Resolved { members: BTreeMap::new(), names: BTreeMap::new(), links: Vec::new() };
+        resolved.add_members(config, &mut mistakes);
+        let own = identity.public();
+        match resolved.members.get(&config.name) {
+            None => mistakes.push(format!("this router, `{}`, is not among the members", config.name)),
+            Some(listed) if *listed != own => mistakes.push(format!(
+                "member `{}` is listed with the key of {}, but this router's key is that of {}: `sinew key show` prints what belongs there",
+                config.name,
+                listed.node_id(),
+                own.node_id()
+            )),
+            Some(_) => {}
+        }
+        if config.links.len() > MAX_LINKS {
+            mistakes.push(format!("{} links are configured, but a router has at most {MAX_LINKS}", config.links.len()));
+        }
+        for link in &config.links {
+            match resolved.members.get(&link.peer) {
+                None => mistakes.push(format!("link to `{}`: no member has this name", link.peer)),
+                Some(peer) if *peer == own => mistakes.push(format!("link to `{}`: that is this router", link.peer)),
+                Some(peer) => resolved.links.push(spec(link, *peer)),
+            }
+        }
+        if mistakes.is_empty() { Ok(resolved) } else { Err(mistakes.join("\n")) }
+    }
+
+    fn add_members(&mut self, config: &Config, mistakes: &mut Vec<String>) {
+        if config.members.len() > MAX_NODES {
+            mistakes
+                .push(format!("{} members are listed, but a network has at most {MAX_NODES}", config.members.len()));
+            return;
+        }
+        for member in &config.members {
+            let public: PublicIdentity = match member.public.parse() {
+                Ok(public) => public,
+                Err(error) => {
+                    mistakes.push(format!("member `{}`: {error}", member.name));
+                    continue;
+                }
+            };
+            if let Some(other) = self.names.insert(public.node_id(), member.name.clone()) {
+                mistakes.push(format!("members `{other}` and `{}` have the same key", member.name));
+            }
+            if self.members.insert(member.name.clone(), public).is_some() {
+                mistakes.push(format!("two members are called `{}`", member.name));
+            }
+        }
+    }
+}
+
+fn spec(link: &Link, peer: PublicIdentity) -> LinkSpec {
+    let settings = link::Settings {
+        hello: link.hello,
+        dead: link.dead,
+        congestion: match link.congestion {
+            Congestion::Cubic => link::Congestion::Cubic,
+            Congestion::FixedKbps(kbps) => link::Congestion::FixedKbps(kbps),
+        },
+        queue_delay: link.queue_delay,
+        queue: link.queue,
+        ..link::Settings::default()
+    };
+    LinkSpec { peer, preshared_key: link.preshared_key, remote: link.remote, settings }
+}
+
+/// The configured metric as routing calls it.
+pub(super) const fn metric(metric: Metric) -> routing::Metric {
+    match metric {
+        Metric::Hops => routing::Metric::Hops,
+        Metric::Latency => routing::Metric::Latency,
+        Metric::Loss => routing::Metric::Loss,
+        Metric::Expected => routing::Metric::Expected,
+    }
+}

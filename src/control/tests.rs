@@ -1,0 +1,598 @@
+//! Behaviours of control, with scripted workers, clients and neighbours.
+
+use super::*;
+use crate::base::{DownReason, LinkMetrics};
+use crate::config::settings::{Config, Congestion, Idle, Io, Link as LinkConfig, Member, Metric, Routing, Workers};
+use crate::dataplane::messages::Refusal;
+use crate::wire::admin::{LinkEntry, NodeEntry, RouteEntry};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn identity(name: &str) -> Identity {
+    let mut seed = [9; 32];
+    seed[..name.len()].copy_from_slice(name.as_bytes());
+    Identity::from_seed(seed)
+}
+
+fn id(name: &str) -> NodeId {
+    identity(name).public().node_id()
+}
+
+fn link_to(peer: &str) -> LinkConfig {
+    LinkConfig {
+        peer: peer.to_owned(),
+        remote: Some("10.0.0.9:7000".parse().expect("an address")),
+        preshared_key: Some([3; 32]),
+        hello: ms(40),
+        dead: ms(200),
+        congestion: Congestion::FixedKbps(700),
+        queue_delay: ms(30),
+        queue: 99,
+    }
+}
+
+fn config(name: &str, peers: &[&str]) -> Config {
+    let member = |name: &&str| Member { name: (*name).to_owned(), public: identity(name).public().to_string() };
+    Config {
+        name: name.to_owned(),
+        key_file: "key".into(),
+        listen: "127.0.0.1:7000".parse().expect("an address"),
+        control_socket: "socket".into(),
+        workers: Workers {
+            count: 1,
+            cores: Vec::new(),
+            io: Io::Auto,
+            idle: Idle::Wait,
+            pool: 4096,
+            socket_buffer: 1 << 20,
+        },
+        members: ["c", "a", "b", "d"].iter().map(member).collect(),
+        links: peers.iter().map(|peer| link_to(peer)).collect(),
+        routing: Routing { metric: Metric::Latency },
+    }
+}
+
+/// One control and its clock.
+struct Bench {
+    now: Instant,
+    control: Control,
+}
+
+const ANN: ClientId = ClientId(1);
+const BOB: ClientId = ClientId(2);
+
+impl Bench {
+    fn with(config: Config) -> (Bench, Vec<Action>) {
+        let now = Instant::from_millis(1_000);
+        let identity = identity(&config.name.clone());
+        let control = Control::new(now, config, identity, WallTime::from_nanos(7), "test".to_owned(), Rng::from_u64(1));
+        let mut bench = Bench { now, control: control.expect("the configuration is valid") };
+        let first = bench.drain();
+        (bench, first)
+    }
+
+    fn new(peers: &[&str]) -> Bench {
+        Bench::with(config("a", peers)).0
+    }
+
+    fn drain(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.control.poll_action()).collect()
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Action> {
+        self.control.handle(self.now, input);
+        self.drain()
+    }
+
+    fn report(&mut self, report: Report) -> Vec<Action> {
+        self.input(Input::Report { worker: 0, report })
+    }
+
+    fn ask(&mut self, client: ClientId, request: Request) -> Vec<Action> {
+        self.input(Input::Request { client, request })
+    }
+
+    fn answer(&mut self, request: Request) -> Response {
+        match self.ask(ANN, request).as_slice() {
+            [Action::Reply { client: ANN, response }] => response.clone(),
+            other => panic!("one answer is expected: {other:?}"),
+        }
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<Action> {
+        let end = self.now + time;
+        let mut actions = Vec::new();
+        while let Some((at, _)) = self.control.poll_timeout().filter(|&(at, _)| at <= end) {
+            self.now = self.now.max(at);
+            actions.extend(self.input(Input::Timer));
+        }
+        self.now = end;
+        actions
+    }
+
+    fn up(&mut self, link: u16, rtt: Duration) -> Vec<Action> {
+        let metrics = LinkMetrics { rtt, ..LinkMetrics::default() };
+        self.report(Report::LinkUp(LinkId(link), "10.9.9.9:1234".parse().expect("an address"), metrics))
+    }
+
+    fn links(&mut self) -> Vec<LinkEntry> {
+        match self.answer(Request::Links) {
+            Response::Links { links } => links,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Actions as short texts, for comparison.
+fn brief(actions: &[Action]) -> Vec<String> {
+    actions.iter().map(brief_one).collect()
+}
+
+fn brief_one(action: &Action) -> String {
+    match action {
+        Action::Command { worker: 0, command } => match command {
+            Command::AddLink(link, spec) => format!("add {link} {}", spec.peer.node_id()),
+            Command::RemoveLink(link) => format!("remove {link}"),
+            Command::InstallTable(table) => format!("table of {}", table.routes().len()),
+            Command::SendControl(link, _) => format!("control {link}"),
+            Command::OpenSession(session, _) => format!("open {session}"),
+            Command::CloseSession(session) => format!("close {session}"),
+            Command::AcceptStream(session) => format!("accept {session}"),
+            Command::QueryStats => "query".to_owned(),
+            Command::Shutdown => "shutdown".to_owned(),
+        },
+        Action::Command { worker, command } => format!("worker {worker}: {command:?}"),
+        Action::Reply { client, response } => format!("{} to {}", kind(response), client.0),
+        Action::Attach { session, client, response, .. } => {
+            format!("attach {session} {} to {}", kind(response), client.0)
+        }
+        Action::Detach { session, .. } => format!("detach {session}"),
+        Action::ReadConfig => "read".to_owned(),
+        Action::Exit => "exit".to_owned(),
+    }
+}
+
+fn kind(response: &Response) -> String {
+    let value = serde_json::to_value(response).expect("plain");
+    value["response"].as_str().expect("tagged").to_owned()
+}
+
+/// Controls joined by wires that take no time: what one sends the other's worker reports.
+struct Chain {
+    benches: Vec<Bench>,
+    tables: usize,
+}
+
+impl Chain {
+    /// `a` – `b` – `c`: `b`'s links are 0 to `a` and 1 to `c`.
+    fn new() -> Chain {
+        let benches = [("a", vec!["b"]), ("b", vec!["a", "c"]), ("c", vec!["b"])];
+        let benches = benches.into_iter().map(|(name, peers)| Bench::with(config(name, &peers)).0).collect();
+        let mut chain = Chain { benches, tables: 0 };
+        chain.wait(ms(100));
+        for (bench, link) in [(0, 0), (1, 0), (1, 1), (2, 0)] {
+            let actions = chain.benches[bench].up(link, ms(20));
+            chain.carry(bench, actions);
+        }
+        chain.wait(ms(200));
+        chain
+    }
+
+    fn carry(&mut self, from: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Command { worker: 0, command: Command::SendControl(link, bytes) } => {
+                    let (to, back) = match (from, link.0) {
+                        (0, 0) => (1, 0),
+                        (1, 0) => (0, 0),
+                        (1, 1) => (2, 0),
+                        (2, 0) => (1, 1),
+                        other => panic!("no such wire: {other:?}"),
+                    };
+                    let actions = self.benches[to].report(Report::Control(LinkId(back), bytes));
+                    self.carry(to, actions);
+                }
+                Action::Command { command: Command::InstallTable(_), .. } => self.tables += 1,
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        for _ in 0..time.as_millis() / 5 {
+            for bench in 0..self.benches.len() {
+                let actions = self.benches[bench].wait(ms(5));
+                self.carry(bench, actions);
+            }
+        }
+    }
+}
+
+#[test]
+fn starts_with_its_links_and_an_empty_table() {
+    let (mut bench, first) = Bench::with(config("a", &["b", "c"]));
+    let added = [format!("add link0 {}", id("b")), format!("add link1 {}", id("c"))];
+    assert_eq!(brief(&first), [added[0].as_str(), added[1].as_str(), "table of 0"]);
+    let Action::Command { command: Command::AddLink(_, spec), .. } = &first[0] else { panic!("{first:?}") };
+    assert_eq!(spec.peer, identity("b").public());
+    assert_eq!((spec.preshared_key, spec.remote), (Some([3; 32]), link_to("b").remote));
+    assert_eq!((spec.settings.hello, spec.settings.dead, spec.settings.queue), (ms(40), ms(200), 99));
+    assert_eq!(spec.settings.congestion, crate::proto::link::Congestion::FixedKbps(700));
+    assert_eq!(spec.settings.queue_delay, ms(30));
+    let me = Response::Whoami {
+        name: "a".into(),
+        node: id("a"),
+        version: env!("CARGO_PKG_VERSION").into(),
+        io: "test".into(),
+    };
+    assert_eq!(bench.answer(Request::Whoami), me);
+}
+
+#[test]
+fn refuses_configurations_that_cannot_be() {
+    let make = |config: Config| {
+        let identity = identity("a");
+        let made =
+            Control::new(Instant::ZERO, config, identity, WallTime::from_nanos(7), String::new(), Rng::from_u64(1));
+        made.map(|_| ()).expect_err("refused")
+    };
+    let mut wrong = config("a", &["nobody", "a"]);
+    wrong.members[3].public = "rubbish".into();
+    wrong.members.push(wrong.members[2].clone());
+    let message = make(wrong);
+    assert_eq!(message.lines().count(), 5, "all at once: {message}");
+    assert!(make(config("b", &[])).contains("key"));
+    assert!(make(config("z", &[])).contains("`z`"));
+    let many: Vec<&str> = std::iter::repeat_n("b", MAX_LINKS + 1).collect();
+    assert!(make(config("a", &many)).contains("at most"));
+    let mut idle = config("a", &[]);
+    idle.workers.count = 0;
+    assert!(make(idle).contains("worker"));
+}
+
+#[test]
+fn a_chain_of_three_finds_its_routes() {
+    let mut chain = Chain::new();
+    assert!(chain.tables >= 3);
+    for (bench, other) in [(0, "c"), (2, "a")] {
+        assert_eq!(chain.benches[bench].control.table().next_hop(id(other)), Some(LinkId(0)));
+    }
+    let Response::Routes { generation, routes } = chain.benches[0].answer(Request::Routes) else { panic!() };
+    assert_eq!(generation, chain.benches[0].control.table().generation());
+    let to_c = RouteEntry {
+        name: "c".into(),
+        node: id("c"),
+        via: "b".into(),
+        path: vec!["b".into(), "c".into()],
+        hops: 2,
+        cost: 20.0,
+    };
+    assert_eq!(routes.len(), 2);
+    assert_eq!(routes[1], to_c);
+    let Response::Nodes { nodes } = chain.benches[0].answer(Request::Nodes) else { panic!() };
+    let entry =
+        |name: &str, reachable, links, this| NodeEntry { name: name.into(), node: id(name), reachable, links, this };
+    let expected = [
+        entry("a", true, 1, true),
+        entry("b", true, 2, false),
+        entry("c", true, 1, false),
+        entry("d", false, 0, false),
+    ];
+    assert_eq!(nodes, expected);
+
+    let actions = chain.benches[1].report(Report::LinkDown(LinkId(1), DownReason::Silence));
+    chain.carry(1, actions);
+    chain.wait(ms(50));
+    assert_eq!(chain.benches[0].control.table().next_hop(id("c")), None);
+}
+
+#[test]
+fn links_tell_their_history() {
+    let mut bench = Bench::new(&["b", "c"]);
+    bench.wait(ms(500));
+    let sent = brief(&bench.up(0, ms(20)));
+    assert_eq!(sent, ["control link0", "control link0"], "a digest, and the news");
+    bench.wait(ms(1_500));
+    let links = bench.links();
+    assert_eq!((links[0].peer.as_str(), links[1].peer.as_str()), ("b", "c"));
+    assert!(links[0].up && !links[1].up);
+    assert_eq!(links[0].remote, "10.9.9.9:1234".parse().ok());
+    assert_eq!(links[1].remote, link_to("c").remote);
+    assert_eq!((links[0].since_s, links[1].since_s), (1.5, 2.0));
+    assert_eq!(links[0].metrics.rtt, ms(20));
+    bench.report(Report::LinkMeasured(LinkId(0), LinkMetrics { rtt: ms(22), ..LinkMetrics::default() }));
+    assert_eq!(bench.links()[0].metrics.rtt, ms(22));
+    bench.report(Report::LinkDown(LinkId(0), DownReason::Refused));
+    bench.wait(ms(250));
+    let link = &bench.links()[0];
+    assert_eq!((link.up, link.since_s, link.metrics.rtt), (false, 0.25, ms(0)));
+    assert_eq!(link.down_reason.as_deref(), Some("nothing listens at the other end"));
+    // Late words about links that do not exist are nothing.
+    assert!(bench.report(Report::LinkDown(LinkId(9), DownReason::Silence)).is_empty());
+    assert!(bench.report(Report::Control(LinkId(9), Box::new([1, 1]))).is_empty());
+    assert!(bench.report(Report::Control(LinkId(0), Box::new([]))).is_empty());
+    assert_eq!(bench.control.refused_messages, 2);
+}
+
+#[test]
+fn a_link_is_up_while_all_its_lanes_are() {
+    let mut two = config("a", &["b"]);
+    two.workers.count = 2;
+    let (mut bench, first) = Bench::with(two);
+    assert_eq!(first.len(), 4, "both workers get the link and the table");
+    let metrics = |rtt| LinkMetrics { rtt, ..LinkMetrics::default() };
+    let remote = "10.0.0.1:1".parse().expect("an address");
+    let lane = |bench: &mut Bench, worker, report| bench.input(Input::Report { worker, report });
+    lane(&mut bench, 1, Report::LinkUp(LinkId(0), remote, metrics(ms(30))));
+    assert!(!bench.links()[0].up);
+    lane(&mut bench, 0, Report::LinkUp(LinkId(0), remote, metrics(ms(20))));
+    assert!(bench.links()[0].up);
+    assert_eq!(bench.links()[0].metrics.rtt, ms(30), "the worst");
+    lane(&mut bench, 1, Report::LinkDown(LinkId(0), DownReason::Silence));
+    assert!(!bench.links()[0].up);
+    // Sessions spread.
+    let mut workers = std::collections::BTreeSet::new();
+    for client in 10..30 {
+        for action in bench.ask(ClientId(client), Request::OpenDatagram { port: 0 }) {
+            let Action::Command { worker, .. } = action else { panic!("{action:?}") };
+            workers.insert(worker);
+        }
+    }
+    assert_eq!(workers.len(), 2);
+}
+
+#[test]
+fn datagram_and_stream_sessions_get_descriptors() {
+    let mut bench = Bench::new(&[]);
+    assert_eq!(brief(&bench.ask(ANN, Request::OpenDatagram { port: 5 })), ["open session1"]);
+    let actions = bench.report(Report::SessionOpened(SessionId(1), 5));
+    assert_eq!(brief(&actions), ["attach session1 opened to 1"]);
+    let Action::Attach { response, .. } = &actions[0] else { panic!() };
+    assert_eq!(*response, Response::Opened { session: SessionId(1), port: 5 });
+
+    let to = Endpoint { node: id("b"), port: 80 };
+    assert_eq!(brief(&bench.ask(ANN, Request::OpenStream { to })), ["open session2"]);
+    assert_eq!(brief(&bench.report(Report::SessionOpened(SessionId(2), 40_000))), ["attach session2 opened to 1"]);
+    assert!(bench.input(Input::ClientGone(ANN)).is_empty(), "they live by their descriptors");
+    assert_eq!(brief(&bench.report(Report::SessionClosed(SessionId(2)))), ["detach session2"]);
+
+    bench.ask(ANN, Request::OpenDatagram { port: 5 });
+    let actions = bench.report(Report::SessionRefused(SessionId(3), Refusal::PortInUse));
+    let [Action::Reply { response: Response::Error { message }, .. }] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert!(message.contains("port"));
+}
+
+#[test]
+fn listeners_live_by_their_connection() {
+    let mut bench = Bench::new(&[]);
+    bench.ask(ANN, Request::OpenListener { port: 80 });
+    assert_eq!(brief(&bench.report(Report::SessionOpened(SessionId(1), 80))), ["opened to 1"]);
+    let stream = SessionId(1 << 63);
+    let peer = Endpoint { node: id("b"), port: 9 };
+    let incoming = || Report::Incoming { listener: SessionId(1), session: stream, peer };
+    let accepted = brief(&bench.report(incoming()));
+    assert_eq!(accepted, [format!("attach {stream} incoming to 1"), format!("accept {stream}")]);
+    assert_eq!(brief(&bench.input(Input::ClientGone(ANN))), ["close session1"], "the accepted stream lives on");
+    assert!(bench.report(Report::SessionClosed(SessionId(1))).len() <= 1);
+    assert_eq!(brief(&bench.report(incoming())), [format!("close {stream}")], "nobody listens any more");
+}
+
+#[test]
+fn a_client_that_goes_while_its_session_opens_leaves_nothing() {
+    let mut bench = Bench::new(&[]);
+    bench.ask(ANN, Request::OpenDatagram { port: 5 });
+    assert_eq!(brief(&bench.input(Input::ClientGone(ANN))), ["close session1"]);
+    assert!(bench.report(Report::SessionOpened(SessionId(1), 5)).is_empty());
+    assert!(bench.control.sessions.opening.is_empty());
+}
+
+#[test]
+fn a_descriptor_that_cannot_be_handed_over_closes_the_session() {
+    let mut bench = Bench::new(&[]);
+    bench.ask(ANN, Request::OpenDatagram { port: 5 });
+    bench.report(Report::SessionOpened(SessionId(1), 5));
+    let failed = brief(&bench.input(Input::SessionAttachFailed(SessionId(1))));
+    assert_eq!(failed, ["close session1", "error to 1"]);
+    assert!(bench.input(Input::SessionAttachFailed(SessionId(1))).is_empty());
+    bench.ask(ANN, Request::OpenListener { port: 80 });
+    bench.report(Report::SessionOpened(SessionId(2), 80));
+    let stream = SessionId((1 << 63) + 4);
+    let peer = Endpoint { node: id("b"), port: 9 };
+    bench.report(Report::Incoming { listener: SessionId(2), session: stream, peer });
+    assert_eq!(brief(&bench.input(Input::SessionAttachFailed(stream))), [format!("close {stream}")]);
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_requests() {
+    let mut bench = Bench::new(&[]);
+    assert_eq!(brief(&bench.ask(ANN, Request::OpenDatagram { port: 0 })), ["open session1"]);
+    assert!(bench.ask(ANN, Request::Whoami).is_empty());
+    assert!(bench.ask(ANN, Request::OpenDatagram { port: 0 }).is_empty());
+    assert!(bench.ask(ANN, Request::Nodes).is_empty());
+    assert_eq!(brief(&bench.ask(BOB, Request::Whoami)), ["whoami to 2"], "others do not wait");
+    let first = brief(&bench.report(Report::SessionOpened(SessionId(1), 1)));
+    assert_eq!(first, ["attach session1 opened to 1", "whoami to 1", "open session2"]);
+    let second = brief(&bench.report(Report::SessionRefused(SessionId(2), Refusal::TooMany)));
+    assert_eq!(second, ["error to 1", "nodes to 1"]);
+}
+
+#[test]
+fn too_many_requests_at_once_are_refused_in_their_turn() {
+    let mut bench = Bench::new(&[]);
+    bench.ask(ANN, Request::OpenDatagram { port: 0 });
+    for _ in 0..clients::QUEUE + 3 {
+        assert!(bench.ask(ANN, Request::Whoami).is_empty());
+    }
+    let answers = brief(&bench.report(Report::SessionRefused(SessionId(1), Refusal::TooMany)));
+    assert_eq!(answers.len(), 1 + clients::QUEUE + 3);
+    assert_eq!(answers.iter().filter(|answer| *answer == "whoami to 1").count(), clients::QUEUE);
+    assert_eq!(answers[1 + clients::QUEUE..], ["error to 1", "error to 1", "error to 1"]);
+    for client in 0..clients::MAX_CLIENTS as u64 {
+        assert_eq!(bench.ask(ClientId(100 + client), Request::OpenDatagram { port: 0 }).len(), 1);
+    }
+    assert_eq!(brief(&bench.ask(ANN, Request::OpenDatagram { port: 0 })), ["error to 1"]);
+}
+
+#[test]
+fn a_connection_has_a_limit_of_listeners() {
+    let mut bench = Bench::new(&[]);
+    for session in 1..=clients::LISTENERS as u64 {
+        bench.ask(ANN, Request::OpenListener { port: 0 });
+        assert_eq!(brief(&bench.report(Report::SessionOpened(SessionId(session), 1))), ["opened to 1"]);
+    }
+    assert_eq!(brief(&bench.ask(ANN, Request::OpenListener { port: 0 })), ["error to 1"]);
+    bench.report(Report::SessionClosed(SessionId(3)));
+    assert_eq!(bench.ask(ANN, Request::OpenListener { port: 0 }).len(), 1);
+    assert_eq!(bench.input(Input::ClientGone(ANN)).len(), clients::LISTENERS, "the one that opens, and the others");
+}
+
+#[test]
+fn figures_are_asked_of_the_workers_in_rounds() {
+    let mut bench = Bench::new(&[]);
+    let stats = |in_| Report::Stats(Box::new(ShardStats { datagrams_in: in_, ..ShardStats::default() }));
+    assert_eq!(brief(&bench.ask(ANN, Request::Stats)), ["query"]);
+    assert!(bench.ask(BOB, Request::Sessions).is_empty(), "he asked later: his answer must be younger");
+    let actions = bench.report(stats(1));
+    assert_eq!(brief(&actions), ["stats to 1", "query"]);
+    let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
+    assert_eq!(workers[0]["datagrams_in"], 1);
+    assert!(workers[0]["control"]["routing"]["originated"].is_number());
+    assert_eq!(brief(&bench.report(stats(2))), ["stats to 2"]);
+
+    // A silent worker costs half a second, and its late answer is not taken for the next one.
+    bench.ask(ANN, Request::Stats);
+    assert!(bench.wait(stats::PATIENCE - ms(1)).is_empty());
+    let late = bench.wait(ms(1));
+    assert_eq!(brief(&late), ["error to 1"]);
+    assert_eq!(brief(&bench.ask(ANN, Request::Stats)), ["query"]);
+    assert!(bench.report(stats(3)).is_empty());
+    let actions = bench.report(stats(4));
+    let [Action::Reply { response: Response::Stats { workers }, .. }] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(workers[0]["datagrams_in"], 4);
+    bench.ask(ANN, Request::Stats);
+    bench.input(Input::ClientGone(ANN));
+    assert!(bench.report(stats(5)).is_empty());
+    assert!(bench.report(stats(6)).is_empty(), "an answer that nobody asked for");
+}
+
+fn reload(bench: &mut Bench, config: Config) -> (Response, Vec<String>) {
+    assert_eq!(brief(&bench.ask(ANN, Request::Reload)), ["read"]);
+    let actions = bench.input(Input::Reload(Ok(Box::new(config))));
+    let answer = actions.iter().find_map(|action| match action {
+        Action::Reply { client: ANN, response } => Some(response.clone()),
+        _ => None,
+    });
+    let others: Vec<_> = actions.iter().filter(|action| !matches!(action, Action::Reply { .. })).collect();
+    let others = others.into_iter().map(brief_one).filter(|action| !action.starts_with("control")).collect();
+    (answer.expect("an answer"), others)
+}
+
+#[test]
+fn a_reload_changes_links_live() {
+    let mut bench = Bench::new(&["b", "c"]);
+    bench.wait(ms(100));
+    bench.up(0, ms(10));
+    bench.up(1, ms(10));
+    let mut new = config("a", &["d", "c", "b"]);
+    new.links[1].queue = 7;
+    let (answer, actions) = reload(&mut bench, new.clone());
+    let Response::Reloaded { applied, not_applied } = answer else { panic!("{answer:?}") };
+    assert_eq!(applied, ["link to `d` added", "link to `c` restarts with its new settings"]);
+    assert!(not_applied.is_empty());
+    assert_eq!(
+        actions,
+        ["remove link1".to_owned(), format!("add link2 {}", id("d")), format!("add link3 {}", id("c"))]
+    );
+    let shown: Vec<_> = bench.links().into_iter().map(|link| (link.peer, link.up)).collect();
+    assert_eq!(shown, [("d".into(), false), ("c".into(), false), ("b".into(), true)]);
+    assert!(bench.report(Report::LinkDown(LinkId(1), DownReason::Removed)).is_empty());
+    // Again the same: nothing to do. Then without links.
+    let (answer, actions) = reload(&mut bench, new);
+    assert_eq!((answer, actions.len()), (Response::Reloaded { applied: vec![], not_applied: vec![] }, 0));
+    let (_, actions) = reload(&mut bench, config("a", &[]));
+    assert_eq!(actions, ["remove link2", "remove link3", "remove link0"]);
+    assert!(bench.links().is_empty());
+}
+
+#[test]
+fn link_numbers_are_not_reused_soon_and_never_twice() {
+    let mut bench = Bench::new(&["b"]);
+    for round in 1..200usize {
+        let (_, actions) = reload(&mut bench, config("a", &[if round % 2 == 1 { "c" } else { "b" }]));
+        assert_eq!(actions[0], format!("remove link{}", (round - 1) % MAX_LINKS));
+        assert!(actions[1].starts_with(&format!("add link{} ", round % MAX_LINKS)), "{actions:?}");
+    }
+    let full: Vec<&str> = std::iter::repeat_n("d", MAX_LINKS).collect();
+    reload(&mut bench, config("a", &full));
+    let mut ids: Vec<_> = bench.control.links.iter().map(|link| link.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), MAX_LINKS);
+}
+
+#[test]
+fn a_reload_is_all_or_nothing() {
+    let mut bench = Bench::new(&["b"]);
+    let mut wrong = config("a", &["c", "nobody"]);
+    wrong.routing.metric = Metric::Hops;
+    let (answer, actions) = reload(&mut bench, wrong);
+    let Response::Error { message } = answer else { panic!("{answer:?}") };
+    assert!(message.contains("`nobody`"), "{message}");
+    assert!(actions.is_empty());
+    assert_eq!(bench.links()[0].peer, "b");
+    bench.ask(ANN, Request::Reload);
+    let actions = bench.input(Input::Reload(Err("sinew.toml:3: what?".into())));
+    let [Action::Reply { response: Response::Error { message }, .. }] = actions.as_slice() else { panic!() };
+    assert!(message.contains("sinew.toml:3"));
+    // By a signal nobody asked.
+    assert!(bench.input(Input::Reload(Err("no".into()))).is_empty());
+}
+
+#[test]
+fn a_reload_changes_members_and_metric_and_says_what_it_cannot() {
+    let mut chain = Chain::new();
+    let mut new = config("a", &["b"]);
+    new.members.retain(|member| member.name != "c");
+    new.members.push(Member { name: "e".into(), public: identity("e").public().to_string() });
+    new.routing.metric = Metric::Hops;
+    new.control_socket = "elsewhere".into();
+    let bench = &mut chain.benches[0];
+    let (answer, _) = reload(bench, new.clone());
+    let Response::Reloaded { applied, not_applied } = answer else { panic!("{answer:?}") };
+    assert_eq!(applied.len(), 3, "{applied:?}");
+    assert_eq!(not_applied, ["`control_socket` takes effect at the next start"]);
+    bench.wait(ms(50));
+    let Response::Routes { routes, .. } = bench.answer(Request::Routes) else { panic!() };
+    let routes: Vec<_> = routes.into_iter().map(|route| (route.name, route.cost)).collect();
+    assert_eq!(routes, [("b".to_owned(), 1.0)], "c is no member any more, and costs are hops");
+    let (answer, _) = reload(bench, new);
+    let Response::Reloaded { applied, not_applied } = answer else { panic!("{answer:?}") };
+    assert_eq!((applied.len(), not_applied.len()), (0, 1), "still to be restarted for");
+}
+
+#[test]
+fn leaves_politely() {
+    let mut chain = Chain::new();
+    let bench = &mut chain.benches[1];
+    bench.wait(ms(1_000));
+    let withdrawn = bench.input(Input::Shutdown);
+    assert_eq!(brief(&withdrawn), ["control link0", "control link1"]);
+    assert_eq!(brief(&bench.ask(ANN, Request::OpenDatagram { port: 0 })), ["error to 1"]);
+    assert!(bench.input(Input::Shutdown).is_empty());
+    assert_eq!(brief(&bench.wait(LEAVE_GRACE)), ["shutdown"]);
+    assert!(bench.report(Report::LinkDown(LinkId(0), DownReason::Closed)).is_empty());
+    assert_eq!(brief(&bench.report(Report::LinkDown(LinkId(1), DownReason::Closed))), ["exit"]);
+    assert!(bench.wait(ms(1_000)).is_empty());
+
+    // Workers that do not answer do not keep it alive; a router without neighbours leaves at once.
+    let bench = &mut chain.benches[0];
+    bench.input(Input::Shutdown);
+    assert_eq!(brief(&bench.wait(LEAVE_GRACE + EXIT_AFTER)), ["shutdown", "exit"]);
+    assert_eq!(brief(&Bench::new(&["b"]).input(Input::Shutdown)), ["shutdown", "exit"]);
+}
