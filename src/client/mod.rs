@@ -1,1 +1,236 @@
-//! (room)
+//! Floor 5: the library that applications link.
+//!
+//! An application connects to its nearest router by a Unix socket ([`Overlay`]) and opens sessions on it. Each session is
+//! a descriptor that works with `poll`; data flows over it straight to the router's worker, one record per message, and
+//! never passes through the control socket. The library has no threads and no buffers of its own beyond one record.
+//!
+//! ```
+//! # let directory = tempfile::tempdir()?;
+//! # let router = sinew::runtime::Background::alone(directory.path())?;
+//! # let path = directory.path().join("control");
+//! use sinew::base::Class;
+//! use sinew::client::{Event, Overlay};
+//!
+//! let overlay = Overlay::connect(&path)?;
+//! let alice = overlay.datagrams(0)?;
+//! let bob = overlay.datagrams(7000)?;
+//!
+//! alice.send(bob.local(), Class::Reliable, true, b"hello")?;
+//! let mut buffer = [0; 1500];
+//! match bob.recv(&mut buffer)? {
+//!     Event::Datagram { from, bytes, .. } => {
+//!         assert_eq!(from, alice.local());
+//!         assert_eq!(bytes, b"hello");
+//!     }
+//!     other => panic!("{other:?}"),
+//! }
+//! # router.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![allow(clippy::disallowed_methods, reason = "applications live in real time")]
+
+mod connection;
+mod datagrams;
+mod stream;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+use crate::base::{NodeId, Port};
+use crate::wire::admin::{NodeEntry, Request, Response};
+use connection::Connection;
+pub use datagrams::{Datagrams, Event};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+pub use stream::Stream;
+
+pub use crate::wire::admin;
+pub use crate::wire::client::Endpoint;
+
+/// A connection to a router.
+///
+/// It can be shared between threads; requests take turns. Sessions opened by it outlive it.
+#[derive(Debug)]
+pub struct Overlay {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+    node: NodeId,
+}
+
+impl Overlay {
+    /// Connects to the router whose control socket is at `path`.
+    pub fn connect(path: impl AsRef<Path>) -> io::Result<Overlay> {
+        let path = path.as_ref();
+        let mut connection = Connection::open(path)?;
+        match connection.ask(&Request::Whoami)? {
+            Response::Whoami { node, .. } => {
+                Ok(Overlay { connection: Mutex::new(connection), path: path.to_owned(), node })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks anything of the router. A refusal is [`Response::Error`] here; the other methods make an error of it.
+    ///
+    /// Sessions are opened by their own methods: a descriptor that comes with the answer to a request made here is closed.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let router = sinew::runtime::Background::alone(directory.path())?;
+    /// # let path = directory.path().join("control");
+    /// use sinew::client::{Overlay, admin};
+    ///
+    /// let overlay = Overlay::connect(&path)?;
+    /// match overlay.request(&admin::Request::Whoami)? {
+    ///     admin::Response::Whoami { node, .. } => assert_eq!(node, overlay.node()),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # router.stop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn request(&self, request: &Request) -> io::Result<Response> {
+        let mut connection = self.connection();
+        let response = connection.exchange(request);
+        connection.drop_descriptors();
+        response
+    }
+
+    /// The router's id.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn nodes(&self) -> io::Result<Vec<NodeEntry>> {
+        match self.connection().ask(&Request::Nodes)? {
+            Response::Nodes { nodes } => Ok(nodes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The id of the router with this name, or with these 16 hexadecimal digits.
+    pub fn resolve(&self, name: &str) -> io::Result<NodeId> {
+        let nodes = self.nodes()?;
+        let named = nodes.iter().find(|entry| entry.name == name).map(|entry| entry.node);
+        named.or_else(|| name.parse().ok()).ok_or_else(|| {
+            let known = nodes.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(", ");
+            let message = format!("no router is called `{name}`; this network has {known}");
+            io::Error::new(io::ErrorKind::NotFound, message)
+        })
+    }
+
+    /// The name of the router with this id.
+    pub fn name_of(&self, node: NodeId) -> io::Result<String> {
+        let found = self.nodes()?.into_iter().find(|entry| entry.node == node);
+        let missing =
+            || io::Error::new(io::ErrorKind::NotFound, format!("no member of this network has the id {node}"));
+        found.map(|entry| entry.name).ok_or_else(missing)
+    }
+
+    /// Opens a session for datagrams; port 0 lets the router choose.
+    pub fn datagrams(&self, port: Port) -> io::Result<Datagrams> {
+        let mut connection = self.connection();
+        match connection.ask(&Request::OpenDatagram { port })? {
+            Response::Opened { port, .. } => {
+                let local = Endpoint { node: self.node, port };
+                Ok(Datagrams::new(connection.take_descriptor()?, local))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits for streams at a port; 0 lets the router choose.
+    pub fn listen(&self, port: Port) -> io::Result<Listener> {
+        let mut connection = Connection::open(&self.path)?;
+        match connection.ask(&Request::OpenListener { port })? {
+            Response::Opened { port, .. } => {
+                let local = Endpoint { node: self.node, port };
+                Ok(Listener { connection: Mutex::new(connection), local })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Opens a stream to a listener; returns when it is connected or refused.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let router = sinew::runtime::Background::alone(directory.path())?;
+    /// # let path = directory.path().join("control");
+    /// use sinew::client::Overlay;
+    /// use std::io::{Read, Write};
+    ///
+    /// let overlay = Overlay::connect(&path)?;
+    /// let listener = overlay.listen(8000)?;
+    /// let mut client = overlay.stream(listener.local())?;
+    /// let mut server = listener.accept()?;
+    ///
+    /// client.write_all(b"question")?;
+    /// client.finish()?;
+    /// let mut question = String::new();
+    /// server.read_to_string(&mut question)?;
+    /// assert_eq!(question, "question");
+    ///
+    /// server.write_all(b"answer")?;
+    /// server.finish()?;
+    /// let mut answer = String::new();
+    /// client.read_to_string(&mut answer)?;
+    /// assert_eq!(answer, "answer");
+    /// # router.stop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stream(&self, to: Endpoint) -> io::Result<Stream> {
+        let mut connection = self.connection();
+        let response = connection.ask(&Request::OpenStream { to })?;
+        let Response::Opened { .. } = response else { return Err(unexpected(&response)) };
+        let descriptor = connection.take_descriptor()?;
+        drop(connection);
+        Stream::connect(descriptor, to)
+    }
+}
+
+/// Waits for streams. It has a connection of its own to the router; the port is free again when it is dropped.
+///
+/// Its descriptor is readable when a stream waits to be accepted.
+#[derive(Debug)]
+pub struct Listener {
+    connection: Mutex<Connection>,
+    local: Endpoint,
+}
+
+impl Listener {
+    /// Its address.
+    pub fn local(&self) -> Endpoint {
+        self.local
+    }
+
+    /// The next stream; waits for one.
+    pub fn accept(&self) -> io::Result<Stream> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        match connection.receive()? {
+            Response::Incoming { peer, .. } => Ok(Stream::new(connection.take_descriptor()?, peer)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        sys::outlive(connection.as_fd(), self)
+    }
+}
+
+/// An answer that is not one to the question.
+fn unexpected(response: &Response) -> io::Error {
+    match response {
+        Response::Error { message } => io::Error::other(message.clone()),
+        other => io::Error::new(io::ErrorKind::InvalidData, format!("the router answers something else: {other:?}")),
+    }
+}

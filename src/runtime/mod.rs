@@ -1,1 +1,54 @@
-//! (room)
+//! Floor 5: the only system calls.
+//!
+//! ```text
+//!            ┌───────── control loop (mio) ─────────┐      Unix socket ── commands, applications
+//!            │ Control: reports in, actions out     │      signals, timers
+//!            └──┬───────────────▲────────────────┬──┘
+//!      ToWorker │ ring          │ ring   Report  │ one end of each session's descriptor, to its application
+//!            ┌──▼───────────────┴──┐             ▼
+//!            │ worker k: Shard     │══ records ══ application
+//!            │ io: uring or mmsg   │══ UDP, port + k ══ neighbours
+//!            └─────────────────────┘
+//! ```
+//!
+//! [`run`] is `sinew run`: it loads the key, chooses the io backend by a test, binds every socket before it starts any
+//! thread, starts the workers, and runs the control loop until a signal ends it. [`Background`] is the same router inside
+//! another program.
+//!
+//! | file | noun |
+//! |---|---|
+//! | [`clock`] | the only clock and the only entropy |
+//! | [`ring`], [`doorbell`] | what crosses between control and a worker, and how a sleeper is woken |
+//! | [`io`] | the two backends and the choice between them |
+//! | `udp` | a worker's sockets: one listening, one connected to each neighbour |
+//! | `worker`, `sessions` | the worker loop; the descriptors of its sessions |
+//! | `control_loop`, `control_socket`, `lines` | the control loop; its clients; their lines |
+//! | `start` | from a configuration to a running router |
+//! | `signals`, `capabilities`, [`notify`], [`key_file`] | the process and its surroundings |
+//! | `sys` | safe signatures over system calls |
+//!
+//! `unsafe` lives in this room (and in the client's few lines for passing descriptors), nowhere else.
+
+#![allow(clippy::disallowed_methods, reason = "this room is where the clock and the threads are")]
+
+mod capabilities;
+pub mod clock;
+mod control_loop;
+mod control_socket;
+pub mod doorbell;
+pub mod io;
+pub mod key_file;
+mod lines;
+pub mod netlink;
+pub mod notify;
+pub mod ring;
+mod sessions;
+mod signals;
+mod start;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod udp;
+mod worker;
+
+pub use start::{Background, RunError, run};

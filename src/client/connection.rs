@@ -1,0 +1,100 @@
+//! A connection to a router's control socket: one JSON object a line, some with a descriptor.
+
+use super::{sys, unexpected};
+use crate::wire::admin::{MAX_LINE, Request, Response};
+use std::collections::VecDeque;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+/// Read at a time.
+const CHUNK: usize = 64 << 10;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    /// Bytes received and not yet taken as lines.
+    bytes: Vec<u8>,
+    /// Descriptors received and not yet taken, in the order of the lines they belong to.
+    descriptors: VecDeque<OwnedFd>,
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) fn open(path: &Path) -> io::Result<Connection> {
+        let stream = UnixStream::connect(path).map_err(|error| {
+            let why = match error.kind() {
+                io::ErrorKind::NotFound => {
+                    "there is no such socket: is the router running, with this `control_socket`?"
+                }
+                io::ErrorKind::ConnectionRefused => "no router answers there any more: is it running?",
+                io::ErrorKind::PermissionDenied => "not allowed: the socket is for the router's user and group",
+                _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+            };
+            io::Error::new(error.kind(), format!("{}: {why}", path.display()))
+        })?;
+        Ok(Connection { stream, bytes: Vec::new(), descriptors: VecDeque::new() })
+    }
+
+    /// Asks, and takes a refusal as an error.
+    pub(super) fn ask(&mut self, request: &Request) -> io::Result<Response> {
+        match self.exchange(request)? {
+            refused @ Response::Error { .. } => Err(unexpected(&refused)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Asks.
+    pub(super) fn exchange(&mut self, request: &Request) -> io::Result<Response> {
+        self.stream.write_all(request.to_line().as_bytes())?;
+        self.receive()
+    }
+
+    /// The next line.
+    pub(super) fn receive(&mut self) -> io::Result<Response> {
+        let mut searched = 0;
+        loop {
+            if let Some(found) = self.bytes[searched..].iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.bytes.drain(..=searched + found).collect();
+                return serde_json::from_slice(&line).map_err(|error| {
+                    let message = format!("the router speaks another language (another version?): {error}");
+                    io::Error::new(io::ErrorKind::InvalidData, message)
+                });
+            }
+            searched = self.bytes.len();
+            if searched > MAX_LINE {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the router's answer does not end"));
+            }
+            self.bytes.resize(searched + CHUNK, 0);
+            let received =
+                sys::receive_with_descriptors(self.stream.as_fd(), &mut self.bytes[searched..], &mut self.descriptors);
+            self.bytes.truncate(searched + received.as_ref().copied().unwrap_or(0));
+            match received {
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the router closed the connection")),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The descriptor that came with the last line.
+    pub(super) fn take_descriptor(&mut self) -> io::Result<OwnedFd> {
+        let missing =
+            || io::Error::new(io::ErrorKind::InvalidData, "the router sent no descriptor (too many open files?)");
+        self.descriptors.pop_front().ok_or_else(missing)
+    }
+
+    /// Closes descriptors that nobody wants.
+    pub(super) fn drop_descriptors(&mut self) {
+        self.descriptors.clear();
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

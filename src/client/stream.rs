@@ -1,0 +1,213 @@
+//! Byte streams.
+
+use super::datagrams::{foreign, gather};
+use super::sys;
+use crate::base::limits::MAX_PAYLOAD;
+use crate::wire::client::{Endpoint, MAX_HEADER, Record};
+use crate::wire::cursor::Writer;
+use crate::wire::session::ResetReason;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The first byte of a record with stream bytes.
+const DATA: u8 = 2;
+
+/// A byte stream in both directions, reliable and in order. Reading ends with `Ok(0)` when the other end has finished;
+/// call [`Stream::finish`] to end the other direction. Its descriptor is readable and writable as a socket's is.
+#[derive(Debug)]
+pub struct Stream {
+    descriptor: OwnedFd,
+    peer: Endpoint,
+    incoming: Arc<Mutex<Incoming>>,
+}
+
+/// What was received and not yet read; shared by clones.
+#[derive(Debug)]
+struct Incoming {
+    /// The end of a record that did not fit the reader's buffer: `rest[start..end]` is not yet read.
+    rest: Box<[u8]>,
+    start: usize,
+    end: usize,
+    finished: bool,
+    reset: Option<ResetReason>,
+}
+
+/// What a receive brought.
+enum Received {
+    Bytes(usize),
+    Connected,
+    Finish,
+    End,
+}
+
+impl Stream {
+    pub(super) fn new(descriptor: OwnedFd, peer: Endpoint) -> Stream {
+        let rest = vec![0; MAX_PAYLOAD].into_boxed_slice();
+        let incoming = Incoming { rest, start: 0, end: 0, finished: false, reset: None };
+        Stream { descriptor, peer, incoming: Arc::new(Mutex::new(incoming)) }
+    }
+
+    /// Waits until the stream is connected or refused.
+    pub(super) fn connect(descriptor: OwnedFd, to: Endpoint) -> io::Result<Stream> {
+        let stream = Stream::new(descriptor, to);
+        match stream.incoming.lock().unwrap_or_else(PoisonError::into_inner).receive(stream.as_fd(), &mut [])? {
+            Received::Connected => {}
+            Received::End => {
+                let message = "the router ended the stream before it was connected";
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, message));
+            }
+            Received::Bytes(_) | Received::Finish => return Err(foreign(&"data before `connected`")),
+        }
+        Ok(stream)
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> Endpoint {
+        self.peer
+    }
+
+    /// Ends this direction: the other end reads what was written and then `Ok(0)`. Writing is over; reading is not.
+    pub fn finish(&self) -> io::Result<()> {
+        let mut header = [0; MAX_HEADER];
+        let mut writer = Writer::new(&mut header);
+        Record::Finish.emit(&mut writer).expect("a header has room for every header");
+        sys::send_parts(self.as_fd(), &mut [IoSlice::new(writer.written())]).map(drop)
+    }
+
+    /// Another handle to the same stream, such as for writing in another thread.
+    pub fn try_clone(&self) -> io::Result<Stream> {
+        let descriptor = self.descriptor.try_clone()?;
+        Ok(Stream { descriptor, peer: self.peer, incoming: Arc::clone(&self.incoming) })
+    }
+
+    /// Makes calls on this handle and its clones fail with `WouldBlock` instead of waiting.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        sys::set_nonblocking(self.as_fd(), nonblocking)
+    }
+
+    /// Makes reads fail with `WouldBlock` after a while; none waits for ever.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        sys::set_read_timeout(self.as_fd(), timeout)
+    }
+}
+
+impl Incoming {
+    /// The next bytes, or zero of them at the end.
+    fn read(&mut self, descriptor: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.start < self.end {
+                let take = buffer.len().min(self.end - self.start);
+                buffer[..take].copy_from_slice(&self.rest[self.start..self.start + take]);
+                self.start += take;
+                return Ok(take);
+            }
+            if self.finished {
+                return Ok(0);
+            }
+            match self.receive(descriptor, buffer)? {
+                Received::Bytes(0) | Received::Connected => {}
+                Received::Bytes(len) => return Ok(len),
+                Received::Finish => self.finished = true,
+                Received::End => {
+                    let message = "the router ended the stream, or is gone; what was not read is lost";
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, message));
+                }
+            }
+        }
+    }
+
+    /// Receives one record: its bytes into `buffer`, the rest of them into `self.rest`.
+    fn receive(&mut self, descriptor: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+        if let Some(reason) = self.reset {
+            return Err(was_reset(reason));
+        }
+        let mut code = [0];
+        let mut parts = [IoSliceMut::new(&mut code), IoSliceMut::new(buffer), IoSliceMut::new(&mut self.rest)];
+        let len = match sys::receive_parts(descriptor, &mut parts) {
+            Ok(len) => len,
+            // Said once, ahead of what the router had sent before it went.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Received::Bytes(0)),
+            Err(error) => return Err(error),
+        };
+        if len == 0 {
+            return Ok(Received::End);
+        }
+        let in_buffer = (len - 1).min(buffer.len());
+        let in_rest = (len - 1 - in_buffer).min(MAX_PAYLOAD);
+        if code[0] == DATA {
+            (self.start, self.end) = (0, in_rest);
+            return Ok(Received::Bytes(in_buffer));
+        }
+        let mut short = [0; MAX_HEADER + 1];
+        let record = gather(&mut short, len, &[&code, &buffer[..in_buffer], &self.rest[..in_rest]]);
+        match Record::parse(record).map_err(|why| foreign(&why))? {
+            Record::Finish => Ok(Received::Finish),
+            Record::Connected(_) => Ok(Received::Connected),
+            Record::Reset { reason, .. } => {
+                self.reset = Some(reason);
+                Err(was_reset(reason))
+            }
+            other => Err(foreign(&format_args!("{other:?}"))),
+        }
+    }
+}
+
+fn was_reset(reason: ResetReason) -> io::Error {
+    let (kind, text) = match reason {
+        ResetReason::NoSession => (io::ErrorKind::ConnectionRefused, "nobody listens at that port"),
+        ResetReason::Refused => (io::ErrorKind::ConnectionRefused, "the other router refused: a limit was reached"),
+        ResetReason::Closed => (io::ErrorKind::ConnectionReset, "the other end closed the stream"),
+        ResetReason::UnknownFlow => (io::ErrorKind::ConnectionReset, "the other router lost the stream: it restarted"),
+    };
+    io::Error::new(kind, text)
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).read(self.as_fd(), buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    /// Nothing is kept back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let take = bytes.len().min(MAX_PAYLOAD);
+        if take == 0 {
+            return Ok(0);
+        }
+        let mut parts = [IoSlice::new(&[DATA]), IoSlice::new(&bytes[..take])];
+        sys::send_parts(self.as_fd(), &mut parts).map(|_| take)
+    }
+
+    /// Nothing is kept back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}

@@ -1,0 +1,430 @@
+//! The control loop: one thread, one [`Control`], everything that is not a packet.
+//!
+//! Waits for reports of workers, requests of clients, signals and timers; hands them to control; performs what it answers.
+
+use super::RunError;
+use super::clock::Clock;
+use super::control_socket::{Client, ControlSocket, Heard};
+use super::doorbell::Doorbell;
+use super::notify::notify;
+use super::ring::{RETRY, Receiver, Sender, ToWorker};
+use super::signals::{self, Signals};
+use super::sys;
+use crate::base::{Instant, LinkId, SessionId};
+use crate::config::settings::Config;
+use crate::control::{Action, ClientId, Control, Input};
+use crate::dataplane::messages::Report;
+use crate::wire::admin::Response;
+use crate::wire::client::MAX_RECORD;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const LISTENER: Token = Token(0);
+const BELL: Token = Token(1);
+const STOP: Token = Token(2);
+const RELOAD: Token = Token(3);
+/// Clients have the tokens from here on.
+const CLIENTS: usize = 16;
+
+/// Most connections at a time; further ones are told so and closed.
+const MAX_CLIENTS: usize = 1024;
+/// Most reports taken from a worker, and requests from a client, before others have their turn.
+const REPORTS: usize = 1024;
+const REQUESTS: usize = 16;
+/// After this long a shutdown that does not end by itself is ended.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+/// Asked of the kernel for each end of a session, bytes: several of the largest records.
+const SESSION_BUFFER: libc::c_int = 8 * MAX_RECORD as libc::c_int;
+
+/// A worker as control sees it.
+#[derive(Debug)]
+pub(super) struct WorkerHandle {
+    pub(super) commands: Sender<ToWorker>,
+    pub(super) reports: Receiver<Report>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+/// Ends the loop as SIGTERM does.
+#[derive(Clone, Debug)]
+pub(super) struct Stop {
+    pub(super) asked: Arc<AtomicBool>,
+    pub(super) bell: Arc<Doorbell>,
+}
+
+/// What the loop is made from.
+pub(super) struct Parts {
+    pub(super) clock: Clock,
+    pub(super) control: Control,
+    pub(super) config: Config,
+    pub(super) config_path: PathBuf,
+    pub(super) workers: Vec<WorkerHandle>,
+    pub(super) socket: ControlSocket,
+    pub(super) signals: Option<Signals>,
+    pub(super) stop: Stop,
+}
+
+/// The loop.
+pub(super) struct ControlLoop {
+    parts: Parts,
+    poll: Poll,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    /// An action whose worker's ring is full: until it is performed, no other is taken, and no request.
+    held: Option<Action>,
+    held_count: u64,
+    /// When shutdown was asked for, plus patience.
+    deadline: Option<Instant>,
+    /// Names of the links' other ends, for the log.
+    peers: Vec<String>,
+    exit: bool,
+}
+
+impl ControlLoop {
+    /// Registers everything with a poll.
+    pub(super) fn new(mut parts: Parts) -> io::Result<ControlLoop> {
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        registry.register(&mut parts.socket.listener, LISTENER, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&parts.stop.bell.as_raw_fd()), BELL, Interest::READABLE)?;
+        if let Some(signals) = &mut parts.signals {
+            registry.register(&mut signals.stop, STOP, Interest::READABLE)?;
+            registry.register(&mut signals.reload, RELOAD, Interest::READABLE)?;
+        }
+        let peers = parts.config.links.iter().map(|link| link.peer.clone()).collect();
+        Ok(ControlLoop {
+            parts,
+            poll,
+            clients: BTreeMap::new(),
+            next_client: 0,
+            held: None,
+            held_count: 0,
+            deadline: None,
+            peers,
+            exit: false,
+        })
+    }
+
+    /// Runs until control says to exit, then ends the workers.
+    pub(super) fn run(mut self) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(256);
+        let mut result = Ok(());
+        self.perform_actions();
+        while !self.exit {
+            let timeout = self.timeout();
+            let bell = Arc::clone(&self.parts.stop.bell);
+            let asked = Arc::clone(&self.parts.stop.asked);
+            let nothing = || self.parts.workers.iter().all(|w| w.reports.is_empty()) && !asked.load(Ordering::Acquire);
+            let timeout = if bell.prepare_sleep(nothing) { timeout } else { Some(Duration::ZERO) };
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                result = Err(RunError::Setup(error));
+                break;
+            }
+            bell.awake();
+            self.turn(&events);
+            if let Some(worker) = self.parts.workers.iter().position(|worker| worker.commands.is_abandoned()) {
+                result = Err(RunError::WorkerDied(worker));
+                break;
+            }
+        }
+        stop_workers(self.parts.clock, &mut self.parts.workers);
+        self.clients.values_mut().for_each(|client| {
+            // The process ends; a client that does not take its answer now never will.
+            let _ = client.flush();
+        });
+        result
+    }
+
+    fn turn(&mut self, events: &Events) {
+        let now = self.parts.clock.now();
+        for event in events {
+            match event.token() {
+                LISTENER => self.accept(),
+                BELL => self.parts.stop.bell.silence(),
+                STOP | RELOAD => {}
+                Token(token) => self.client_event((token - CLIENTS) as u64, event.is_writable()),
+            }
+        }
+        self.take_signals(now);
+        self.take_reports(now);
+        self.perform_actions();
+        self.hear_clients();
+        let now = self.parts.clock.now();
+        if self.parts.control.poll_timeout().is_some_and(|(when, _)| when <= now) {
+            self.parts.control.handle(now, Input::Timer);
+        }
+        self.perform_actions();
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            tracing::warn!("shutdown takes too long; leaving without it");
+            self.exit = true;
+        }
+    }
+
+    /// How long to wait for events: not at all if some work was left over.
+    fn timeout(&mut self) -> Option<Duration> {
+        let now = self.parts.clock.now();
+        if self.held.is_some() {
+            return Some(RETRY);
+        }
+        if self.clients.values().any(|client| client.readable && !client.waiting && !client.closing) {
+            return Some(Duration::ZERO);
+        }
+        let timer = self.parts.control.poll_timeout().map(|(when, _)| when);
+        let until = timer.into_iter().chain(self.deadline).min()?;
+        Some(until.since(now))
+    }
+
+    fn take_signals(&mut self, now: Instant) {
+        let mut stops = usize::from(self.parts.stop.asked.swap(false, Ordering::AcqRel));
+        let mut reloads = 0;
+        if let Some(signals) = &mut self.parts.signals {
+            stops += signals::taken(&mut signals.stop);
+            reloads = signals::taken(&mut signals.reload);
+        }
+        if reloads > 0 {
+            tracing::info!("reload asked for by SIGHUP");
+            self.read_config(now);
+        }
+        if stops > 0 && self.deadline.is_none() {
+            tracing::info!("stopping");
+            notify("STOPPING=1");
+            self.deadline = Some(now + SHUTDOWN);
+            self.parts.control.handle(now, Input::Shutdown);
+        } else if stops > 0 {
+            tracing::warn!("asked to stop once more: leaving at once");
+            self.exit = true;
+        }
+    }
+
+    fn take_reports(&mut self, now: Instant) {
+        for worker in 0..self.parts.workers.len() {
+            for _ in 0..REPORTS {
+                let Some(report) = self.parts.workers[worker].reports.pop() else { break };
+                self.log(worker, &report);
+                self.parts.control.handle(now, Input::Report { worker, report });
+            }
+        }
+    }
+
+    fn log(&self, worker: usize, report: &Report) {
+        let peer = |link: LinkId| self.peers.get(link.index()).map_or("?", String::as_str);
+        match report {
+            Report::LinkUp(link, remote, metrics) => {
+                tracing::info!(worker, peer = peer(*link), %remote, rtt = ?metrics.rtt, "link up");
+            }
+            Report::LinkDown(link, reason) => tracing::warn!(worker, peer = peer(*link), ?reason, "link down"),
+            _ => {}
+        }
+    }
+
+    fn read_config(&mut self, now: Instant) {
+        let read = crate::config::load(&self.parts.config_path);
+        let read = read.map(Box::new).map_err(|errors| errors.to_string());
+        match &read {
+            Ok(config) => self.peers = config.links.iter().map(|link| link.peer.clone()).collect(),
+            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+        }
+        self.parts.control.handle(now, Input::Reload(read));
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let mut stream = match self.parts.socket.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return tracing::warn!(%error, "a client could not connect"),
+            };
+            let token = Token(CLIENTS + self.next_client as usize);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+                tracing::warn!(%error, "a client could not connect");
+                continue;
+            }
+            let mut client = Client::new(stream);
+            if self.clients.len() >= MAX_CLIENTS {
+                let message = format!("this router serves {MAX_CLIENTS} connections already");
+                // Best effort: it is closed either way.
+                let _ = client.say(&Response::Error { message }, None);
+                continue;
+            }
+            self.clients.insert(self.next_client, client);
+            self.next_client += 1;
+        }
+    }
+
+    fn client_event(&mut self, id: u64, writable: bool) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.readable = true;
+        if writable && (client.flush().is_err() || (client.closing && client.is_flushed())) {
+            self.drop_client(id);
+        }
+    }
+
+    fn drop_client(&mut self, id: u64) {
+        if self.clients.remove(&id).is_some() {
+            self.parts.control.handle(self.parts.clock.now(), Input::ClientGone(ClientId(id)));
+        }
+    }
+
+    fn hear_clients(&mut self) {
+        let ids: Vec<u64> = self.clients.keys().copied().collect();
+        for id in ids {
+            for _ in 0..REQUESTS {
+                if self.held.is_some() || !self.hear_client(id) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes one request. False when there is none to take for now.
+    fn hear_client(&mut self, id: u64) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        if client.waiting || client.closing {
+            return false;
+        }
+        let error = |message| Response::Error { message };
+        let heard = client.hear();
+        match heard {
+            Heard::Nothing => return false,
+            Heard::Gone => self.drop_client(id),
+            Heard::Garbage(why) => {
+                self.say(id, &error(why), None);
+            }
+            Heard::TooLong => {
+                client.closing = true;
+                self.say(id, &error("a request is one line of at most 64 KiB".into()), None);
+                if self.clients.get(&id).is_some_and(Client::is_flushed) {
+                    self.drop_client(id);
+                }
+            }
+            Heard::Request(request) => {
+                client.waiting = true;
+                let client = ClientId(id);
+                self.parts.control.handle(self.parts.clock.now(), Input::Request { client, request });
+                self.perform_actions();
+            }
+        }
+        true
+    }
+
+    /// Sends a line to a client; one that cannot take it is gone.
+    fn say(&mut self, id: u64, response: &Response, descriptor: Option<OwnedFd>) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        if client.say(response, descriptor).is_ok() {
+            return true;
+        }
+        self.drop_client(id);
+        false
+    }
+
+    fn answer(&mut self, id: u64, response: &Response) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.waiting = false;
+        }
+        self.say(id, response, None);
+    }
+
+    fn perform_actions(&mut self) {
+        while let Some(action) = self.held.take().or_else(|| self.parts.control.poll_action()) {
+            if let Err(action) = self.perform(action) {
+                self.held_count += 1;
+                if self.held_count.is_power_of_two() {
+                    tracing::warn!(times = self.held_count, "a worker's ring is full; requests wait");
+                }
+                self.held = Some(action);
+                return;
+            }
+        }
+    }
+
+    /// Performs an action; gives it back if its worker's ring is full.
+    fn perform(&mut self, action: Action) -> Result<(), Action> {
+        let full = |worker: usize| self.parts.workers[worker].commands.is_full();
+        match action {
+            Action::Command { worker, .. } | Action::Attach { worker, .. } | Action::Detach { worker, .. }
+                if full(worker) =>
+            {
+                return Err(action);
+            }
+            Action::Command { worker, command } => self.push(worker, ToWorker::Command(command)),
+            Action::Detach { worker, session } => self.push(worker, ToWorker::Detach(session)),
+            Action::Attach { worker, session, client, response } => {
+                self.attach(worker, session, client, &response);
+            }
+            Action::Reply { client, response } => self.answer(client.0, &response),
+            Action::ReadConfig => self.read_config(self.parts.clock.now()),
+            Action::Exit => self.exit = true,
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, worker: usize, message: ToWorker) {
+        let pushed = self.parts.workers[worker].commands.push(message);
+        assert!(pushed.is_ok(), "only this thread pushes, and there was room");
+    }
+
+    /// Makes a session's pair of descriptors: one goes to the client with the answer, the other to the worker. If that fails
+    /// nothing was said to the client: control answers it.
+    fn attach(&mut self, worker: usize, session: SessionId, client: ClientId, response: &Response) {
+        let answers = !matches!(response, Response::Incoming { .. });
+        let made = sys::session_pair().and_then(|(router, application)| {
+            for end in [&router, &application] {
+                sys::set_option(end.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, SESSION_BUFFER)?;
+            }
+            Ok((router, application))
+        });
+        let said = match made {
+            Ok((router, application)) => {
+                if let Some(client) = self.clients.get_mut(&client.0).filter(|_| answers) {
+                    client.waiting = false;
+                }
+                self.say(client.0, response, Some(application)).then_some(router)
+            }
+            Err(error) => {
+                tracing::error!(%error, "no descriptor for a session");
+                None
+            }
+        };
+        match said {
+            Some(router) => self.push(worker, ToWorker::Attach(session, router)),
+            None => self.parts.control.handle(self.parts.clock.now(), Input::SessionAttachFailed(session)),
+        }
+    }
+}
+
+/// Tells workers to stop and waits for their threads, with patience.
+pub(super) fn stop_workers(clock: Clock, workers: &mut [WorkerHandle]) {
+    let deadline = clock.now() + SHUTDOWN;
+    for worker in workers.iter_mut() {
+        let mut message = ToWorker::Stop;
+        while let Err(full) = worker.commands.push(message) {
+            message = full;
+            if worker.commands.is_abandoned() || clock.now() >= deadline {
+                break;
+            }
+            std::thread::sleep(RETRY);
+        }
+    }
+    for (index, worker) in workers.iter_mut().enumerate() {
+        let Some(thread) = worker.thread.take() else { continue };
+        while !thread.is_finished() && clock.now() < deadline {
+            std::thread::sleep(RETRY);
+        }
+        if !thread.is_finished() {
+            tracing::error!(worker = index, "does not stop; it is abandoned");
+        } else if thread.join().is_err() {
+            tracing::error!(worker = index, "panicked");
+        }
+    }
+}

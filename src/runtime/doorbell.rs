@@ -1,0 +1,134 @@
+//! Wakes a thread that sleeps in the kernel, and costs nothing while it does not.
+//!
+//! A wake-up through an eventfd costs 11 µs (measured), a look at a flag costs one. The consumer therefore says when it is
+//! about to sleep, and only then does a producer write to the eventfd. Both sides follow Dekker's rule: each writes its own
+//! word, then a full fence, then reads the other's.
+//!
+//! ```text
+//! consumer: asleep = true;  fence; look at the queue once more; sleep only if it is empty
+//! producer: push;           fence; if asleep { asleep = false; write eventfd }
+//! ```
+//!
+//! Either the producer sees `asleep` and rings, or the consumer sees what was pushed: a wake-up is never lost. Rings that
+//! come too late leave a spurious wake-up behind, which is harmless.
+
+use super::sys;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// One consumer's doorbell; any number of producers may ring it.
+#[derive(Debug)]
+pub struct Doorbell {
+    asleep: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Doorbell {
+    /// A doorbell nobody sleeps behind.
+    pub fn new() -> io::Result<Doorbell> {
+        Ok(Doorbell { asleep: AtomicBool::new(false), event: sys::eventfd()? })
+    }
+
+    /// Producer: something was pushed. Wakes the consumer if it sleeps.
+    pub fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
+            self.ring_always();
+        }
+    }
+
+    /// Wakes the consumer whether it sleeps or not.
+    pub fn ring_always(&self) {
+        sys::eventfd_add(self.event.as_fd());
+    }
+
+    /// Consumer: about to sleep. True if it may, that is if `queue_is_empty` still says so after the announcement.
+    pub fn prepare_sleep(&self, queue_is_empty: impl FnOnce() -> bool) -> bool {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let may_sleep = queue_is_empty();
+        if !may_sleep {
+            self.awake();
+        }
+        may_sleep
+    }
+
+    /// Consumer: awake again.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Consumer: takes back all rings, so that the descriptor is no longer readable.
+    pub fn silence(&self) {
+        sys::eventfd_drain(self.event.as_fd());
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+impl AsRawFd for Doorbell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// One item at a time, so that the consumer falls asleep before nearly every one: the race the rule is about. A lost
+    /// wake-up would leave the consumer in `poll` until its timeout, which the test counts as a failure.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const ITEMS: u64 = 20_000;
+        let bell = Arc::new(Doorbell::new().expect("eventfd"));
+        let (mut producer, mut consumer) = rtrb::RingBuffer::<u64>::new(4);
+        let theirs = Arc::clone(&bell);
+        let pusher = std::thread::spawn(move || {
+            for item in 0..ITEMS {
+                while producer.push(item).is_err() {
+                    std::thread::yield_now();
+                }
+                theirs.ring();
+            }
+        });
+        let (mut expected, mut slept) = (0, 0);
+        while expected < ITEMS {
+            while let Ok(item) = consumer.pop() {
+                assert_eq!(item, expected);
+                expected += 1;
+            }
+            if expected < ITEMS && bell.prepare_sleep(|| consumer.is_empty()) {
+                slept += 1;
+                let woken = sys::poll_readable(bell.as_fd(), Duration::from_secs(10)).expect("poll");
+                assert!(woken, "the producer did not ring before item {expected}");
+                bell.awake();
+                bell.silence();
+            }
+        }
+        pusher.join().expect("the producer does not panic");
+        assert!(slept > 0, "the consumer never slept, so nothing was tested");
+    }
+
+    #[test]
+    fn rings_only_for_a_sleeper() {
+        let bell = Doorbell::new().expect("eventfd");
+        bell.ring();
+        assert!(!sys::poll_readable(bell.as_fd(), Duration::ZERO).expect("poll"), "nobody sleeps");
+        assert!(!bell.prepare_sleep(|| false), "the queue is not empty");
+        bell.ring();
+        assert!(!sys::poll_readable(bell.as_fd(), Duration::ZERO).expect("poll"), "it did not go to sleep");
+        assert!(bell.prepare_sleep(|| true));
+        bell.ring();
+        assert!(sys::poll_readable(bell.as_fd(), Duration::ZERO).expect("poll"));
+        bell.silence();
+        assert!(!sys::poll_readable(bell.as_fd(), Duration::ZERO).expect("poll"));
+    }
+}

@@ -1,0 +1,392 @@
+//! The backend that works everywhere: epoll, recvmmsg, sendmmsg.
+
+use super::{BATCH, Backend, Counters, Event, PASS, PASS_PER_SOCKET, Parts, Sink};
+use crate::base::limits::DATAGRAM_SLOT;
+use crate::base::{Instant, LinkId, SessionId};
+use crate::containers::Batch;
+use crate::runtime::doorbell::Doorbell;
+use crate::runtime::io::watches::Watches;
+use crate::runtime::sys::{self, Name};
+use crate::runtime::udp::{Route, Sockets};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Events taken from epoll at a time; the rest come with the next pass.
+const EVENTS: usize = 64;
+
+/// What an epoll event is about: the kind in the top byte, which one in the rest.
+const LISTEN: u64 = 0;
+const BELL: u64 = 1 << 56;
+const LINK: u64 = 2 << 56;
+const SESSION: u64 = 3 << 56;
+const KIND: u64 = 0xff << 56;
+
+/// A watched session.
+#[derive(Debug)]
+struct Watch {
+    fd: RawFd,
+    interest: u32,
+}
+
+/// The backend.
+pub struct Mmsg {
+    epoll: OwnedFd,
+    coarse: bool,
+    events: Box<[libc::epoll_event; EVENTS]>,
+    ready: usize,
+    turn: usize,
+    sockets: Sockets,
+    bell: Arc<Doorbell>,
+    watches: Watches<Watch>,
+    receive: ReceiveRoom,
+    transmit: TransmitRoom,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for Mmsg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mmsg").field("sockets", &self.sockets).field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+impl Mmsg {
+    /// A backend for these parts.
+    pub fn new(parts: Parts) -> io::Result<Mmsg> {
+        let epoll = sys::epoll()?;
+        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock)?;
+        let readable = libc::EPOLLIN as u32;
+        let listen = sockets.listening().as_raw_fd();
+        sys::epoll_control(epoll.as_fd(), libc::EPOLL_CTL_ADD, listen, readable, LISTEN)?;
+        sys::epoll_control(epoll.as_fd(), libc::EPOLL_CTL_ADD, parts.bell.as_raw_fd(), readable, BELL)?;
+        Ok(Mmsg {
+            epoll,
+            coarse: false,
+            events: Box::new([libc::epoll_event { events: 0, u64: 0 }; EVENTS]),
+            ready: 0,
+            turn: 0,
+            sockets,
+            bell: parts.bell,
+            watches: Watches::new(),
+            receive: ReceiveRoom::new(),
+            transmit: TransmitRoom::new(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Fills `events`. Failures other than a signal cannot happen with valid arguments.
+    fn collect(&mut self, timeout: Option<Duration>) {
+        self.counters.calls += 1;
+        let result = sys::epoll_wait(self.epoll.as_fd(), self.events.as_mut_slice(), timeout, &mut self.coarse);
+        self.ready = match result {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => panic!("epoll refuses to wait: {error}"),
+        };
+    }
+
+    fn handle_session(&mut self, token: u64, flags: u32, sink: &mut Sink<'_>) {
+        let Some((session, watch)) = self.watches.find(token) else { return };
+        let ended = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
+        // An ended session is read (its last records, then its end) or written (the error); without interest in either
+        // the descriptor is not in the epoll set, or EPOLLHUP, which cannot be masked, would spin.
+        if watch.interest & libc::EPOLLIN as u32 != 0 && flags & (libc::EPOLLIN as u32 | ended) != 0 {
+            sink(Event::Readable(session));
+        }
+        if watch.interest & libc::EPOLLOUT as u32 != 0 && flags & (libc::EPOLLOUT as u32 | ended) != 0 {
+            sink(Event::Writable(session));
+        }
+    }
+
+    fn receive(&mut self, link: Option<LinkId>, room: usize, sink: &mut Sink<'_>) -> usize {
+        let (fd, from) = match link {
+            None => (self.sockets.listening().as_fd(), None),
+            Some(link) => match self.sockets.link(link) {
+                Some(open) => (open.socket.as_fd(), Some(open.remote)),
+                None => return 0,
+            },
+        };
+        if room == 0 {
+            return 0;
+        }
+        // A refusal is reported once and takes the place of the datagrams behind it: ask again for those.
+        for _ in 0..2 {
+            self.counters.calls += 1;
+            match self.receive.receive(fd, from, room.min(PASS_PER_SOCKET), sink) {
+                Ok(count) => return count,
+                Err(error) => match (error.raw_os_error(), link) {
+                    (Some(libc::EAGAIN), _) => return 0,
+                    (Some(libc::EINTR), _) => {}
+                    (Some(libc::ECONNREFUSED), Some(link)) => sink(Event::Refused(link)),
+                    _ => self.counters.receive_errors += 1,
+                },
+            }
+        }
+        0
+    }
+
+    fn flush(&mut self, batch: &Batch, sink: &mut Sink<'_>) {
+        let (listen, ipv6) = (self.sockets.listening().as_fd(), self.sockets.ipv6());
+        self.counters.calls += self.transmit.send(batch, listen, ipv6, sink);
+    }
+
+    fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
+        self.close_link(link);
+        let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+        let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
+        let (fd, token) = (open.socket.as_raw_fd(), LINK | u64::from(link.0));
+        match sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token) {
+            Ok(()) => Route::Connected(fd),
+            Err(error) => {
+                tracing::warn!(%link, %error, "the link's socket cannot be watched; the shared one is used");
+                self.sockets.close(link);
+                Route::Listening
+            }
+        }
+    }
+}
+
+impl Backend for Mmsg {
+    fn name(&self) -> &'static str {
+        "mmsg"
+    }
+
+    fn watch(&mut self, session: SessionId, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let (fd, interest) = (descriptor.as_raw_fd(), libc::EPOLLIN as u32);
+        let token = SESSION | self.watches.insert(session, Watch { fd, interest });
+        let added = sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_ADD, fd, interest, token);
+        added.inspect_err(|_| {
+            self.watches.remove(session);
+        })
+    }
+
+    fn want(&mut self, session: SessionId, reads: bool, writes: bool) {
+        let Some((token, watch)) = self.watches.of(session) else { return };
+        let flag = |wanted, flag: libc::c_int| if wanted { flag as u32 } else { 0 };
+        let interest = flag(reads, libc::EPOLLIN) | flag(writes, libc::EPOLLOUT);
+        let operation = match (watch.interest, interest) {
+            (before, after) if before == after => return,
+            (0, _) => libc::EPOLL_CTL_ADD,
+            (_, 0) => libc::EPOLL_CTL_DEL,
+            _ => libc::EPOLL_CTL_MOD,
+        };
+        match sys::epoll_control(self.epoll.as_fd(), operation, watch.fd, interest, SESSION | token) {
+            Ok(()) => watch.interest = interest,
+            Err(error) => tracing::error!(%session, %error, "a session's descriptor cannot be watched"),
+        }
+    }
+
+    fn unwatch(&mut self, session: SessionId) {
+        let Some((_, watch)) = self.watches.remove(session) else { return };
+        if watch.interest != 0 {
+            // Fails only if the descriptor is not in the set, which is what is wanted.
+            let _ = sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_DEL, watch.fd, 0, 0);
+        }
+    }
+
+    fn close_link(&mut self, link: LinkId) {
+        // Closing the only reference takes the socket out of the epoll set.
+        self.sockets.close(link);
+    }
+
+    fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
+        if self.ready == 0 {
+            self.collect(Some(Duration::ZERO));
+        }
+        let ready = std::mem::take(&mut self.ready);
+        // epoll answers in the same order every time; whoever is first in a full pass moves on by one.
+        self.turn = self.turn.wrapping_add(1);
+        let mut datagrams = 0;
+        for step in 0..ready {
+            let event = self.events[(self.turn + step) % ready];
+            let (kind, which) = (event.u64 & KIND, event.u64 & !KIND);
+            match kind {
+                BELL => self.bell.silence(),
+                SESSION => self.handle_session(which, event.events, sink),
+                LISTEN => datagrams += self.receive(None, PASS - datagrams, sink),
+                _ => datagrams += self.receive(Some(LinkId(which as u16)), PASS - datagrams, sink),
+            }
+        }
+        datagrams
+    }
+
+    fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
+        assert!(batch.len() <= BATCH, "a batch fits the transmit room");
+        for (index, (datagram, _)) in batch.iter().enumerate() {
+            let route = match (self.sockets.route(now, datagram.link, datagram.to), datagram.link) {
+                (Route::Open, Some(link)) => {
+                    // What was placed may go through the socket that is about to be replaced.
+                    self.flush(batch, sink);
+                    self.open_link(now, link, datagram.to, sink)
+                }
+                (route, _) => route,
+            };
+            let fd = if let Route::Connected(fd) = route { Some(fd) } else { None };
+            self.transmit.place(index, fd);
+        }
+        self.flush(batch, sink);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) {
+        if self.ready == 0 {
+            self.collect(timeout);
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn new_kernel_drops(&mut self) -> u64 {
+        self.sockets.new_kernel_drops()
+    }
+}
+
+/// Room for one recvmmsg.
+struct ReceiveRoom {
+    bytes: Box<[[u8; DATAGRAM_SLOT]]>,
+    names: Box<[Name]>,
+    vectors: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
+}
+
+impl ReceiveRoom {
+    fn new() -> ReceiveRoom {
+        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let header = libc::mmsghdr { msg_hdr: sys::empty_header(), msg_len: 0 };
+        ReceiveRoom {
+            bytes: vec![[0; DATAGRAM_SLOT]; PASS_PER_SOCKET].into_boxed_slice(),
+            names: vec![Name::EMPTY; PASS_PER_SOCKET].into_boxed_slice(),
+            vectors: vec![nothing; PASS_PER_SOCKET].into_boxed_slice(),
+            headers: vec![header; PASS_PER_SOCKET].into_boxed_slice(),
+        }
+    }
+
+    /// One recvmmsg of at most `room` datagrams. `from` is the other end of a connected socket; without it the kernel is
+    /// asked for each datagram's source.
+    fn receive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        from: Option<SocketAddr>,
+        room: usize,
+        sink: &mut Sink<'_>,
+    ) -> io::Result<usize> {
+        for index in 0..room {
+            self.vectors[index] =
+                libc::iovec { iov_base: self.bytes[index].as_mut_ptr().cast(), iov_len: DATAGRAM_SLOT };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_iov = &raw mut self.vectors[index];
+            header.msg_iovlen = 1;
+            (header.msg_name, header.msg_namelen) = match from {
+                Some(_) => (std::ptr::null_mut(), 0),
+                None => ((&raw mut self.names[index]).cast(), Name::LEN as libc::socklen_t),
+            };
+        }
+        // SAFETY: every header was just pointed to its own slot, vector and name, all of them alive and unaliased.
+        let count = unsafe { sys::receive_many(fd, &mut self.headers[..room]) }?;
+        for index in 0..count {
+            let len = (self.headers[index].msg_len as usize).min(DATAGRAM_SLOT);
+            let Some(from) = from.or_else(|| self.names[index].get()) else { continue };
+            sink(Event::Datagram { from, bytes: &mut self.bytes[index][..len] });
+        }
+        Ok(count)
+    }
+}
+
+/// Room for the sendmmsgs of one batch.
+struct TransmitRoom {
+    /// Socket of each datagram (none: the listening one), sorted so that those of one socket are together, in order.
+    order: Vec<(Option<RawFd>, usize)>,
+    names: Box<[Name]>,
+    vectors: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
+}
+
+impl TransmitRoom {
+    fn new() -> TransmitRoom {
+        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let header = libc::mmsghdr { msg_hdr: sys::empty_header(), msg_len: 0 };
+        TransmitRoom {
+            order: Vec::with_capacity(BATCH),
+            names: vec![Name::EMPTY; BATCH].into_boxed_slice(),
+            vectors: vec![nothing; BATCH].into_boxed_slice(),
+            headers: vec![header; BATCH].into_boxed_slice(),
+        }
+    }
+
+    fn place(&mut self, index: usize, socket: Option<RawFd>) {
+        self.order.push((socket, index));
+    }
+
+    /// Sends everything placed and forgets it. Answers the number of system calls.
+    fn send(&mut self, batch: &Batch, listen: BorrowedFd<'_>, ipv6: bool, sink: &mut Sink<'_>) -> u64 {
+        self.order.sort_unstable();
+        for place in 0..self.order.len() {
+            let (socket, index) = self.order[place];
+            let (datagram, bytes) = batch.get(index).expect("places are indices of this batch");
+            self.vectors[place] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            let header = &mut self.headers[place].msg_hdr;
+            header.msg_iov = &raw mut self.vectors[place];
+            header.msg_iovlen = 1;
+            (header.msg_name, header.msg_namelen) = match socket {
+                Some(_) => (std::ptr::null_mut(), 0),
+                None => {
+                    let len = self.names[place].set(datagram.to, ipv6);
+                    ((&raw mut self.names[place]).cast(), len as libc::socklen_t)
+                }
+            };
+        }
+        let (mut start, mut calls) = (0, 0);
+        while start < self.order.len() {
+            let socket = self.order[start].0;
+            let run = self.order[start..].iter().take_while(|entry| entry.0 == socket).count();
+            // SAFETY: sockets are closed by `close_link` only, and what was placed is flushed before that.
+            let fd = socket.map_or(listen, |fd| unsafe { BorrowedFd::borrow_raw(fd) });
+            calls += self.send_run(batch, fd, start..start + run, sink);
+            start += run;
+        }
+        self.order.clear();
+        calls
+    }
+
+    /// Sends the datagrams of one socket, in order. The kernel stops at an error and answers a partial count; the error
+    /// comes with the next call. A refusal (an ICMP answer to an *earlier* datagram) costs the refused one a second try.
+    fn send_run(&mut self, batch: &Batch, fd: BorrowedFd<'_>, run: std::ops::Range<usize>, sink: &mut Sink<'_>) -> u64 {
+        let (mut next, mut calls, mut retried) = (run.start, 0, None);
+        while next < run.end {
+            calls += 1;
+            // SAFETY: `send` pointed the headers at vectors, names and batch bytes that outlive this call.
+            let error = match unsafe { sys::send_many(fd, &mut self.headers[next..run.end]) } {
+                Ok(count) => {
+                    next += count;
+                    continue;
+                }
+                Err(error) => error.raw_os_error().unwrap_or(0),
+            };
+            let datagram = batch.get(self.order[next].1).expect("places are indices of this batch").0;
+            if error == libc::EINTR {
+                continue;
+            }
+            if error == libc::ECONNREFUSED {
+                if let Some(link) = datagram.link {
+                    sink(Event::Refused(link));
+                }
+                if retried != Some(next) {
+                    retried = Some(next);
+                    continue;
+                }
+            }
+            // A full buffer is as full for the rest of the run.
+            let full = matches!(error, libc::EAGAIN | libc::ENOBUFS);
+            let failed = if full { next..run.end } else { next..next + 1 };
+            next = failed.end;
+            for place in failed {
+                let datagram = batch.get(self.order[place].1).expect("places are indices of this batch").0;
+                sink(Event::SendFailed { link: datagram.link, len: datagram.len, errno: error });
+            }
+        }
+        calls
+    }
+}

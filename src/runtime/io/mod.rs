@@ -1,0 +1,175 @@
+//! How packets and descriptors move: one trait, two sets of system calls.
+//!
+//! - [`uring`]: io_uring with multishot receives into provided buffers; one system call submits a batch of sends,
+//!   collects what arrived and waits with a deadline.
+//! - [`mmsg`]: epoll, recvmmsg, sendmmsg; works everywhere, within a few per cent of the other (measured).
+//!
+//! [`choose`] decides at start by really sending datagrams through a ring, because kernels, containers and seccomp
+//! filters refuse io_uring in more ways than a version number tells.
+//!
+//! Both follow the same rules. A pass hands over at most [`PASS`] datagrams, so that acknowledgements, which leave between
+//! passes, never wait for an unbounded drain. Sends never block: what the kernel has no room for is reported as failed,
+//! counted, and recovered by the link like any other loss. Descriptors of sessions are watched level-triggered: as long
+//! as one is ready and wanted, every pass says so.
+
+pub mod mmsg;
+#[cfg(test)]
+mod tests;
+pub mod uring;
+mod watches;
+
+use super::doorbell::Doorbell;
+use crate::base::{Instant, LinkId, SessionId};
+use crate::config::settings::Io;
+use crate::containers::Batch;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most datagrams handed over in one pass.
+pub const PASS: usize = 256;
+/// Most datagrams taken from one socket in one pass.
+pub const PASS_PER_SOCKET: usize = 64;
+/// Datagrams of a transmit batch.
+pub const BATCH: usize = 64;
+
+/// What a backend has to tell.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A datagram arrived.
+    Datagram {
+        /// Where from.
+        from: SocketAddr,
+        /// Its bytes, free to be changed.
+        bytes: &'a mut [u8],
+    },
+    /// The kernel says that nothing listens at the link's other end.
+    Refused(LinkId),
+    /// A datagram was not sent.
+    SendFailed {
+        /// Its link.
+        link: Option<LinkId>,
+        /// Its length, bytes.
+        len: usize,
+        /// The kernel's reason.
+        errno: i32,
+    },
+    /// The session's descriptor has a record, or its other end is closed.
+    Readable(SessionId),
+    /// The session's descriptor has room.
+    Writable(SessionId),
+}
+
+/// Receives events.
+pub type Sink<'a> = dyn FnMut(Event<'_>) + 'a;
+
+/// What a backend counts of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// System calls that may have carried packets.
+    pub calls: u64,
+    /// Times a receive ended because all provided buffers were lent out (io_uring).
+    pub starved: u64,
+    /// Times the completion queue overflowed (io_uring).
+    pub overflowed: u64,
+    /// Receives that failed for an unexpected reason.
+    pub receive_errors: u64,
+}
+
+/// A worker's way to the kernel. Not `Send`: it is made by the thread that uses it.
+pub trait Backend {
+    /// `uring` or `mmsg`.
+    fn name(&self) -> &'static str;
+
+    /// Watches a session's descriptor for reading. It must stay open until [`Backend::unwatch`].
+    fn watch(&mut self, session: SessionId, descriptor: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Changes what a watched session wants to hear of: records to read, room to write.
+    fn want(&mut self, session: SessionId, reads: bool, writes: bool);
+
+    /// Forgets a session's descriptor.
+    fn unwatch(&mut self, session: SessionId);
+
+    /// Closes the link's connected socket, if there is one.
+    fn close_link(&mut self, link: LinkId);
+
+    /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams. Answers how many.
+    fn poll(&mut self, sink: &mut Sink<'_>) -> usize;
+
+    /// Sends a batch of at most [`BATCH`] datagrams, those of one link in their order (but a datagram in whose place the
+    /// kernel reported a refusal may leave after the others); opens connected sockets as needed.
+    fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>);
+
+    /// Blocks until there is something for [`Backend::poll`], the doorbell rings, or the time is up.
+    fn wait(&mut self, timeout: Option<Duration>);
+
+    /// What was counted.
+    fn counters(&self) -> Counters;
+
+    /// Datagrams the kernel dropped since asked last because a socket's receive buffer was full.
+    fn new_kernel_drops(&mut self) -> u64;
+}
+
+/// What a backend is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The socket that listens.
+    pub listen: UdpSocket,
+    /// Socket buffers to ask for, bytes.
+    pub buffer: usize,
+    /// Connected sockets to open in advance, while the thread may still have the privilege of large buffers.
+    pub stock: usize,
+    /// What wakes the worker.
+    pub bell: Arc<Doorbell>,
+}
+
+/// A decision, with its reason for the log and for `whoami`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Whether to use io_uring, else mmsg.
+    pub uring: bool,
+    /// `uring (…)` or `mmsg (…)`.
+    pub reason: String,
+}
+
+/// io_uring was asked for by name and does not work here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "io = \"uring\" is not possible here: {0}. Use io = \"auto\" or \"mmsg\", or allow io_uring \
+         (sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile with io_uring_setup, _enter, _register)"
+)]
+pub struct Impossible(pub String);
+
+/// Decides which backend to use, by a real test where it matters.
+pub fn choose(asked: Io, test: impl FnOnce() -> Result<String, String>) -> Result<Choice, Impossible> {
+    match asked {
+        Io::Mmsg => Ok(Choice { uring: false, reason: "mmsg (as configured)".into() }),
+        Io::Uring => match test() {
+            Ok(ring) => Ok(Choice { uring: true, reason: format!("uring (as configured; {ring})") }),
+            Err(why) => Err(Impossible(why)),
+        },
+        Io::Auto => Ok(match test() {
+            Ok(ring) => Choice { uring: true, reason: format!("uring (self-test passed; {ring})") },
+            Err(why) => Choice { uring: false, reason: format!("mmsg (io_uring self-test failed: {why})") },
+        }),
+    }
+}
+
+/// Makes the chosen backend. Where io_uring was only preferred, a ring that cannot be made after all gives mmsg; the
+/// text says so.
+pub fn make(asked: Io, choice: &Choice, parts: Parts) -> io::Result<(Box<dyn Backend>, String)> {
+    if !choice.uring {
+        return Ok((Box::new(mmsg::Mmsg::new(parts)?), choice.reason.clone()));
+    }
+    let spare = Parts { listen: parts.listen.try_clone()?, bell: Arc::clone(&parts.bell), ..parts };
+    match uring::Uring::new(parts) {
+        Ok(backend) => Ok((Box::new(backend), choice.reason.clone())),
+        Err(error) if asked == Io::Auto => {
+            let reason = format!("mmsg (a worker's ring could not be made: {error})");
+            Ok((Box::new(mmsg::Mmsg::new(spare)?), reason))
+        }
+        Err(error) => Err(error),
+    }
+}

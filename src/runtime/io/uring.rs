@@ -1,0 +1,544 @@
+//! The io_uring backend.
+//!
+//! One ring per worker. Receives are multishot: armed once per socket, they fill buffers lent to the kernel until those
+//! run out, which ends them; they are armed again when enough buffers came back. Sends are non-blocking and say nothing
+//! on success, so the kernel is done with a batch's bytes when the submission returns. Descriptors of sessions and the
+//! doorbell are watched by one-shot polls, armed again after each event, which makes them level-triggered.
+//!
+//! What ends a multishot receive, and what happens then:
+//!
+//! | completion | cause | answer |
+//! |---|---|---|
+//! | -ENOBUFS | every buffer is lent out | count; arm when a quarter of the buffers is back |
+//! | -ECONNREFUSED | nothing listens at the neighbour | tell the shard; arm |
+//! | data, no `F_MORE` | completion queue overflowed | count; arm |
+//! | -ECANCELED, old generation | we closed the socket | nothing |
+
+use super::{BATCH, Backend, Counters, Event, PASS, Parts, Sink};
+use crate::base::limits::DATAGRAM_SLOT;
+use crate::base::{Instant, LinkId, SessionId};
+use crate::containers::Batch;
+use crate::runtime::doorbell::Doorbell;
+use crate::runtime::io::uring::buffers::BufferRing;
+use crate::runtime::io::watches::Watches;
+use crate::runtime::sys::{self, Name};
+use crate::runtime::udp::{Route, Sockets};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+mod buffers;
+mod selftest;
+
+pub use selftest::self_test;
+
+/// Submission slots: a batch, and room for polls and receives beside it.
+const SUBMISSIONS: u32 = 256;
+/// Buffers lent to the kernel: four passes' worth, since one run of the kernel may fill all that are free.
+const BUFFERS: u16 = 4 * PASS as u16;
+/// Completion slots: every buffer, every send, and room for polls. An overflow ends multishot receives.
+const COMPLETIONS: u32 = 4096;
+/// The group id of the buffers.
+const GROUP: u16 = 0;
+/// From <linux/io_uring.h>.
+const ENTER_GETEVENTS: u32 = 1;
+/// What the kernel puts before the payload of a multishot recvmsg (`struct io_uring_recvmsg_out`), bytes.
+const RECVMSG_OUT: usize = 16;
+/// A buffer: the largest datagram with its source and the kernel's header.
+const BUFFER: usize = DATAGRAM_SLOT + RECVMSG_OUT + Name::LEN;
+
+const _: () = assert!(COMPLETIONS as usize >= BUFFERS as usize + BATCH + 64, "completions of a worst pass fit");
+const _: () = assert!(SUBMISSIONS as usize >= BATCH + 64, "a batch fits beside the polls of a pass");
+
+/// What a completion is about: the kind in the top byte, which one in the rest.
+mod kind {
+    pub(super) const MASK: u64 = 0xff << 56;
+    pub(super) const LISTEN: u64 = 1 << 56;
+    /// With the link in bits 32 to 47 and the socket's generation below.
+    pub(super) const LINK: u64 = 2 << 56;
+    pub(super) const READ: u64 = 3 << 56;
+    pub(super) const WRITE: u64 = 4 << 56;
+    pub(super) const BELL: u64 = 5 << 56;
+    pub(super) const SEND: u64 = 6 << 56;
+    pub(super) const CANCEL: u64 = 7 << 56;
+}
+
+fn link_token(link: LinkId, generation: u32) -> u64 {
+    kind::LINK | u64::from(link.0) << 32 | u64::from(generation)
+}
+
+/// A completion taken off the ring.
+#[derive(Clone, Copy, Debug)]
+struct Completion {
+    token: u64,
+    result: i32,
+    flags: u32,
+}
+
+/// A watched session.
+#[derive(Debug)]
+struct Watch {
+    fd: RawFd,
+    reads: bool,
+    writes: bool,
+    read_armed: bool,
+    write_armed: bool,
+}
+
+/// The backend.
+pub struct Uring {
+    ring: IoUring,
+    buffers: BufferRing,
+    /// What the armed recvmsg points to.
+    listen_header: Box<libc::msghdr>,
+    listen_armed: bool,
+    /// Generation of each link's armed receive.
+    links_armed: Vec<Option<u32>>,
+    /// A receive may need arming.
+    arm_receives: bool,
+    bell: Arc<Doorbell>,
+    bell_armed: bool,
+    watches: Watches<Watch>,
+    /// Tokens of sessions whose polls may need arming.
+    arm_polls: Vec<u64>,
+    /// Completions not yet handed over, in order.
+    stash: VecDeque<Completion>,
+    /// Sends of the current batch that failed: index and error.
+    failed: Vec<(usize, i32)>,
+    names: Box<[Name]>,
+    sockets: Sockets,
+    setup: &'static str,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring")
+            .field("sockets", &self.sockets)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a ring, the best kind first; answers with what it is.
+fn build_ring() -> io::Result<(IoUring, &'static str)> {
+    let deferred = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS);
+    let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+    match deferred {
+        Ok(ring) => return Ok((ring, "deferred task work")),
+        Err(error) if !refused(&error) => return Err(error),
+        Err(_) => {}
+    }
+    let cooperative = IoUring::builder()
+        .setup_coop_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS);
+    match cooperative {
+        Ok(ring) => return Ok((ring, "cooperative task work")),
+        Err(error) if !refused(&error) => return Err(error),
+        Err(_) => {}
+    }
+    let plain = IoUring::builder().setup_cqsize(COMPLETIONS).build(SUBMISSIONS)?;
+    Ok((plain, "plain ring"))
+}
+
+impl Uring {
+    /// A backend for these parts. It must be used by the thread that made it.
+    pub fn new(parts: Parts) -> io::Result<Uring> {
+        let (ring, setup) = build_ring()?;
+        if !(ring.params().is_feature_ext_arg() && ring.params().is_feature_skip_cqe_on_success()) {
+            return Err(io::Error::other("this kernel's io_uring is too old (before 5.17)"));
+        }
+        let buffers = BufferRing::new(&ring, GROUP, BUFFERS, BUFFER)?;
+        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock)?;
+        let mut listen_header = Box::new(sys::empty_header());
+        listen_header.msg_namelen = Name::LEN as libc::socklen_t;
+        let mut backend = Uring {
+            ring,
+            buffers,
+            listen_header,
+            listen_armed: false,
+            links_armed: vec![None; crate::base::limits::MAX_LINKS],
+            arm_receives: true,
+            bell: parts.bell,
+            bell_armed: false,
+            watches: Watches::new(),
+            arm_polls: Vec::with_capacity(64),
+            stash: VecDeque::with_capacity(COMPLETIONS as usize),
+            failed: Vec::with_capacity(2 * BATCH),
+            names: vec![Name::EMPTY; BATCH].into_boxed_slice(),
+            sockets,
+            setup,
+            counters: Counters::default(),
+        };
+        backend.arm();
+        backend.enter(0, None)?;
+        Ok(backend)
+    }
+
+    /// What kind of ring this is, for the log.
+    pub fn setup(&self) -> &'static str {
+        self.setup
+    }
+
+    /// Queues a submission, making room by submitting if there is none.
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: everything a submission points to outlives it: `listen_header`, `names` and the buffer ring live as
+            // long as the ring; a batch's bytes are submitted and done with before `send` returns.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            self.submit();
+        }
+    }
+
+    /// Submits everything queued, without waiting.
+    fn submit(&mut self) {
+        while !self.ring.submission().is_empty() {
+            self.enter(0, None).unwrap_or_else(|error| panic!("io_uring refuses to submit: {error}"));
+        }
+    }
+
+    /// Submits, runs what the kernel deferred, waits for `want` completions or until the time is up, and takes all
+    /// completions off the ring.
+    fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+        self.counters.calls += 1;
+        if self.ring.submission().cq_overflow() {
+            self.counters.overflowed += 1;
+        }
+        let result = match timeout {
+            Some(timeout) if want > 0 => {
+                let spec = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+                self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&spec))
+            }
+            Some(_) | None if want > 0 => self.ring.submit_and_wait(want),
+            _ => {
+                // With GETEVENTS always: what the kernel deferred (receives, cancellations) runs in the same call.
+                let queued = self.ring.submission().len() as u32;
+                // SAFETY: no argument is passed.
+                unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) }
+            }
+        };
+        self.reap();
+        match result {
+            Ok(_) => Ok(()),
+            // Out of time, interrupted, or the completion queue was full, which `reap` has just changed.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Takes all completions off the ring.
+    fn reap(&mut self) {
+        for entry in self.ring.completion() {
+            let done = Completion { token: entry.user_data(), result: entry.result(), flags: entry.flags() };
+            if cqueue::buffer_select(done.flags).is_some() {
+                self.buffers.count_taken();
+            }
+            match done.token & kind::MASK {
+                kind::SEND => self.failed.push(((done.token & !kind::MASK) as usize, -done.result)),
+                kind::CANCEL => {}
+                _ => self.stash.push_back(done),
+            }
+        }
+    }
+
+    /// Arms whatever is not armed and should be.
+    fn arm(&mut self) {
+        if !self.bell_armed {
+            self.bell_armed = true;
+            let fd = Fd(self.bell.as_raw_fd());
+            self.push(&opcode::PollAdd::new(fd, libc::POLLIN as u32).build().user_data(kind::BELL));
+        }
+        if self.arm_receives && self.buffers.enough_free() {
+            self.arm_receives = false;
+            self.arm_sockets();
+        }
+        while let Some(token) = self.arm_polls.pop() {
+            let Some((_, watch)) = self.watches.find(token) else { continue };
+            let fd = Fd(watch.fd);
+            let (reads, writes) = (watch.reads && !watch.read_armed, watch.writes && !watch.write_armed);
+            watch.read_armed |= reads;
+            watch.write_armed |= writes;
+            let poll =
+                |flags: libc::c_short, kind| opcode::PollAdd::new(fd, flags as u32).build().user_data(kind | token);
+            if reads {
+                self.push(&poll(libc::POLLIN, kind::READ));
+            }
+            if writes {
+                self.push(&poll(libc::POLLOUT, kind::WRITE));
+            }
+        }
+    }
+
+    fn arm_sockets(&mut self) {
+        if !self.listen_armed {
+            self.listen_armed = true;
+            let fd = Fd(self.sockets.listening().as_raw_fd());
+            let receive = opcode::RecvMsgMulti::new(fd, &raw const *self.listen_header, GROUP);
+            self.push(&receive.build().user_data(kind::LISTEN));
+        }
+        for index in 0..self.links_armed.len() {
+            let link = LinkId(index as u16);
+            let Some(open) = self.sockets.link(link) else { continue };
+            let (fd, generation) = (Fd(open.socket.as_raw_fd()), open.generation);
+            if self.links_armed[index] != Some(generation) {
+                self.links_armed[index] = Some(generation);
+                let receive = opcode::RecvMulti::new(fd, GROUP).build();
+                self.push(&receive.user_data(link_token(link, generation)));
+            }
+        }
+    }
+
+    /// Handles one completion; true if it was a datagram.
+    fn handle(&mut self, done: Completion, sink: &mut Sink<'_>) -> bool {
+        let which = done.token & !kind::MASK;
+        match done.token & kind::MASK {
+            kind::LISTEN => {
+                if !cqueue::more(done.flags) {
+                    self.listen_armed = false;
+                    self.arm_receives = true;
+                }
+                self.handle_receive(done, None, sink)
+            }
+            kind::LINK => {
+                let (link, generation) = (LinkId((which >> 32) as u16), which as u32);
+                if !cqueue::more(done.flags) && self.links_armed[link.index()] == Some(generation) {
+                    self.links_armed[link.index()] = None;
+                    self.arm_receives = true;
+                }
+                let current = self.sockets.link(link).filter(|open| open.generation == generation);
+                match current.map(|open| open.remote) {
+                    Some(remote) => self.handle_receive(done, Some((link, remote)), sink),
+                    None => {
+                        self.give_back(done);
+                        false
+                    }
+                }
+            }
+            kind::BELL => {
+                self.bell_armed = false;
+                self.bell.silence();
+                false
+            }
+            kind::READ | kind::WRITE => {
+                self.handle_poll(which, done.token & kind::MASK == kind::READ, sink);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn handle_poll(&mut self, token: u64, reads: bool, sink: &mut Sink<'_>) {
+        let Some((session, watch)) = self.watches.find(token) else { return };
+        let (armed, wanted) =
+            if reads { (&mut watch.read_armed, watch.reads) } else { (&mut watch.write_armed, watch.writes) };
+        *armed = false;
+        if wanted {
+            sink(if reads { Event::Readable(session) } else { Event::Writable(session) });
+            self.arm_polls.push(token);
+        }
+    }
+
+    fn handle_receive(&mut self, done: Completion, link: Option<(LinkId, SocketAddr)>, sink: &mut Sink<'_>) -> bool {
+        let Some(id) = cqueue::buffer_select(done.flags) else {
+            match (-done.result, link) {
+                (libc::ENOBUFS, _) => self.counters.starved += 1,
+                (libc::ECONNREFUSED, Some((link, _))) => sink(Event::Refused(link)),
+                (0 | libc::ECANCELED | libc::EINTR, _) => {}
+                _ => self.counters.receive_errors += 1,
+            }
+            return false;
+        };
+        let len = usize::try_from(done.result).unwrap_or(0);
+        let bytes = self.buffers.get(id, len);
+        let found = match link {
+            Some((_, remote)) => Some((remote, bytes)),
+            None => split_recvmsg(bytes),
+        };
+        let arrived = found.is_some();
+        match found {
+            Some((from, bytes)) => {
+                let len = bytes.len().min(DATAGRAM_SLOT);
+                sink(Event::Datagram { from, bytes: &mut bytes[..len] });
+            }
+            None => self.counters.receive_errors += 1,
+        }
+        self.buffers.give_back(id);
+        arrived
+    }
+
+    fn give_back(&mut self, done: Completion) {
+        if let Some(id) = cqueue::buffer_select(done.flags) {
+            self.buffers.give_back(id);
+        }
+    }
+
+    /// Queues the send of one datagram of the batch.
+    fn queue_send(&mut self, now: Instant, batch: &Batch, index: usize, sink: &mut Sink<'_>) {
+        let (datagram, bytes) = batch.get(index).expect("the index is of this batch");
+        let route = match (self.sockets.route(now, datagram.link, datagram.to), datagram.link) {
+            (Route::Open, Some(link)) => self.open_link(now, link, datagram.to, sink),
+            (route, _) => route,
+        };
+        let (data, len) = (bytes.as_ptr(), bytes.len() as u32);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let entry = if let Route::Connected(fd) = route {
+            opcode::Send::new(Fd(fd), data, len).flags(flags).build()
+        } else {
+            let name_len = self.names[index].set(datagram.to, self.sockets.ipv6());
+            let name = (&raw const self.names[index]).cast::<libc::sockaddr>();
+            let send = opcode::Send::new(Fd(self.sockets.listening().as_raw_fd()), data, len).flags(flags);
+            send.dest_addr(name).dest_addr_len(name_len as libc::socklen_t).build()
+        };
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(kind::SEND | index as u64);
+        self.push(&entry);
+    }
+
+    fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
+        // What is queued may go through the socket that is about to be replaced.
+        self.submit();
+        self.close_link(link);
+        let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+        let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
+        let fd = open.socket.as_raw_fd();
+        self.arm_receives = true;
+        Route::Connected(fd)
+    }
+}
+
+/// Splits what a multishot recvmsg wrote: header (name length, control length, payload length, flags), name, payload.
+fn split_recvmsg(bytes: &mut [u8]) -> Option<(SocketAddr, &mut [u8])> {
+    let (head, payload) = bytes.split_at_mut_checked(RECVMSG_OUT + Name::LEN)?;
+    Some((Name::read(&head[RECVMSG_OUT..])?, payload))
+}
+
+impl Backend for Uring {
+    fn name(&self) -> &'static str {
+        "uring"
+    }
+
+    fn watch(&mut self, session: SessionId, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let fd = descriptor.as_raw_fd();
+        let watch = Watch { fd, reads: true, writes: false, read_armed: false, write_armed: false };
+        let token = self.watches.insert(session, watch);
+        self.arm_polls.push(token);
+        Ok(())
+    }
+
+    fn want(&mut self, session: SessionId, reads: bool, writes: bool) {
+        let Some((token, watch)) = self.watches.of(session) else { return };
+        // A poll that is armed and no longer wanted stays until it fires, and is then ignored.
+        (watch.reads, watch.writes) = (reads, writes);
+        self.arm_polls.push(token);
+    }
+
+    fn unwatch(&mut self, session: SessionId) {
+        let Some((token, watch)) = self.watches.remove(session) else { return };
+        // An armed poll holds the descriptor open: its other end would not see it closed.
+        for (armed, kind) in [(watch.read_armed, kind::READ), (watch.write_armed, kind::WRITE)] {
+            if armed {
+                self.push(&opcode::AsyncCancel::new(kind | token).build().user_data(kind::CANCEL));
+            }
+        }
+    }
+
+    fn close_link(&mut self, link: LinkId) {
+        let armed = self.links_armed.get_mut(link.index()).and_then(Option::take);
+        if let Some(generation) = armed {
+            let cancel = opcode::AsyncCancel::new(link_token(link, generation)).build();
+            self.push(&cancel.user_data(kind::CANCEL));
+            // An armed receive holds the socket open, and keeps taking datagrams.
+            self.submit();
+        }
+        self.sockets.close(link);
+    }
+
+    fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
+        self.arm();
+        if self.stash.is_empty() {
+            self.reap();
+        }
+        let submission = self.ring.submission();
+        let pending = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        if pending && self.stash.is_empty() {
+            self.enter(0, None).unwrap_or_else(|error| panic!("io_uring refuses to submit: {error}"));
+        }
+        let mut datagrams = 0;
+        while datagrams < PASS {
+            let Some(done) = self.stash.pop_front() else { break };
+            datagrams += usize::from(self.handle(done, sink));
+        }
+        self.buffers.publish();
+        datagrams
+    }
+
+    fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
+        assert!(batch.len() <= BATCH, "a batch fits the names");
+        self.failed.clear();
+        for index in 0..batch.len() {
+            self.queue_send(now, batch, index, sink);
+        }
+        self.submit();
+        // A refusal is an ICMP answer to an *earlier* datagram: the refused one gets a second try.
+        let first = self.failed.len();
+        for place in 0..first {
+            let (index, errno) = self.failed[place];
+            if errno == libc::ECONNREFUSED {
+                self.queue_send(now, batch, index, sink);
+            }
+        }
+        self.submit();
+        for (place, &(index, errno)) in self.failed.iter().enumerate() {
+            let (datagram, _) = batch.get(index).expect("indices are of this batch");
+            let refused = errno == libc::ECONNREFUSED;
+            if let (true, Some(link)) = (refused, datagram.link) {
+                sink(Event::Refused(link));
+            }
+            if !refused || place >= first {
+                sink(Event::SendFailed { link: datagram.link, len: datagram.len, errno });
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) {
+        self.arm();
+        self.reap();
+        if self.stash.is_empty() {
+            self.enter(1, timeout).unwrap_or_else(|error| panic!("io_uring refuses to wait: {error}"));
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn new_kernel_drops(&mut self) -> u64 {
+        self.sockets.new_kernel_drops()
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The kernel must be done with buffers and headers before they go.
+        let patience = Timespec::new().sec(1);
+        let _ = self.ring.submitter().register_sync_cancel(Some(patience), CancelBuilder::any());
+    }
+}

@@ -1,0 +1,399 @@
+//! From a configuration to a running router.
+
+use super::clock::{self, Clock};
+use super::control_loop::{ControlLoop, Parts, Stop, WorkerHandle, stop_workers};
+use super::control_socket::ControlSocket;
+use super::doorbell::Doorbell;
+use super::io::{Choice, Impossible, choose, make, uring};
+use super::notify::notify;
+use super::ring::{RING_SLOTS, Receiver, Sender, ToWorker, ring};
+use super::signals::Signals;
+use super::worker::Worker;
+use super::{capabilities, io, key_file, sys, udp};
+use crate::base::{Identity, Rng, WallTime};
+use crate::config::settings::{Config, Idle, Io, Member, Metric, Routing, Workers};
+use crate::control::Control;
+use crate::dataplane::messages::Report;
+use crate::dataplane::{Shard, ShardSettings};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// Why a router did not start, or stopped by itself. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The key file.
+    #[error("{0}")]
+    Key(String),
+    /// The configured io backend.
+    #[error(transparent)]
+    Io(#[from] Impossible),
+    /// A core that is not there.
+    #[error("workers.cores: core {core} is not available to this process (it may use {available:?})")]
+    Core {
+        /// The core.
+        core: usize,
+        /// What there is.
+        available: Vec<usize>,
+    },
+    /// A UDP socket.
+    #[error("UDP {address} cannot be opened for worker {worker}: {source}. {hint}")]
+    Listen {
+        /// The worker.
+        worker: usize,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The control socket.
+    #[error("the control socket {} cannot be opened: {source}. {hint}", path.display())]
+    ControlSocket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The configuration contradicts the key or itself.
+    #[error("{0}")]
+    Configuration(String),
+    /// The system refused something that every router needs.
+    #[error("the system refused what every router needs: {0}")]
+    Setup(#[source] std::io::Error),
+    /// A worker could not start.
+    #[error("worker {0} could not start: {1}")]
+    Worker(usize, #[source] std::io::Error),
+    /// A worker ended by itself: a bug; its panic is in the log above.
+    #[error("worker {0} died: a bug of sinew, please report the panic message above")]
+    WorkerDied(usize),
+}
+
+/// Runs a router until SIGTERM or SIGINT; SIGHUP reads the configuration again. `config_path` is where it is read from.
+pub fn run(config: Config, config_path: &Path) -> Result<(), RunError> {
+    let bell = Arc::new(Doorbell::new().map_err(RunError::Setup)?);
+    let stop = Stop { asked: Arc::new(AtomicBool::new(false)), bell };
+    let signals = Signals::take_over().map_err(RunError::Setup)?;
+    let control = prepare(config, config_path, Some(signals), stop)?;
+    notify("READY=1");
+    control.run()
+}
+
+/// A router in the background of another program, such as a test. Signals stay the program's own.
+///
+/// Dropping it stops it.
+#[derive(Debug)]
+pub struct Background {
+    stop: Stop,
+    thread: Option<JoinHandle<Result<(), RunError>>>,
+}
+
+impl Background {
+    /// Starts a router; it is ready when this returns.
+    pub fn start(config: Config, config_path: &Path) -> Result<Background, RunError> {
+        let bell = Arc::new(Doorbell::new().map_err(RunError::Setup)?);
+        let stop = Stop { asked: Arc::new(AtomicBool::new(false)), bell };
+        let (ready, started) = mpsc::sync_channel(1);
+        let (theirs, path) = (stop.clone(), config_path.to_owned());
+        let thread = std::thread::Builder::new().name("sinew-control".into());
+        let thread = thread.spawn(move || match prepare(config, &path, None, theirs) {
+            Ok(control) => {
+                // The starter waits for exactly this.
+                let _ = ready.send(Ok(()));
+                control.run()
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                Ok(())
+            }
+        });
+        let thread = thread.map_err(RunError::Setup)?;
+        let lost = || Err(RunError::Setup(std::io::Error::other("the control thread panicked at start")));
+        started.recv().unwrap_or_else(|_| lost())?;
+        Ok(Background { stop, thread: Some(thread) })
+    }
+
+    /// Starts a router that is the only one of its network, with a fresh key, for trying things out. Key file and control
+    /// socket are `key` and `control` in `directory`.
+    pub fn alone(directory: &Path) -> Result<Background, RunError> {
+        Background::start(lone_config(directory)?, &directory.join("sinew.toml"))
+    }
+
+    /// Stops it as SIGTERM would, and waits until it is gone.
+    pub fn stop(mut self) -> Result<(), RunError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), RunError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.stop.asked.store(true, Ordering::Release);
+        self.stop.bell.ring_always();
+        let lost = |_| Err(RunError::Setup(std::io::Error::other("the control thread panicked")));
+        thread.join().unwrap_or_else(lost)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error, "a router in the background ended badly");
+        }
+    }
+}
+
+/// A configuration without links, on loopback, and the key file that it names.
+pub(super) fn lone_config(directory: &Path) -> Result<Config, RunError> {
+    let mut seed = [0; 32];
+    clock::seeded_rng().map_err(RunError::Setup)?.fill(&mut seed);
+    let identity = Identity::from_seed(seed);
+    let key_file = directory.join("key");
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key_file).map_err(RunError::Setup)?;
+    writeln!(file, "{}", identity.to_secret_text().as_str()).map_err(RunError::Setup)?;
+    Ok(Config {
+        name: "alone".into(),
+        key_file,
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        control_socket: directory.join("control"),
+        workers: Workers {
+            count: 1,
+            cores: Vec::new(),
+            io: Io::Auto,
+            idle: Idle::Wait,
+            pool: 4096,
+            socket_buffer: 256 << 10,
+        },
+        members: vec![Member { name: "alone".into(), public: identity.public().to_string() }],
+        links: Vec::new(),
+        routing: Routing { metric: Metric::Latency },
+    })
+}
+
+/// Everything before the loop: nothing is sent or answered yet when this fails.
+fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) -> Result<ControlLoop, RunError> {
+    let clock = Clock::start();
+    let epoch = clock::wall_time();
+    let mut rng = clock::seeded_rng().map_err(RunError::Setup)?;
+    let identity = key_file::load(&config.key_file).map_err(|error| RunError::Key(error.to_string()))?;
+    check_cores(&config)?;
+    if let Err(error) = sys::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is; every session needs one");
+    }
+    let choice = choose(config.workers.io, uring::self_test)?;
+    tracing::info!(io = %choice.reason, "io backend chosen");
+    let sockets = bind_all(&config)?;
+    let socket = bind_control_socket(&config.control_socket)?;
+    let starter = Starter { config: &config, clock, identity: &identity, epoch, choice: &choice, stop: &stop };
+    let mut workers = Vec::with_capacity(sockets.len());
+    let started = starter.start_all(sockets, &mut rng, &mut workers);
+    let control = started.and_then(|io| {
+        let control = Control::new(clock.now(), config.clone(), identity.clone(), epoch, io, rng);
+        control.map_err(RunError::Configuration)
+    });
+    let control = control.inspect_err(|_| stop_workers(clock, &mut workers))?;
+    tracing::info!(name = %config.name, control_socket = %config.control_socket.display(), "ready");
+    let parts = Parts { clock, control, config, config_path: path.to_owned(), workers, socket, signals, stop };
+    ControlLoop::new(parts).map_err(RunError::Setup)
+}
+
+fn check_cores(config: &Config) -> Result<(), RunError> {
+    let available: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    match config.workers.cores.iter().find(|core| !available.contains(core)) {
+        Some(&core) => Err(RunError::Core { core, available }),
+        None => Ok(()),
+    }
+}
+
+/// All workers' listening sockets, before any thread starts.
+fn bind_all(config: &Config) -> Result<Vec<UdpSocket>, RunError> {
+    (0..config.workers.count).map(|worker| bind(config, worker)).collect()
+}
+
+fn bind(config: &Config, worker: usize) -> Result<UdpSocket, RunError> {
+    let mut address = config.listen;
+    if address.port() != 0 {
+        let port = usize::from(address.port()) + worker;
+        address.set_port(u16::try_from(port).map_err(|_| {
+            RunError::Configuration(format!("listen: worker {worker} would need port {port}; ports end at 65535"))
+        })?);
+    }
+    let fail = |source: std::io::Error| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::AddrInUse => "Another process holds it: see `ss -ulpn`, or change `listen`",
+            std::io::ErrorKind::AddrNotAvailable => {
+                "This machine has no such address: see `ip address`, or change `listen`"
+            }
+            std::io::ErrorKind::PermissionDenied => "Ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one",
+            _ => "Change `listen`",
+        };
+        RunError::Listen { worker, address, source, hint }
+    };
+    let socket = udp::listen(address, config.workers.socket_buffer).map_err(fail)?;
+    let (receive, send) = udp::granted(&socket);
+    let asked = config.workers.socket_buffer;
+    let local = socket.local_addr().map_err(fail)?;
+    tracing::info!(worker, %local, receive_buffer = receive, send_buffer = send, "listening");
+    if receive < asked {
+        tracing::warn!(
+            asked,
+            granted = receive,
+            "small receive buffer: raise net.core.rmem_max, or grant CAP_NET_ADMIN"
+        );
+    }
+    Ok(socket)
+}
+
+fn bind_control_socket(path: &Path) -> Result<ControlSocket, RunError> {
+    ControlSocket::bind(path).map_err(|source| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::NotFound => "Create its directory, or change `control_socket`",
+            std::io::ErrorKind::PermissionDenied => "Its directory is not writable: change that, or `control_socket`",
+            std::io::ErrorKind::AddrInUse => "Stop that router first, or change `control_socket`",
+            std::io::ErrorKind::InvalidInput => "Unix socket paths have at most 107 bytes: choose a shorter one",
+            _ => "Change `control_socket`",
+        };
+        RunError::ControlSocket { path: path.to_owned(), source, hint }
+    })
+}
+
+/// What every worker is started with.
+struct Starter<'a> {
+    config: &'a Config,
+    clock: Clock,
+    identity: &'a Identity,
+    epoch: WallTime,
+    choice: &'a Choice,
+    stop: &'a Stop,
+}
+
+/// What one worker is started with.
+struct Seed {
+    index: usize,
+    clock: Clock,
+    config: Config,
+    shard: ShardSettings,
+    epoch: WallTime,
+    rng: Rng,
+    choice: Choice,
+    listen: UdpSocket,
+    bell: Arc<Doorbell>,
+    commands: Receiver<ToWorker>,
+    reports: Sender<Report>,
+    control_bell: Arc<Doorbell>,
+}
+
+impl Starter<'_> {
+    /// Starts a worker for every socket; answers with what the backend is.
+    fn start_all(
+        &self,
+        sockets: Vec<UdpSocket>,
+        rng: &mut Rng,
+        workers: &mut Vec<WorkerHandle>,
+    ) -> Result<String, RunError> {
+        let mut io = self.choice.reason.clone();
+        for (index, listen) in sockets.into_iter().enumerate() {
+            let (handle, used) = self.start(index, listen, rng.fork())?;
+            workers.push(handle);
+            io = used;
+        }
+        Ok(io)
+    }
+
+    /// Starts a worker's thread and waits until it has its backend; answers with what the backend is.
+    fn start(&self, index: usize, listen: UdpSocket, rng: Rng) -> Result<(WorkerHandle, String), RunError> {
+        let bell = Arc::new(Doorbell::new().map_err(RunError::Setup)?);
+        let (commands, theirs) = ring(RING_SLOTS, Arc::clone(&bell));
+        let (mine, reports) = ring(RING_SLOTS, Arc::clone(&self.stop.bell));
+        let shard = ShardSettings {
+            identity: self.identity.clone(),
+            pool: self.config.workers.pool,
+            security: Default::default(),
+            sessions: Default::default(),
+        };
+        let seed = Seed {
+            index,
+            clock: self.clock,
+            config: self.config.clone(),
+            shard,
+            epoch: self.epoch,
+            rng,
+            choice: self.choice.clone(),
+            listen,
+            bell,
+            commands: theirs,
+            reports: mine,
+            control_bell: Arc::clone(&self.stop.bell),
+        };
+        let (ready, started) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name(format!("sinew-worker-{index}"));
+        let thread = thread.spawn(move || work(seed, &ready)).map_err(RunError::Setup)?;
+        let lost = || Err(std::io::Error::other("it panicked at start"));
+        let used = started.recv().unwrap_or_else(|_| lost()).map_err(|error| RunError::Worker(index, error))?;
+        Ok((WorkerHandle { commands, reports, thread: Some(thread) }, used))
+    }
+}
+
+/// Rings control when a worker's thread ends, however it ends.
+struct LastRing(Arc<Doorbell>);
+
+impl Drop for LastRing {
+    fn drop(&mut self) {
+        self.0.ring_always();
+    }
+}
+
+/// A worker's thread.
+fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
+    let last_ring = LastRing(Arc::clone(&seed.control_bell));
+    let index = seed.index;
+    pin(index, &seed.config.workers.cores);
+    if let Err(error) = sys::tighten_timers() {
+        tracing::warn!(worker = index, %error, "timers stay coarse");
+    }
+    let port = seed.listen.local_addr().map_or(0, |address| address.port());
+    let (buffer, stock) = (seed.config.workers.socket_buffer, seed.config.links.len());
+    let parts = io::Parts { listen: seed.listen, buffer, stock, bell: Arc::clone(&seed.bell) };
+    let (backend, used) = match make(seed.config.workers.io, &seed.choice, parts) {
+        Ok(made) => made,
+        Err(error) => {
+            // The starter waits for exactly this.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    match capabilities::drop_all_but_needed(port) {
+        Ok(dropped) => tracing::debug!(worker = index, ?dropped, "capabilities"),
+        Err(error) => tracing::warn!(worker = index, %error, "capabilities are kept"),
+    }
+    let shard = Shard::new(seed.shard, seed.epoch, seed.rng);
+    tracing::info!(worker = index, io = %used, "worker started");
+    let _ = ready.send(Ok(used));
+    let worker = Worker {
+        index,
+        clock: seed.clock,
+        idle: seed.config.workers.idle,
+        shard,
+        backend,
+        bell: seed.bell,
+        commands: seed.commands,
+        reports: seed.reports,
+    };
+    worker.run();
+    drop(last_ring);
+}
+
+fn pin(index: usize, cores: &[usize]) {
+    let Some(&core) = cores.get(index) else { return };
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+        tracing::warn!(worker = index, core, "could not be pinned");
+    }
+}

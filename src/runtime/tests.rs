@@ -1,0 +1,215 @@
+//! Whole routers, alone in their network, with real sockets and threads.
+
+use super::start::lone_config;
+use super::*;
+use crate::base::Class;
+use crate::client::{Event, Overlay};
+use crate::config::settings::{Config, Idle, Io};
+use crate::wire::admin::{Request, Response};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+fn config(directory: &Path) -> Config {
+    lone_config(directory).expect("a configuration")
+}
+
+fn start(config: Config) -> Background {
+    Background::start(config, Path::new("/nonexistent/sinew.toml")).expect("starts")
+}
+
+/// Runs a test on a router of each io backend that is possible here, and each way to idle.
+fn with_each(test: impl Fn(&Path)) {
+    for (io, idle) in [(Io::Mmsg, Idle::Wait), (Io::Auto, Idle::Adaptive), (Io::Auto, Idle::Spin)] {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut config = config(directory.path());
+        (config.workers.io, config.workers.idle) = (io, idle);
+        let router = start(config);
+        test(&directory.path().join("control"));
+        router.stop().expect("stops");
+        assert!(!directory.path().join("control").exists());
+    }
+}
+
+#[test]
+fn datagrams_of_every_size_cross_a_router() {
+    with_each(|path| {
+        let overlay = Overlay::connect(path).expect("connects");
+        let (a, b) = (overlay.datagrams(0).expect("opens"), overlay.datagrams(700).expect("opens"));
+        let mut buffer = vec![0; 1 << 16];
+        for len in [0, 1, 1000, 10_000, 1 << 16] {
+            let bytes = vec![7; len];
+            a.send(b.local(), Class::Reliable, true, &bytes).expect("sends");
+            match b.recv(&mut buffer).expect("an event") {
+                Event::Datagram { from, bytes: got, .. } => assert!(from == a.local() && got == bytes, "{len} bytes"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(overlay.datagrams(700).expect_err("taken").to_string().contains("port"));
+    });
+}
+
+/// Far more bytes than descriptors, rings and pools hold: every way of pushing back is used, and nothing is lost.
+#[test]
+fn a_stream_is_pushed_back_by_a_slow_reader_and_loses_nothing() {
+    const LEN: usize = 8 << 20;
+    with_each(|path| {
+        let overlay = Overlay::connect(path).expect("connects");
+        let listener = overlay.listen(800).expect("listens");
+        let mut client = overlay.stream(listener.local()).expect("connects");
+        let mut server = listener.accept().expect("accepts");
+        let writer = std::thread::spawn(move || {
+            let bytes: Vec<u8> = (0..LEN).map(|n| (n % 251) as u8).collect();
+            client.write_all(&bytes).expect("writes");
+            client.finish().expect("finishes");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).expect("reads");
+            answer
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let mut bytes = Vec::with_capacity(LEN);
+        server.read_to_end(&mut bytes).expect("reads");
+        assert!(bytes.len() == LEN && bytes.iter().enumerate().all(|(n, &byte)| byte == (n % 251) as u8));
+        server.write_all(b"thanks").expect("writes");
+        server.finish().expect("finishes");
+        assert_eq!(writer.join().expect("the writer does not panic"), "thanks");
+    });
+}
+
+#[test]
+fn nobody_listening_is_a_refusal() {
+    with_each(|path| {
+        let overlay = Overlay::connect(path).expect("connects");
+        let to = crate::client::Endpoint { node: overlay.node(), port: 999 };
+        let refused = overlay.stream(to).expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn clients_that_misbehave_or_die_disturb_nobody() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let router = start(config(directory.path()));
+    let path = directory.path().join("control");
+    let overlay = Overlay::connect(&path).expect("connects");
+    let session = overlay.datagrams(0).expect("opens");
+
+    let mut garbage = UnixStream::connect(&path).expect("connects");
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n{\"request\":\"who").expect("writes");
+    garbage.write_all(b"ami\"}\n").expect("writes");
+    let lines: Vec<String> = BufReader::new(&garbage).lines().take(2).map(|line| line.expect("a line")).collect();
+    assert!(matches!(serde_json::from_str(&lines[0]), Ok(Response::Error { .. })), "{lines:?}");
+    assert!(matches!(
+        serde_json::from_str::<Response>(&lines[1]),
+        Ok(Response::Error { .. } | Response::Whoami { .. })
+    ));
+
+    let mut endless = UnixStream::connect(&path).expect("connects");
+    // It is cut off in the middle; whether the last bytes are taken does not matter.
+    let _ = endless.write_all(&vec![b'x'; 1 << 20]);
+    let mut answer = Vec::new();
+    let _ = endless.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"{\"response\":\"error\""));
+
+    for _ in 0..20 {
+        let dying = Overlay::connect(&path).expect("connects");
+        let sessions: Vec<_> = (0..5).map(|_| dying.datagrams(0).expect("opens")).collect();
+        sessions[0].send(sessions[1].local(), Class::BestEffort, false, b"unread").expect("sends");
+        let mut half = UnixStream::connect(&path).expect("connects");
+        half.write_all(b"{\"request\":\"open-datagram\",\"port\":0}\n").expect("writes");
+    }
+    session.send(session.local(), Class::Reliable, false, b"still here").expect("sends");
+    let mut buffer = [0; 64];
+    assert!(matches!(session.recv(&mut buffer), Ok(Event::Datagram { bytes: b"still here", .. })));
+    router.stop().expect("stops");
+    assert!(matches!(session.recv(&mut buffer), Ok(Event::Closed)), "the router's end closes with it");
+}
+
+#[test]
+fn a_half_closed_client_still_gets_its_answers_in_order() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let router = start(config(directory.path()));
+    let mut client = UnixStream::connect(directory.path().join("control")).expect("connects");
+    let requests = [Request::Stats, Request::Whoami, Request::Stats, Request::Nodes];
+    let lines: String = requests.iter().map(Request::to_line).collect();
+    client.write_all(lines.as_bytes()).expect("writes");
+    client.shutdown(std::net::Shutdown::Write).expect("half closes");
+    let answers = BufReader::new(client).lines().map(|line| serde_json::from_str(&line.expect("a line")));
+    let answers: Vec<Response> = answers.collect::<Result<_, _>>().expect("answers");
+    assert!(
+        matches!(
+            answers[..],
+            [Response::Stats { .. }, Response::Whoami { .. }, Response::Stats { .. }, Response::Nodes { .. }]
+        ),
+        "{answers:?}"
+    );
+    router.stop().expect("stops");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_changes_nothing() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let router = start(config(directory.path()));
+    let overlay = Overlay::connect(directory.path().join("control")).expect("connects");
+    match overlay.request(&Request::Reload).expect("an answer") {
+        Response::Error { message } => assert!(message.contains("/nonexistent/sinew.toml"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(overlay.request(&Request::Whoami), Ok(Response::Whoami { .. })));
+    router.stop().expect("stops");
+}
+
+#[test]
+fn what_cannot_start_says_what_to_do() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let good = config(directory.path());
+    let error = |change: &dyn Fn(&mut Config)| {
+        let mut config = good.clone();
+        change(&mut config);
+        Background::start(config, Path::new("/nonexistent")).expect_err("cannot start").to_string()
+    };
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let address = taken.local_addr().expect("bound");
+    let said = error(&|config| config.listen = address);
+    assert!(said.contains("ss -ulpn"), "{said}");
+    let said = error(&|config| config.listen = "192.0.2.1:4000".parse().expect("an address"));
+    assert!(said.contains("no such address"), "{said}");
+    let said = error(&|config| (config.listen, config.workers.count) = ("127.0.0.1:65535".parse().expect("one"), 2));
+    assert!(said.contains("65536"), "{said}");
+    let said = error(&|config| config.workers.cores = vec![4095]);
+    assert!(said.contains("core 4095"), "{said}");
+    let said = error(&|config| config.key_file = "/nonexistent/key".into());
+    assert!(said.contains("/nonexistent/key"), "{said}");
+    let said = error(&|config| config.control_socket = "/nonexistent/control".into());
+    assert!(said.contains("directory"), "{said}");
+    let first = start(good.clone());
+    let said = error(&|_| {});
+    assert!(said.contains("another router answers"), "{said}");
+    first.stop().expect("stops");
+    start(good).stop().expect("starts again in the same place");
+}
+
+#[test]
+fn workers_are_pinned_and_named_and_use_a_port_each() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut config = config(directory.path());
+    let core = core_affinity::get_core_ids().expect("cores")[0].id;
+    (config.workers.count, config.workers.cores) = (2, vec![core, core]);
+    // A free pair of ports, found by trying.
+    let router = (0..50).find_map(|_| {
+        let probe = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+        config.listen = probe.local_addr().expect("bound");
+        drop(probe);
+        Background::start(config.clone(), Path::new("/nonexistent")).ok()
+    });
+    let router = router.expect("a free pair of ports");
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("sinew-worker-1")).collect();
+    names.dedup();
+    assert_eq!(names, ["sinew-worker-1\n"]);
+    let next = std::net::SocketAddr::new(config.listen.ip(), config.listen.port() + 1);
+    assert!(std::net::UdpSocket::bind(next).is_err(), "worker 1 holds the next port");
+    router.stop().expect("stops");
+}

@@ -1,0 +1,211 @@
+//! A worker's UDP sockets: one that listens, and one connected to each neighbour, all on the same address and port.
+//!
+//! The kernel prefers a connected socket over the listening one for datagrams of its neighbour, saves a route lookup on
+//! every send (a tenth of the whole cost, measured), and tells us by ECONNREFUSED when the neighbour's process is gone.
+//! A connected socket is opened when a link's first datagram leaves, and replaced when its neighbour moves.
+
+use super::sys;
+use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS};
+use crate::base::{Instant, LinkId};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Duration;
+
+/// After a connected socket could not be opened, its link uses the listening one for this long.
+const REOPEN: Duration = Duration::from_secs(1);
+/// Datagrams of others that may have slipped into a socket between its bind and its connect.
+const STRAYS: usize = 64;
+
+/// Opens and binds the socket that a worker listens on. Nobody else can hold the port, not even another router of the same
+/// user: the port becomes shareable with our own connected sockets only after it is ours.
+pub(super) fn listen(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
+    let socket = open(address, buffer)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.set_reuse_port(true)?;
+    Ok(socket.into())
+}
+
+/// What the kernel granted of the socket buffers: receive and send, bytes. (It doubles what is asked, for its own use.)
+pub(super) fn granted(socket: &UdpSocket) -> (usize, usize) {
+    let socket = socket2::SockRef::from(socket);
+    (socket.recv_buffer_size().unwrap_or(0) / 2, socket.send_buffer_size().unwrap_or(0) / 2)
+}
+
+fn open(address: SocketAddr, buffer: usize) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    ask_buffers(&socket, buffer);
+    probe_path_mtu(&socket, address);
+    Ok(socket)
+}
+
+/// Asks for socket buffers: beyond the system's limit if we may, else up to it. The result is logged by the worker.
+fn ask_buffers(socket: &Socket, bytes: usize) {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let force = |name| sys::set_option(socket.as_fd(), libc::SOL_SOCKET, name, value).is_ok();
+    if !force(libc::SO_RCVBUFFORCE) {
+        // Never fails: the kernel takes the limit instead.
+        let _ = socket.set_recv_buffer_size(bytes);
+    }
+    if !force(libc::SO_SNDBUFFORCE) {
+        let _ = socket.set_send_buffer_size(bytes);
+    }
+}
+
+/// Never fragment, never believe ICMP about the path MTU: the link probes it itself (RFC 8899 section 4.6.1).
+fn probe_path_mtu(socket: &Socket, address: SocketAddr) {
+    let fd = socket.as_fd();
+    let result = if address.is_ipv6() {
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+    } else {
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "path MTU probing is impaired: the socket may fragment");
+    }
+}
+
+/// A link's socket.
+#[derive(Debug)]
+pub(super) struct LinkSocket {
+    /// Connected to `remote`, non-blocking.
+    pub(super) socket: UdpSocket,
+    /// The neighbour.
+    pub(super) remote: SocketAddr,
+    /// Tells this socket from earlier ones of the same link.
+    pub(super) generation: u32,
+}
+
+/// How a datagram leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Through this connected socket.
+    Connected(RawFd),
+    /// Through the listening socket, with an address.
+    Listening,
+    /// The link needs a new socket first.
+    Open,
+}
+
+/// All sockets of a worker.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    listen: UdpSocket,
+    local: SocketAddr,
+    buffer: usize,
+    links: Vec<Option<LinkSocket>>,
+    not_before: Vec<Instant>,
+    generation: u32,
+    drops_seen: Vec<(RawFd, u32)>,
+    /// Sockets opened in advance.
+    stock: Vec<Socket>,
+}
+
+impl Sockets {
+    /// The listening socket alone. `buffer` is asked of the kernel for each further one, bytes; `stock` of those are opened
+    /// now, since larger buffers than the system's limit are granted only to the privileged, which workers do not stay.
+    pub(super) fn new(listen: UdpSocket, buffer: usize, stock: usize) -> io::Result<Sockets> {
+        let local = listen.local_addr()?;
+        let stock = (0..stock).map(|_| open(local, buffer)).collect::<io::Result<_>>()?;
+        let links = (0..MAX_LINKS).map(|_| None).collect();
+        let not_before = vec![Instant::ZERO; MAX_LINKS];
+        Ok(Sockets { listen, local, buffer, links, not_before, generation: 0, drops_seen: Vec::new(), stock })
+    }
+
+    /// The listening socket.
+    pub(super) fn listening(&self) -> &UdpSocket {
+        &self.listen
+    }
+
+    /// Whether the sockets are of the IPv6 family.
+    pub(super) fn ipv6(&self) -> bool {
+        self.local.is_ipv6()
+    }
+
+    /// The link's connected socket.
+    pub(super) fn link(&self, link: LinkId) -> Option<&LinkSocket> {
+        self.links.get(link.index())?.as_ref()
+    }
+
+    /// How a datagram for `to` leaves.
+    pub(super) fn route(&self, now: Instant, link: Option<LinkId>, to: SocketAddr) -> Route {
+        let Some(link) = link.filter(|link| link.index() < MAX_LINKS) else { return Route::Listening };
+        match self.link(link) {
+            Some(open) if open.remote == to => Route::Connected(open.socket.as_raw_fd()),
+            _ if now < self.not_before[link.index()] => Route::Listening,
+            _ => Route::Open,
+        }
+    }
+
+    /// Opens the link's socket; the link's earlier one must be closed. Datagrams of others that slipped in before the
+    /// connect are handed to `stray`. On failure the link uses the listening socket for a while.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        remote: SocketAddr,
+        mut stray: impl FnMut(SocketAddr, &mut [u8]),
+    ) -> Option<&LinkSocket> {
+        assert!(self.link(link).is_none(), "a link's earlier socket is closed first");
+        let socket = match self.connect(remote) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%link, %remote, %error, "no connected socket for this link; the shared one is used");
+                self.not_before[link.index()] = now + REOPEN;
+                return None;
+            }
+        };
+        let mut bytes = [0; DATAGRAM_SLOT];
+        for _ in 0..STRAYS {
+            let Ok((len, from)) = socket.recv_from(&mut bytes) else { break };
+            stray(canonical(from), &mut bytes[..len]);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let slot = &mut self.links[link.index()];
+        Some(slot.insert(LinkSocket { socket, remote, generation: self.generation }))
+    }
+
+    fn connect(&mut self, remote: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = self.stock.pop().map_or_else(|| open(self.local, self.buffer), Ok)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&SockAddr::from(self.local))?;
+        let remote = match (remote, self.ipv6()) {
+            (SocketAddr::V4(v4), true) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+            (other, _) => other,
+        };
+        socket.connect(&SockAddr::from(remote))?;
+        Ok(socket.into())
+    }
+
+    /// Closes the link's socket, if it has one.
+    pub(super) fn close(&mut self, link: LinkId) {
+        if let Some(slot) = self.links.get_mut(link.index()) {
+            *slot = None;
+            self.not_before[link.index()] = Instant::ZERO;
+        }
+    }
+
+    /// Datagrams the kernel dropped on these sockets since it was asked last: their receive buffers were full.
+    pub(super) fn new_kernel_drops(&mut self) -> u64 {
+        let sockets = std::iter::once(&self.listen).chain(self.links.iter().flatten().map(|link| &link.socket));
+        let mut new = 0;
+        let mut seen = Vec::with_capacity(self.drops_seen.len());
+        for socket in sockets {
+            let fd = socket.as_raw_fd();
+            let drops = sys::kernel_drops(socket.as_fd()).unwrap_or(0);
+            let before = self.drops_seen.iter().find(|entry| entry.0 == fd).map_or(0, |entry| entry.1);
+            new += u64::from(drops.checked_sub(before).unwrap_or(drops));
+            seen.push((fd, drops));
+        }
+        self.drops_seen = seen;
+        new
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
