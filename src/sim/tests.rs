@@ -1,0 +1,117 @@
+//! The simulator on itself, and the campaign that `cargo test` runs.
+
+use super::campaign::{self, Outcome, Settings};
+use super::experiment::{self, Chain};
+use super::workload::{Arrival, Kind};
+use crate::base::sabotage::{Rule, break_rule};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Seeds that every test run takes. CI adds fresh ones.
+const SEEDS: u64 = 500;
+/// Within how many seeds a broken rule must be noticed.
+const NOTICED_WITHIN: u64 = 200;
+
+#[test]
+fn nothing_breaks_whatever_goes_wrong() {
+    let next = AtomicU64::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let failed: Vec<Outcome> = std::thread::scope(|scope| {
+        let run = || {
+            let mut failed = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= SEEDS {
+                    return failed;
+                }
+                let outcome = campaign::run(seed, &Settings::default());
+                if outcome.failure.is_some() {
+                    failed.push(outcome);
+                }
+            }
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a seed ran into a panic")).collect()
+    });
+    let list: Vec<String> = failed.iter().map(Outcome::to_string).collect();
+    assert!(list.is_empty(), "{} of {SEEDS} seeds failed:\n{}", list.len(), list.join("\n"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let settings = Settings { log: true, ..Settings::default() };
+    for seed in [3, 14, 159] {
+        let (first, second) = (campaign::run(seed, &settings), campaign::run(seed, &settings));
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        assert!(first.log.is_some() && first.log == second.log, "the logs of seed {seed} differ");
+    }
+    let (a, b) = (campaign::run(1, &settings), campaign::run(2, &settings));
+    assert_ne!(a.trace, b.trace, "different seeds give different runs");
+}
+
+/// How many seeds it takes until the campaign notices; none if it does not.
+fn noticed_after(rule: Rule) -> Option<u64> {
+    break_rule(Some(rule));
+    let wrong = |seed: &u64| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| campaign::run(*seed, &Settings::default())));
+        outcome.is_err() || outcome.is_ok_and(|outcome| outcome.failure.is_some())
+    };
+    let noticed = (0..NOTICED_WITHIN).find(wrong);
+    break_rule(None);
+    noticed
+}
+
+#[test]
+fn broken_rules_are_noticed() {
+    for rule in [Rule::Retransmit, Rule::Replay] {
+        let noticed = noticed_after(rule);
+        assert!(noticed.is_some(), "{rule:?} was broken and {NOTICED_WITHIN} seeds did not notice");
+        println!("{rule:?} noticed by seed {}", noticed.unwrap_or_default());
+    }
+}
+
+fn chain(loss: f64, kind: Kind, messages: u32) -> Chain {
+    Chain {
+        hops: 5,
+        delay: Duration::from_millis(10),
+        rate: None,
+        loss,
+        kind,
+        size: 1000,
+        interval: Duration::from_millis(16),
+        messages,
+        seed: 11,
+    }
+}
+
+fn sorted_ms(arrivals: &[Arrival]) -> Vec<f64> {
+    let mut sorted: Vec<f64> = arrivals.iter().map(|arrival| arrival.latency.as_secs_f64() * 1e3).collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+#[test]
+fn losses_cost_one_link_and_not_the_path() {
+    for (loss, mean_at_most, p99_at_most, p999_at_most) in
+        [(0.0, 50.5, 51.0, 52.0), (0.01, 52.0, 80.0, 110.0), (0.05, 55.0, 100.0, 150.0), (0.10, 60.0, 130.0, 200.0)]
+    {
+        let measured = experiment::run(&chain(loss, Kind::Stream, 4000));
+        assert_eq!(measured.violation, None);
+        assert_eq!(measured.arrivals.len(), 4000, "all arrived at {loss}");
+        let ms = sorted_ms(&measured.arrivals);
+        let mean = ms.iter().sum::<f64>() / ms.len() as f64;
+        let at = |quantile: f64| ms[(ms.len() as f64 * quantile) as usize];
+        let (p99, p999) = (at(0.99), at(0.999));
+        let figures = format!("loss {loss}: mean {mean:.2}, p99 {p99:.1}, p99.9 {p999:.1} ms");
+        println!("{figures}");
+        assert!(mean <= mean_at_most && p99 <= p99_at_most && p999 <= p999_at_most, "{figures}");
+    }
+}
+
+#[test]
+fn best_effort_loses_what_the_wire_loses() {
+    let measured = experiment::run(&chain(0.05, Kind::BestEffort, 4000));
+    let lost = 4000 - measured.arrivals.len();
+    assert!((120..280).contains(&lost), "{lost} of 4000 lost at 5 %");
+}

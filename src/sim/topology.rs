@@ -1,0 +1,175 @@
+//! Which routers exist and which links join them.
+
+use crate::base::{Identity, Rng};
+use crate::config::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Routers numbered from zero, and the pairs that a link joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Number of routers.
+    pub routers: usize,
+    /// The joined pairs, smaller number first, each once.
+    pub links: Vec<(usize, usize)>,
+}
+
+impl Topology {
+    /// `hops` links in a row.
+    pub fn chain(hops: usize) -> Topology {
+        Topology { routers: hops + 1, links: (0..hops).map(|n| (n, n + 1)).collect() }
+    }
+
+    /// `routers` in a circle.
+    pub fn ring(routers: usize) -> Topology {
+        assert!(routers >= 3, "a ring has at least three routers");
+        let mut links: Vec<_> = (0..routers - 1).map(|n| (n, n + 1)).collect();
+        links.push((0, routers - 1));
+        Topology { routers, links }
+    }
+
+    /// A connected random graph: a random tree, and up to as many links again.
+    pub fn random(routers: usize, rng: &mut Rng) -> Topology {
+        assert!(routers >= 2, "a network has at least two routers");
+        let mut links: Vec<(usize, usize)> = (1..routers).map(|n| (rng.below(n as u64) as usize, n)).collect();
+        for _ in 0..rng.below(routers as u64) {
+            let (a, b) = (rng.below(routers as u64) as usize, rng.below(routers as u64) as usize);
+            let pair = (a.min(b), a.max(b));
+            if a != b && !links.contains(&pair) {
+                links.push(pair);
+            }
+        }
+        Topology { routers, links }
+    }
+
+    /// The routers joined to `router`, in the order of its configured links.
+    pub fn neighbours(&self, router: usize) -> Vec<usize> {
+        let other = |&(a, b): &(usize, usize)| match router {
+            r if r == a => Some(b),
+            r if r == b => Some(a),
+            _ => None,
+        };
+        self.links.iter().filter_map(other).collect()
+    }
+
+    /// The configuration that `router` would be given, with these link settings.
+    pub fn config(&self, router: usize, settings: &LinkSettings) -> Config {
+        let members = (0..self.routers).map(|n| Member { name: name(n), public: identity(n).public().to_string() });
+        let link = |&peer: &usize| Link {
+            peer: name(peer),
+            remote: Some(address(peer)),
+            preshared_key: None,
+            hello: settings.hello,
+            dead: settings.dead,
+            congestion: settings.congestion,
+            queue_delay: settings.queue_delay,
+            queue: settings.queue,
+        };
+        Config {
+            name: name(router),
+            key_file: "/nonexistent".into(),
+            listen: address(router),
+            control_socket: "/nonexistent".into(),
+            workers: Workers {
+                count: 1,
+                cores: vec![],
+                io: Io::Auto,
+                idle: Idle::Wait,
+                pool: settings.pool,
+                socket_buffer: 1 << 20,
+            },
+            members: members.collect(),
+            links: self.neighbours(router).iter().map(link).collect(),
+            routing: Routing { metric: settings.metric },
+        }
+    }
+}
+
+/// What all links and routers of a simulated network have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkSettings {
+    /// Time between hellos.
+    pub hello: Duration,
+    /// Silence after which a link is dead.
+    pub dead: Duration,
+    /// Congestion control.
+    pub congestion: Congestion,
+    /// Delay bound of a link's queue.
+    pub queue_delay: Duration,
+    /// Most messages in a link's queue.
+    pub queue: usize,
+    /// Slots of a router's packet pool.
+    pub pool: usize,
+    /// What paths are short in.
+    pub metric: Metric,
+}
+
+impl Default for LinkSettings {
+    fn default() -> LinkSettings {
+        LinkSettings {
+            hello: Duration::from_millis(40),
+            dead: Duration::from_millis(280),
+            congestion: Congestion::Cubic,
+            queue_delay: Duration::from_millis(20),
+            queue: 1024,
+            pool: 4096,
+            metric: Metric::Expected,
+        }
+    }
+}
+
+/// The router's name: `r0`, `r1`, …
+pub fn name(router: usize) -> String {
+    format!("r{router}")
+}
+
+/// The router's identity, the same in every run.
+pub fn identity(router: usize) -> Identity {
+    let mut seed = [0x5e; 32];
+    seed[..8].copy_from_slice(&(router as u64).to_be_bytes());
+    Identity::from_seed(seed)
+}
+
+/// The router's address: 10.x.y.1 with its number in x and y.
+pub fn address(router: usize) -> SocketAddr {
+    let [high, low] = (router as u16).to_be_bytes();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, high, low, 1)), 5300)
+}
+
+/// The router with this address.
+pub fn router_at(address: SocketAddr) -> Option<usize> {
+    match address.ip() {
+        IpAddr::V4(ip) => match ip.octets() {
+            [10, high, low, 1] => Some(usize::from(u16::from_be_bytes([high, low]))),
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_topologies_are_connected_and_simple() {
+        for seed in 0..50 {
+            let mut rng = Rng::from_u64(seed);
+            let topology = Topology::random(2 + (seed % 11) as usize, &mut rng);
+            let mut reached = vec![false; topology.routers];
+            let mut next = vec![0];
+            while let Some(router) = next.pop() {
+                if !std::mem::replace(&mut reached[router], true) {
+                    next.extend(topology.neighbours(router));
+                }
+            }
+            assert!(reached.iter().all(|&r| r), "seed {seed}: {topology:?}");
+            assert!(topology.links.iter().all(|&(a, b)| a < b));
+        }
+    }
+
+    #[test]
+    fn addresses_name_their_routers() {
+        assert!((0..2000).all(|router| router_at(address(router)) == Some(router)));
+    }
+}

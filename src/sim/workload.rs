@@ -1,0 +1,435 @@
+//! The applications of a simulation: flows whose every byte is checked where it arrives.
+
+use crate::base::hash::{hash64, mix64};
+use crate::base::{Class, Instant, SessionId};
+use crate::control::ClientId;
+use crate::proto::session::Readiness;
+use crate::sim::topology::identity;
+use crate::wire::admin::{Request, Response};
+use crate::wire::client::{Endpoint, Record};
+use crate::wire::cursor::Writer;
+use std::time::Duration;
+
+/// What a flow carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A byte stream.
+    Stream,
+    /// Reliable datagrams, delivered in order.
+    Ordered,
+    /// Reliable datagrams, delivered as they come.
+    Unordered,
+    /// Best-effort datagrams.
+    BestEffort,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 4] = [Kind::Stream, Kind::Ordered, Kind::Unordered, Kind::BestEffort];
+
+    const fn class(self) -> Class {
+        match self {
+            Kind::BestEffort => Class::BestEffort,
+            _ => Class::Reliable,
+        }
+    }
+}
+
+/// What a flow is to do.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// What it carries.
+    pub kind: Kind,
+    /// The router of its sender.
+    pub from: usize,
+    /// The router of its receiver.
+    pub to: usize,
+    /// The receiver's port.
+    pub port: u16,
+    /// Messages to send; for a stream, chunks.
+    pub messages: u32,
+    /// Bytes of each, at least [`Spec::HEADER`].
+    pub size: usize,
+    /// Time between messages.
+    pub interval: Duration,
+    /// When the first is due.
+    pub start: Instant,
+}
+
+impl Spec {
+    /// Bytes of a message that say which it is and when it was due.
+    pub const HEADER: usize = 16;
+
+    /// Whether one of its ends is at `router`.
+    pub const fn touches(&self, router: usize) -> bool {
+        self.from == router || self.to == router
+    }
+
+    /// The router of one of its ends.
+    pub const fn router(&self, side: Side) -> usize {
+        match side {
+            Side::Source => self.from,
+            Side::Sink => self.to,
+        }
+    }
+
+    /// When the sender opens its session: early enough that a stream is usually connected when its first message is due.
+    pub fn opens(&self) -> Instant {
+        self.start - Duration::from_millis(500)
+    }
+
+    fn due(&self, index: u32) -> Instant {
+        self.start + self.interval * index
+    }
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The sender.
+    Source,
+    /// The receiver.
+    Sink,
+}
+
+/// How far a flow's sender is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its session is not open; it tries from then on.
+    Closed(Instant),
+    /// It asked for a session.
+    Opening,
+    /// Its stream waits to be connected.
+    Connecting(SessionId),
+    /// It sends.
+    Open(SessionId),
+    /// It sent everything.
+    Finished,
+}
+
+/// A flow: its sender, its receiver, and what was checked.
+#[derive(Debug)]
+pub struct Flow {
+    number: u32,
+    spec: Spec,
+    stage: Stage,
+    paused: bool,
+    /// Messages handed to the router.
+    next: u32,
+    /// The receiver's session; for a stream, that of the accepted stream.
+    sink: Option<SessionId>,
+    /// Which messages arrived, for kinds without order.
+    arrived: Vec<bool>,
+    /// Messages delivered.
+    delivered: u32,
+    /// Bytes of the message that a stream is in the middle of.
+    partial: Vec<u8>,
+    ended: bool,
+    void: bool,
+    arrivals: Vec<Arrival>,
+}
+
+/// A message that was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it was to be sent.
+    pub due: Instant,
+    /// From then until it was delivered.
+    pub latency: Duration,
+}
+
+/// What a flow did with a record.
+pub struct Taken {
+    /// It was read.
+    pub accepted: bool,
+    /// The flow's sender can go on.
+    pub wants_turn: bool,
+}
+
+impl Flow {
+    /// The flow with this number among its world's flows.
+    pub fn new(number: u32, spec: Spec) -> Flow {
+        assert!(spec.size >= Spec::HEADER, "a message holds its header");
+        let messages = spec.messages as usize;
+        Flow {
+            number,
+            stage: Stage::Closed(spec.opens()),
+            spec,
+            paused: false,
+            next: 0,
+            sink: None,
+            arrived: vec![false; messages],
+            delivered: 0,
+            partial: Vec::new(),
+            ended: false,
+            void: false,
+            arrivals: Vec::with_capacity(messages),
+        }
+    }
+
+    /// What it is to do.
+    pub const fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Messages delivered.
+    pub const fn delivered(&self) -> u32 {
+        self.delivered
+    }
+
+    /// Messages handed to the router.
+    pub const fn sent_count(&self) -> u32 {
+        self.next
+    }
+
+    /// The messages delivered, in that order.
+    pub fn arrivals(&self) -> &[Arrival] {
+        &self.arrivals
+    }
+
+    /// Whether an end of it crashed: nothing more is expected of it.
+    pub const fn is_void(&self) -> bool {
+        self.void
+    }
+
+    /// Whether everything that must arrive has.
+    pub fn is_complete(&self) -> bool {
+        let sent = self.stage == Stage::Finished;
+        match self.spec.kind {
+            Kind::BestEffort => sent,
+            Kind::Stream => sent && self.ended && self.delivered == self.spec.messages,
+            _ => sent && self.delivered == self.spec.messages,
+        }
+    }
+
+    pub(super) const fn void(&mut self) {
+        self.void = true;
+    }
+
+    pub(super) const fn client(flow: usize, side: Side) -> ClientId {
+        ClientId(flow as u64 * 2 + if matches!(side, Side::Source) { 0 } else { 1 })
+    }
+
+    pub(super) const fn of_client(client: ClientId) -> (usize, Side) {
+        ((client.0 / 2) as usize, if client.0.is_multiple_of(2) { Side::Source } else { Side::Sink })
+    }
+
+    fn target(&self) -> Endpoint {
+        Endpoint { node: identity(self.spec.to).public().node_id(), port: self.spec.port }
+    }
+
+    /// The request that opens one side.
+    pub(super) fn open(&mut self, side: Side) -> Request {
+        match (side, self.spec.kind) {
+            (Side::Sink, Kind::Stream) => Request::OpenListener { port: self.spec.port },
+            (Side::Sink, _) => Request::OpenDatagram { port: self.spec.port },
+            (Side::Source, kind) => {
+                self.stage = Stage::Opening;
+                match kind {
+                    Kind::Stream => Request::OpenStream { to: self.target() },
+                    _ => Request::OpenDatagram { port: 0 },
+                }
+            }
+        }
+    }
+
+    /// A request was answered. True if the sender can go on.
+    pub(super) fn handle_response(
+        &mut self,
+        now: Instant,
+        side: Side,
+        response: &Response,
+        session: Option<SessionId>,
+    ) -> bool {
+        match (side, response) {
+            (Side::Source, Response::Opened { session, .. }) => {
+                self.stage = match self.spec.kind {
+                    Kind::Stream => Stage::Connecting(*session),
+                    _ => Stage::Open(*session),
+                };
+                true
+            }
+            (Side::Sink, Response::Opened { .. } | Response::Incoming { .. }) => {
+                if session.is_some() {
+                    self.sink = session;
+                }
+                false
+            }
+            (Side::Source, _) => {
+                self.stage = Stage::Closed(now + Duration::from_millis(200));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The router closed a side's session.
+    pub(super) fn detached(&mut self, side: Side) {
+        if side == Side::Sink && self.spec.kind == Kind::Stream {
+            self.sink = None;
+        }
+    }
+
+    pub(super) const fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    /// Whether the sender's session should be opened now.
+    pub(super) fn wants_open(&self, now: Instant) -> bool {
+        !self.void && matches!(self.stage, Stage::Closed(at) if at <= now)
+    }
+
+    /// When the sender is to be asked next.
+    pub(super) fn next_turn(&self, now: Instant) -> Option<Instant> {
+        if self.void || self.paused {
+            return None;
+        }
+        match self.stage {
+            Stage::Closed(at) if at > now => Some(at),
+            Stage::Open(_) if self.next < self.spec.messages => Some(self.spec.due(self.next).max(now)),
+            _ => None,
+        }
+    }
+
+    /// Writes the next record that is due and says whose session it is for.
+    pub(super) fn next_record(&mut self, now: Instant, record: &mut Vec<u8>) -> Option<SessionId> {
+        let Stage::Open(session) = self.stage else { return None };
+        if self.void || self.paused {
+            return None;
+        }
+        record.clear();
+        record.resize(self.spec.size + crate::wire::client::MAX_HEADER, 0);
+        let content;
+        let next = if self.next == self.spec.messages {
+            match self.spec.kind {
+                Kind::Stream => Record::Finish,
+                _ => {
+                    self.stage = Stage::Finished;
+                    return None;
+                }
+            }
+        } else {
+            if self.spec.due(self.next) > now {
+                return None;
+            }
+            content = self.content(self.next);
+            match self.spec.kind {
+                Kind::Stream => Record::Data(&content),
+                kind => Record::Send {
+                    class: kind.class(),
+                    ordered: kind == Kind::Ordered,
+                    ttl: 0,
+                    to: self.target(),
+                    bytes: &content,
+                },
+            }
+        };
+        let mut writer = Writer::new(record);
+        next.emit(&mut writer).expect("the record was sized for its content");
+        let len = writer.len();
+        record.truncate(len);
+        Some(session)
+    }
+
+    /// The record was handed to the router.
+    pub(super) fn sent(&mut self, now: Instant, readiness: Readiness) {
+        if self.next == self.spec.messages {
+            self.stage = Stage::Finished;
+        } else {
+            self.next += 1;
+        }
+        match readiness {
+            Readiness::Ready => {}
+            Readiness::Full => self.paused = true,
+            Readiness::Gone => self.stage = Stage::Closed(now + Duration::from_millis(200)),
+        }
+    }
+
+    /// A record arrived for one side.
+    pub(super) fn handle_record(
+        &mut self,
+        now: Instant,
+        side: Side,
+        record: &[u8],
+        violations: &mut Vec<String>,
+    ) -> Taken {
+        let parsed = Record::parse(record).expect("the router writes well-formed records");
+        let mut wants_turn = false;
+        match (side, parsed) {
+            (Side::Source, Record::Connected(_)) => {
+                if let Stage::Connecting(session) = self.stage {
+                    self.stage = Stage::Open(session);
+                }
+                wants_turn = true;
+            }
+            (Side::Source, Record::Reset { reason, .. }) if !self.void => {
+                if self.next == 0 {
+                    self.stage = Stage::Closed(now + Duration::from_millis(200));
+                    wants_turn = true;
+                } else if self.spec.kind != Kind::BestEffort {
+                    violations
+                        .push(format!("{now}: flow {} was reset ({reason:?}) although no end crashed", self.number));
+                }
+            }
+            (Side::Sink, Record::Data(bytes)) => self.take_stream(now, bytes, violations),
+            (Side::Sink, Record::Finish) => self.take_finish(now, violations),
+            (Side::Sink, Record::Datagram { bytes, .. }) => self.take_message(now, bytes, violations),
+            _ => {}
+        }
+        Taken { accepted: true, wants_turn }
+    }
+
+    fn take_stream(&mut self, now: Instant, bytes: &[u8], violations: &mut Vec<String>) {
+        self.partial.extend_from_slice(bytes);
+        while self.partial.len() >= self.spec.size {
+            let rest = self.partial.split_off(self.spec.size);
+            let message = std::mem::replace(&mut self.partial, rest);
+            self.take_message(now, &message, violations);
+        }
+    }
+
+    fn take_finish(&mut self, now: Instant, violations: &mut Vec<String>) {
+        if !self.void && (self.delivered != self.spec.messages || !self.partial.is_empty()) {
+            violations.push(format!("{now}: stream {} ended after {} of its messages", self.number, self.delivered));
+        }
+        self.ended = true;
+    }
+
+    fn take_message(&mut self, now: Instant, bytes: &[u8], violations: &mut Vec<String>) {
+        let Some(index) = self.recognise(bytes) else {
+            violations.push(format!("{now}: flow {} was delivered a message that was never sent", self.number));
+            return;
+        };
+        let in_order = matches!(self.spec.kind, Kind::Stream | Kind::Ordered);
+        if in_order && index != self.delivered && !self.void {
+            let expected = self.delivered;
+            violations.push(format!("{now}: flow {} got message {index} instead of {expected}", self.number));
+        }
+        if std::mem::replace(&mut self.arrived[index as usize], true) && !self.void {
+            violations.push(format!("{now}: flow {} got message {index} twice", self.number));
+        }
+        self.delivered += 1;
+        let due = self.spec.due(index);
+        self.arrivals.push(Arrival { due, latency: now.since(due) });
+    }
+
+    /// The number of the message with these bytes, if every one of them is right.
+    fn recognise(&self, bytes: &[u8]) -> Option<u32> {
+        let index = u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
+        (index < self.spec.messages && self.content(index) == bytes).then_some(index)
+    }
+
+    /// What message `index` looks like: flow, number, then bytes that follow from both.
+    fn content(&self, index: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.spec.size + 8);
+        bytes.extend_from_slice(&self.number.to_be_bytes());
+        bytes.extend_from_slice(&index.to_be_bytes());
+        let mut state = hash64(&bytes);
+        while bytes.len() < self.spec.size {
+            bytes.extend_from_slice(&state.to_be_bytes());
+            state = mix64(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        }
+        bytes.truncate(self.spec.size);
+        bytes
+    }
+}
