@@ -1,0 +1,356 @@
+//! The experiments: which worlds are built, which flows cross them, in which order.
+
+use super::args::{Args, Experiment};
+use super::bulk;
+use super::conditions::Conditions;
+use super::flows::{self, Board, Flow, Measured};
+use super::ladder::{self, Mode};
+use super::noise::Watch;
+use super::outcome::{Cell, LinkTraffic, NotMeasured, Outcome, OverlayTraffic, Place, Run};
+use super::progress::Voice;
+use super::topology::{self, FlowEntry, Topology};
+use super::transport::Transport;
+use super::world::{OVERLAY_KIND, World};
+use crate::telemetry::Histogram;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Rate of every emulated link, kbit/s: the paper's.
+const LINK_KBPS: u64 = 10_000;
+/// Rounds when transports take turns.
+const ROUNDS: u64 = 5;
+/// How long routers may take to find each other.
+const CONVERGENCE: Duration = Duration::from_secs(20);
+
+/// An experiment under way.
+#[derive(Debug)]
+pub struct Bench {
+    args: Args,
+    mode: Mode,
+    voice: Voice,
+    board: Arc<Board>,
+    transports: Vec<Transport>,
+    outcome: Outcome,
+}
+
+/// What an experiment leaves: its findings and, if it is to be kept, its last world.
+#[derive(Debug)]
+pub struct Finished {
+    /// The findings.
+    pub outcome: Outcome,
+    /// The network, still running.
+    pub world: Option<World>,
+}
+
+impl Bench {
+    /// On this rung, as asked.
+    pub fn new(args: &Args, mode: Mode, board: Arc<Board>) -> Bench {
+        let mut outcome = Outcome::new(args.experiment, mode, args.seed, args.sequential);
+        let wanted = if args.transports.is_empty() { Transport::all() } else { args.transports.clone() };
+        let (transports, refused): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|transport| mode.has_namespaces() || transport.runs_on_relays());
+        outcome.not_measured = refused
+            .iter()
+            .map(|transport| NotMeasured {
+                transport: transport.to_string(),
+                why: "without network namespaces the kernel's own traffic cannot cross the emulated links".into(),
+                enable: ladder::how_to_enable(args.wanted_mode()),
+            })
+            .collect();
+        Bench { args: args.clone(), mode, voice: Voice::new(args.quiet), board, transports, outcome }
+    }
+
+    /// Runs the experiment asked for.
+    pub fn run(mut self) -> io::Result<Finished> {
+        let world = match (&self.args.topology, self.args.experiment) {
+            (Some(path), _) => {
+                let path = path.clone();
+                Some(self.own_topology(&path)?)
+            }
+            (None, Experiment::Default) => Some(self.one_chain()?),
+            (None, Experiment::Hops) => self.hops().map(|()| None)?,
+            (None, Experiment::Throughput) => self.throughput().map(|()| None)?,
+            (None, Experiment::Fairness) => self.fairness().map(|()| None)?,
+            (None, Experiment::Dsn03) => {
+                self.voice.say("everything the paper sweeps: about 25 minutes at 2,000 messages a point");
+                self.losses()?;
+                self.hops()?;
+                self.throughput()?;
+                None
+            }
+        };
+        if self.args.keep && world.is_none() {
+            self.voice.say("nothing is kept: this experiment builds one network after another");
+        }
+        Ok(Finished { outcome: self.outcome, world: world.filter(|_| self.args.keep) })
+    }
+
+    fn build(&self, mut topology: Topology) -> io::Result<World> {
+        // Another world, other losses: cells must not share their luck.
+        topology.seed = self.args.seed.wrapping_add(self.outcome.cells.len() as u64 + self.outcome.bulk.len() as u64);
+        topology.io.clone_from(&self.args.io);
+        let mut world = World::with_mode(&topology, self.mode)?;
+        if self.args.keep {
+            world.keep_files();
+        }
+        if self.args.keep || self.transports.iter().any(Transport::is_overlay) {
+            world.start(CONVERGENCE)?;
+        }
+        Ok(world)
+    }
+
+    /// A chain with loss on its middle link, each way.
+    fn chain(&self, hops: usize, delay_ms: f64, loss: f64) -> io::Result<World> {
+        let mut topology = Topology::chain(hops, Conditions::wire(delay_ms, LINK_KBPS));
+        let middle = &mut topology.links[middle(hops)];
+        middle.forward = middle.forward.losing(loss);
+        middle.back = middle.back.losing(loss);
+        self.build(topology)
+    }
+
+    fn one_chain(&mut self) -> io::Result<World> {
+        let hops = self.args.hops.unwrap_or(5) as usize;
+        let (delay, loss) = (self.args.delay.unwrap_or(10.0), self.args.loss.unwrap_or(1.0));
+        let (rate, messages) = (self.args.rate.unwrap_or(500), self.args.messages.unwrap_or(2000));
+        self.voice.say(format!(
+            "a chain of {hops} links of {delay} ms and 10 Mbit/s, {loss} % lost each way on the middle one; {messages} \
+             messages of {} bytes at {rate} kbit/s by each of {} transports{}",
+            self.args.size,
+            self.transports.len(),
+            if self.args.sequential { ", in turns" } else { " at the same time" },
+        ));
+        let world = self.chain(hops, delay, loss)?;
+        let place = Place { loss_percent: loss, hops, link_delay_ms: delay };
+        self.cell(&world, place, rate, messages, "measuring")?;
+        Ok(world)
+    }
+
+    fn own_topology(&mut self, path: &std::path::Path) -> io::Result<World> {
+        let in_file = |error: String| io::Error::other(format!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
+        let (topology, flows) = topology::read(&text).map_err(in_file)?;
+        let world = self.build(topology)?;
+        for entry in flows {
+            let place = own_place(&world, &entry);
+            let rate = self.args.rate.unwrap_or(entry.rate_kbps);
+            let flow = |transport: &Transport| Flow {
+                from: entry.from.clone(),
+                to: entry.to.clone(),
+                transport: transport.clone(),
+                messages: self.args.messages.unwrap_or(2000),
+                size: entry.message_bytes,
+                rate_kbps: rate,
+            };
+            let flows = self.transports.iter().map(flow).collect();
+            self.measure(&world, place, flows, &format!("from {} to {}", entry.from, entry.to))?;
+        }
+        Ok(world)
+    }
+
+    fn losses(&mut self) -> io::Result<()> {
+        let world = self.chain(5, 10.0, 0.0)?;
+        let messages = self.args.messages.unwrap_or(2000);
+        for rate in [500, 1000] {
+            for step in 0..=10 {
+                let loss = f64::from(step) * 0.2;
+                if self.args.loss.is_some_and(|only| (only - loss).abs() > 1e-9) {
+                    continue;
+                }
+                let link = world.links().nth(middle(5)).ok_or_else(|| io::Error::other("a chain without a middle"))?;
+                link.set(Conditions::wire(10.0, LINK_KBPS).losing(loss));
+                std::thread::sleep(Duration::from_millis(100));
+                let place = Place { loss_percent: loss, hops: 5, link_delay_ms: 10.0 };
+                self.cell(&world, place, rate, messages, &format!("{rate} kbit/s, {loss:.1} % loss"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hops(&mut self) -> io::Result<()> {
+        let (loss, rate) = (self.args.loss.unwrap_or(1.0), self.args.rate.unwrap_or(500));
+        let messages = self.args.messages.unwrap_or(2000);
+        for hops in 1..=10 {
+            let delay = 50.0 / hops as f64;
+            let world = self.chain(hops, delay, loss)?;
+            let place = Place { loss_percent: loss, hops, link_delay_ms: delay };
+            self.cell(&world, place, rate, messages, &format!("{hops} hops, 50 ms in all, {loss} % loss"))?;
+        }
+        Ok(())
+    }
+
+    /// Every transport once over this chain.
+    fn cell(&mut self, world: &World, place: Place, rate: u64, messages: u64, title: &str) -> io::Result<()> {
+        let ends = (world.routers().first(), world.routers().last());
+        let (Some(from), Some(to)) = ends else { return Err(io::Error::other("a chain without ends")) };
+        let flow = |transport: &Transport| Flow {
+            from: from.name().to_owned(),
+            to: to.name().to_owned(),
+            transport: transport.clone(),
+            messages,
+            size: self.args.size as usize,
+            rate_kbps: rate,
+        };
+        let flows = self.transports.iter().map(flow).collect();
+        self.measure(world, place, flows, title)
+    }
+
+    fn measure(&mut self, world: &World, place: Place, flows: Vec<Flow>, title: &str) -> io::Result<()> {
+        if flows.is_empty() {
+            return Err(io::Error::other("none of the transports asked for can be measured here"));
+        }
+        let total = flows.iter().map(|flow| flow.messages).sum();
+        let before = (LinkTraffic::of(world), OverlayTraffic::of(world));
+        let watch = Watch::start(world.emulator())?;
+        let watching = self.voice.watch(title, total, &self.board);
+        let measured = if self.args.sequential {
+            in_turns(world, &flows, &self.board)?
+        } else {
+            let measured = flows::run(world, &flows, &self.board)?;
+            measured.into_iter().map(|measured| (measured, None)).collect()
+        };
+        drop(watching);
+        // The emulator publishes its counters every 20 ms.
+        std::thread::sleep(Duration::from_millis(50));
+        let mut senders = Histogram::new();
+        measured.iter().for_each(|(measured, _)| senders.merge(&measured.sender));
+        let noise = watch.finish(world.emulator(), senders.summary());
+        let links = LinkTraffic::since(world, &before.0);
+        let cell = self.outcome.cells.len();
+        for (measured, alone) in measured {
+            let name = measured.flow.transport.to_string();
+            let told_apart = !measured.flow.transport.is_overlay();
+            let bytes = alone.or_else(|| told_apart.then(|| LinkTraffic::bytes_of(&links, &name)));
+            let raw = measured.flow.transport == Transport::RawUdp;
+            let run = Run::new(measured, &place, cell, bytes);
+            if raw { self.outcome.raw.push(run) } else { self.outcome.runs.push(run) }
+        }
+        self.outcome.add_noise(&noise);
+        self.outcome.cells.push(Cell {
+            loss_percent: place.loss_percent,
+            rate_kbps: flows.first().map_or(0, |flow| flow.rate_kbps),
+            hops: place.hops,
+            link_delay_ms: place.link_delay_ms,
+            noise,
+            links,
+            overlay: OverlayTraffic::of(world).since(&before.1),
+        });
+        Ok(())
+    }
+
+    /// Bulk transports to compare: every TCP and the Sinew stream.
+    fn bulk_transports(&self) -> Vec<Transport> {
+        self.transports.iter().filter(|transport| transport.is_stream()).cloned().collect()
+    }
+
+    fn throughput(&mut self) -> io::Result<()> {
+        let seconds = self.args.seconds.unwrap_or(10);
+        let delays = self.args.delay.map_or(vec![10.0, 50.0], |delay| vec![delay]);
+        let losses = self.args.loss.map_or((0..=10).map(|step| f64::from(step) * 0.2).collect(), |loss| vec![loss]);
+        for &delay in &delays {
+            for &loss in &losses {
+                for transport in self.bulk_transports() {
+                    self.voice
+                        .say(format!("throughput: {transport}, one {delay} ms link, {loss:.1} % loss, {seconds} s"));
+                    self.bulk(delay, loss, std::slice::from_ref(&transport), seconds)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fairness(&mut self) -> io::Result<()> {
+        let seconds = self.args.seconds.unwrap_or(60);
+        let delays = self.args.delay.map_or(vec![10.0, 50.0], |delay| vec![delay]);
+        let cubic = self.bulk_transports().into_iter().find(|transport| *transport == Transport::Tcp("cubic".into()));
+        let loss = self.args.loss.unwrap_or(0.0);
+        for delay in delays {
+            for transport in [Some(Transport::Reliable), cubic.clone()].into_iter().flatten() {
+                let alone = seconds.min(15);
+                self.voice.say(format!("clean link: {transport} alone, {delay} ms, {alone} s"));
+                self.bulk(delay, loss, &[transport], alone)?;
+            }
+            if let Some(cubic) = &cubic {
+                self.voice
+                    .say(format!("fairness: reliable beside {cubic}, one 10 Mbit/s link of {delay} ms, {seconds} s"));
+                self.bulk(delay, loss, &[Transport::Reliable, cubic.clone()], seconds)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Transfers through one link whose queue holds a round trip's worth, at least 50 ms, in a world of their own.
+    fn bulk(&mut self, delay: f64, loss: f64, transports: &[Transport], seconds: u64) -> io::Result<()> {
+        let round_trip_bytes = (LINK_KBPS as f64 * 2.0 * delay / 8.0) as u64;
+        let wire = Conditions::wire(delay, LINK_KBPS).losing(loss);
+        let wire = Conditions { queue_bytes: wire.queue_bytes.max(round_trip_bytes), ..wire };
+        let mut topology = Topology::chain(1, wire);
+        topology.seed = self.args.seed.wrapping_add(self.outcome.bulk.len() as u64);
+        topology.io.clone_from(&self.args.io);
+        let world = World::with_mode(&topology, self.mode)?;
+        if transports.iter().any(Transport::is_overlay) {
+            world.start(CONVERGENCE)?;
+        }
+        let watch = Watch::start(world.emulator())?;
+        let duration = Duration::from_secs(seconds);
+        let found = bulk::run(&world, transports, self.args.size as usize, duration, &self.board)?;
+        self.outcome.add_noise(&watch.finish(world.emulator(), Histogram::new().summary()));
+        self.outcome.bulk.extend(found);
+        bulk::compare_with_tcp(&mut self.outcome.bulk);
+        Ok(())
+    }
+}
+
+/// The place of a chain's middle link.
+const fn middle(hops: usize) -> usize {
+    (hops - 1) / 2
+}
+
+/// Length and loss of the fewest-links path a flow of the user's own takes, for its record.
+fn own_place(world: &World, flow: &FlowEntry) -> Place {
+    let topology = world.topology();
+    let (Some(mut here), Some(to)) = (topology.place(&flow.from), topology.place(&flow.to)) else {
+        return Place { loss_percent: 0.0, hops: 0, link_delay_ms: 0.0 };
+    };
+    let (mut hops, mut delay, mut kept) = (0, 0.0, 1.0);
+    while let Some((link, next)) = topology.next_hops(here)[to] {
+        let spec = &topology.links[link];
+        let conditions = if spec.between.0 == topology.routers[here] { spec.forward } else { spec.back };
+        (hops, delay, kept) = (hops + 1, delay + conditions.delay_ms, kept * (1.0 - conditions.loss_percent / 100.0));
+        here = next;
+    }
+    let loss_percent = (100.0 * (1.0 - kept) * 1e6).round() / 1e6;
+    Place { loss_percent, hops, link_delay_ms: delay / hops.max(1) as f64 }
+}
+
+/// Each transport alone, in rounds, so that what the machine does meanwhile hits all alike. Each answer carries the
+/// bytes its transport put on the links.
+fn in_turns(world: &World, flows: &[Flow], board: &Board) -> io::Result<Vec<(Measured, Option<u64>)>> {
+    let mut found: Vec<Option<(Measured, Option<u64>)>> = vec![None; flows.len()];
+    for round in 0..ROUNDS {
+        for (flow, found) in flows.iter().zip(&mut found) {
+            let share = flow.messages / ROUNDS + u64::from(round < flow.messages % ROUNDS);
+            if share == 0 {
+                continue;
+            }
+            let before = LinkTraffic::of(world);
+            let flow = Flow { messages: share, ..flow.clone() };
+            let measured = flows::run(world, std::slice::from_ref(&flow), board)?;
+            std::thread::sleep(Duration::from_millis(50));
+            let kind = if flow.transport.is_overlay() { OVERLAY_KIND.to_owned() } else { flow.transport.to_string() };
+            let bytes = LinkTraffic::bytes_of(&LinkTraffic::since(world, &before), &kind);
+            for measured in measured {
+                *found = Some(match found.take() {
+                    None => (measured, Some(bytes)),
+                    Some((mut all, sum)) => {
+                        all.tally.add(measured.tally);
+                        all.sender.merge(&measured.sender);
+                        all.flow.messages += share;
+                        (all, sum.map(|sum| sum + bytes))
+                    }
+                });
+            }
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
+}

@@ -1,0 +1,458 @@
+//! `report.html`: the findings as one page that needs nothing else: no script, no font, no network.
+
+use super::noise::Noise;
+use super::outcome::{Bulk, Cell, Outcome, Run};
+use super::paper;
+use super::svg::{Chart, Scale, Series, Style, escape};
+use super::table::trim;
+use std::fmt::Write as _;
+
+/// Cells whose latency distribution is drawn; a sweep has too many to draw all.
+const MAX_DISTRIBUTIONS: usize = 4;
+
+/// Writes to a string, which cannot fail.
+macro_rules! put {
+    ($($arguments:tt)*) => { let _ = write!($($arguments)*); };
+}
+
+/// The page.
+pub(super) fn render(outcome: &Outcome) -> String {
+    let mut page = String::new();
+    put!(page, "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Sinew lab</title>");
+    put!(page, "<meta name='viewport' content='width=device-width, initial-scale=1'>");
+    put!(page, "<style>{}</style></head><body>", include_str!("report.css"));
+    head(&mut page, outcome);
+    charts(&mut page, &sweeps(outcome));
+    let shown = distributions(outcome);
+    for &place in &shown {
+        if outcome.cells.len() > 1 {
+            put!(page, "<h2>{}</h2>", escape(&describe(&outcome.cells[place])));
+        }
+        charts(&mut page, &latency_charts(outcome, place));
+    }
+    runs_table(&mut page, outcome);
+    bulk_table(&mut page, &outcome.bulk);
+    noise_table(&mut page, &outcome.noise);
+    if let Some(cell) = outcome.cells.last() {
+        links_table(&mut page, cell);
+    }
+    put!(
+        page,
+        "<h2>To repeat it</h2><p><code>{}</code> with seed {}, Sinew {}, mode {}. Everything counted is in \
+                <code>result.json</code>; the distributions are in the <code>.hgrm</code> and <code>.hlog</code> files.</p>",
+        escape(&outcome.command),
+        outcome.seed,
+        outcome.sinew,
+        outcome.mode
+    );
+    page.push_str("</body></html>\n");
+    page
+}
+
+fn describe(cell: &Cell) -> String {
+    format!(
+        "{} links of {} ms, {} % lost each way on the middle one, {} kbit/s",
+        cell.hops,
+        trim(cell.link_delay_ms),
+        trim(cell.loss_percent),
+        cell.rate_kbps
+    )
+}
+
+fn head(page: &mut String, outcome: &Outcome) {
+    put!(page, "<h1>Messages across a lossy path</h1>");
+    if let [cell] = outcome.cells.as_slice() {
+        put!(
+            page,
+            "<p>{}. Every transport crossed the same emulated links{}. Latency counts from the moment a message \
+                    was meant to be sent, time in senders' buffers included.</p>",
+            escape(&describe(cell)),
+            if outcome.sequential { ", in turns" } else { ", at the same time" }
+        );
+    } else {
+        put!(
+            page,
+            "<p>A chain of real routers over emulated 10 Mbit/s links on this machine's kernel, beside the \
+                    kernel's own TCP over the same links. Dashed with hollow dots: what was published in 2003.</p>"
+        );
+    }
+    if outcome.cells.len() == 1 {
+        put!(page, "<div class='heroes'>");
+        for run in &outcome.runs {
+            put!(
+                page,
+                "<div class='hero {}'><b>{} ms</b><span>{}: 99 % of messages are faster; mean {} ms</span></div>",
+                class(&run.transport),
+                trim((run.p99_ms * 10.0).round() / 10.0),
+                run.transport,
+                trim(run.mean_ms)
+            );
+        }
+        put!(page, "</div>");
+    }
+    for missing in &outcome.not_measured {
+        put!(
+            page,
+            "<p>{} was not measured: {}. To measure it: <code>{}</code></p>",
+            missing.transport,
+            escape(&missing.why),
+            escape(&missing.enable)
+        );
+    }
+}
+
+/// The colour class of a transport.
+fn class(transport: &str) -> &str {
+    match transport {
+        "reliable" | "best-effort" | "raw-udp" | "tcp-cubic" => transport,
+        _ => "tcp-other",
+    }
+}
+
+fn charts(page: &mut String, charts: &[Chart]) {
+    if !charts.is_empty() {
+        put!(page, "<div class='charts'>");
+        charts.iter().for_each(|chart| page.push_str(&chart.render()));
+        put!(page, "</div>");
+    }
+}
+
+/// The cells whose distributions are shown: all of a few; of a sweep those the paper shows, at 1 % loss.
+fn distributions(outcome: &Outcome) -> Vec<usize> {
+    let all: Vec<usize> = (0..outcome.cells.len()).collect();
+    if all.len() <= MAX_DISTRIBUTIONS {
+        return all;
+    }
+    let published =
+        |&place: &usize| outcome.cells[place].hops == 5 && (outcome.cells[place].loss_percent - 1.0).abs() < 1e-9;
+    all.into_iter().filter(published).take(MAX_DISTRIBUTIONS).collect()
+}
+
+/// Draws sorted latencies, ms.
+type Curve = fn(&[f64]) -> Vec<(f64, f64)>;
+
+fn latency_charts(outcome: &Outcome, cell: usize) -> Vec<Chart> {
+    let runs: Vec<&Run> =
+        outcome.raw.iter().chain(&outcome.runs).filter(|run| run.cell == cell && run.received > 0).collect();
+    let sorted = |run: &Run| {
+        let mut ms: Vec<f64> = run.samples.iter().map(|sample| sample.latency_ns as f64 / 1e6).collect();
+        ms.sort_unstable_by(f64::total_cmp);
+        ms
+    };
+    let latencies: Vec<Vec<f64>> = runs.iter().map(|run| sorted(run)).collect();
+    let most = latencies.iter().filter_map(|ms| ms.last()).copied().fold(0.0, f64::max);
+    let least = latencies.iter().filter_map(|ms| ms.first()).copied().fold(f64::MAX, f64::min);
+    let count = latencies.iter().map(Vec::len).max().unwrap_or(1) as f64;
+    let series = |points: Curve| -> Vec<Series> {
+        let one = |(run, ms): (&&Run, &Vec<f64>)| Series {
+            name: run.transport.clone(),
+            class: class(&run.transport).to_owned(),
+            points: points(ms),
+            style: Style::Line,
+        };
+        runs.iter().zip(&latencies).map(one).collect()
+    };
+    let scale = if most > 600.0 { Scale::around(least, most) } else { Scale::from_zero(most) };
+    let tail = latencies.iter().map(|ms| quantile(ms, 0.99)).fold(0.0, f64::max).min(1000.0);
+    vec![
+        Chart {
+            title: "Latency by percentile".into(),
+            x: (Scale::Nines(count.log10().clamp(2.0, 5.0)), "share of messages that are faster".into()),
+            y: (scale, "one-way latency, ms".into()),
+            series: series(percentile_points),
+        },
+        Chart {
+            title: "How many have arrived by when".into(),
+            x: (Scale::from_zero(tail.max(most.min(100.0))), "one-way latency, ms".into()),
+            y: (Scale::Linear(0.0, 100.0), "messages, %".into()),
+            series: series(distribution_points),
+        },
+    ]
+}
+
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(((share * sorted.len() as f64) as usize).min(last)).copied().unwrap_or(0.0)
+}
+
+/// Evenly spaced in nines, so that the tail has as many points as the bulk.
+fn percentile_points(sorted: &[f64]) -> Vec<(f64, f64)> {
+    let nines = (sorted.len() as f64).log10();
+    let at = |i: u32| 1.0 - 10f64.powf(-nines * f64::from(i) / 200.0);
+    (0..=200).map(at).map(|share| (share, quantile(sorted, share))).collect()
+}
+
+fn distribution_points(sorted: &[f64]) -> Vec<(f64, f64)> {
+    let point = |i: usize| (quantile(sorted, i as f64 / 250.0), i as f64 / 2.5);
+    (0..=250).map(point).collect()
+}
+
+/// What the paper sweeps, where it was swept.
+fn sweeps(outcome: &Outcome) -> Vec<Chart> {
+    let mut charts = Vec::new();
+    let at_five_hops =
+        |rate: u64| move |run: &&Run| run.hops == 5 && run.rate_kbps == rate && run.link_delay_ms == 10.0;
+    for (rate, tcp, hops) in
+        [(500, paper::MEAN_500_TCP, paper::MEAN_500_HOPS), (1000, paper::MEAN_1000_TCP, paper::MEAN_1000_HOPS)]
+    {
+        let runs: Vec<&Run> = outcome.runs.iter().filter(at_five_hops(rate)).collect();
+        let published = [("TCP, published", "tcp-cubic", tcp), ("hop by hop, published", "reliable", hops)];
+        charts.extend(against(
+            &runs,
+            &published,
+            &format!("Mean delay against loss, {rate} kbit/s"),
+            Axis::LOSS,
+            |run| run.mean_ms,
+        ));
+    }
+    let runs: Vec<&Run> = outcome.runs.iter().filter(at_five_hops(500)).collect();
+    let published = [
+        ("TCP, published", "tcp-cubic", paper::JITTER_500_TCP),
+        ("hop by hop, published", "reliable", paper::JITTER_500_HOPS),
+    ];
+    charts.extend(against(
+        &runs,
+        &published,
+        "Jitter (standard deviation) against loss, 500 kbit/s",
+        Axis::LOSS,
+        |run| run.sd_ms,
+    ));
+    let fifty =
+        |run: &&Run| (run.hops as f64 * run.link_delay_ms - 50.0).abs() < 0.01 && (run.loss_percent - 1.0).abs() < 1e-9;
+    let runs: Vec<&Run> = outcome.runs.iter().filter(fifty).collect();
+    let published = [("hop by hop, published", "reliable", paper::HOPS_MEAN)];
+    charts.extend(against(&runs, &published, "Mean delay against hops, 50 ms in all, 1 % loss", Axis::HOPS, |run| {
+        run.mean_ms
+    }));
+    charts.extend(throughput_charts(outcome));
+    charts
+}
+
+/// A horizontal axis of a sweep.
+#[derive(Clone, Copy)]
+struct Axis {
+    name: &'static str,
+    value: fn(&Run) -> f64,
+}
+
+impl Axis {
+    const LOSS: Axis = Axis { name: "packets lost on the middle link, %", value: |run| run.loss_percent };
+    const HOPS: Axis = Axis { name: "links", value: |run| run.hops as f64 };
+}
+
+/// One figure of every transport along an axis, with what was published; nothing if the axis has fewer than three
+/// values.
+fn against(
+    runs: &[&Run],
+    published: &[(&str, &str, paper::Points)],
+    title: &str,
+    axis: Axis,
+    figure: impl Fn(&Run) -> f64,
+) -> Option<Chart> {
+    let mut names: Vec<&str> = Vec::new();
+    for run in runs {
+        if !names.contains(&run.transport.as_str()) {
+            names.push(&run.transport);
+        }
+    }
+    let mut series: Vec<Series> = Vec::new();
+    for name in names {
+        let mut points: Vec<(f64, f64)> = runs
+            .iter()
+            .filter(|run| run.transport == name && !run.collapsed)
+            .map(|run| ((axis.value)(run), figure(run)))
+            .collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        points.dedup_by(|a, b| a.0 == b.0);
+        series.push(Series { name: name.into(), class: class(name).into(), points, style: Style::Dotted });
+    }
+    if series.iter().map(|series| series.points.len()).max().unwrap_or(0) < 3 {
+        return None;
+    }
+    let theirs = |&(name, class, points): &(&str, &str, paper::Points)| Series {
+        name: name.into(),
+        class: class.into(),
+        points: points.to_vec(),
+        style: Style::Published,
+    };
+    series.extend(published.iter().map(theirs));
+    let values = || series.iter().flat_map(|series| &series.points);
+    let (most_x, most_y) =
+        (values().map(|point| point.0).fold(0.0, f64::max), values().map(|point| point.1).fold(0.0, f64::max));
+    // Beyond this TCP has left the chart, as in the paper.
+    let y = Scale::from_zero(most_y.min(500.0));
+    Some(Chart { title: title.into(), x: (Scale::from_zero(most_x), axis.name.into()), y: (y, "ms".into()), series })
+}
+
+fn throughput_charts(outcome: &Outcome) -> Vec<Chart> {
+    let mut charts = Vec::new();
+    for delay in [10.0, 50.0] {
+        let alone = |bulk: &&Bulk| bulk.beside.is_none() && bulk.link_delay_ms == delay;
+        let bulks: Vec<&Bulk> = outcome.bulk.iter().filter(alone).collect();
+        let mut series: Vec<Series> = Vec::new();
+        for bulk in &bulks {
+            let point = (bulk.loss_percent, bulk.goodput_kbps);
+            match series.iter_mut().find(|series| series.name == bulk.transport) {
+                Some(series) => series.points.push(point),
+                None => series.push(Series {
+                    name: bulk.transport.clone(),
+                    class: class(&bulk.transport).into(),
+                    points: vec![point],
+                    style: Style::Dotted,
+                }),
+            }
+        }
+        if series.iter().all(|series| series.points.len() < 3) {
+            continue;
+        }
+        let link = bulks.iter().map(|bulk| bulk.link_kbps).max().unwrap_or(0) as f64;
+        let model = |step: u32| {
+            let loss = f64::from(step) / 10.0;
+            (loss, paper::padhye_kbps(1448.0, 2.0 * delay / 1e3, loss / 100.0).min(link))
+        };
+        let points = (0..=20).map(model).collect();
+        series.push(Series { name: "TCP by the model".into(), class: "model".into(), points, style: Style::Model });
+        charts.push(Chart {
+            title: format!("Throughput against loss, one 10 Mbit/s link of {} ms", trim(delay)),
+            x: (Scale::Linear(0.0, 2.0), "packets lost, %".into()),
+            y: (Scale::from_zero(link), "goodput, kbit/s".into()),
+            series,
+        });
+    }
+    charts
+}
+
+fn table(page: &mut String, title: &str, heads: &[&str], rows: &[(String, Vec<String>)]) {
+    put!(page, "<h2>{title}</h2><div class='wide'><table><tr>");
+    heads.iter().for_each(|head| put_cell(page, "th", head));
+    put!(page, "</tr>");
+    for (class, cells) in rows {
+        put!(page, "<tr class='{class}'>");
+        cells.iter().for_each(|cell| put_cell(page, "td", cell));
+        put!(page, "</tr>");
+    }
+    put!(page, "</table></div>");
+}
+
+fn put_cell(page: &mut String, tag: &str, text: &str) {
+    put!(page, "<{tag}>{}</{tag}>", escape(text));
+}
+
+fn runs_table(page: &mut String, outcome: &Outcome) {
+    if outcome.runs.is_empty() && outcome.raw.is_empty() {
+        return;
+    }
+    let heads = [
+        "transport",
+        "hops",
+        "loss",
+        "kbit/s",
+        "mean",
+        "sd",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "> 60 ms",
+        "> 100 ms",
+        "lost",
+        "duplicated",
+        "reordered",
+        "messages",
+    ];
+    let ms = |value: f64| format!("{value:.1}");
+    let row = |run: &Run| {
+        let mut cells = vec![
+            run.transport.clone(),
+            run.hops.to_string(),
+            format!("{} %", trim(run.loss_percent)),
+            run.rate_kbps.to_string(),
+        ];
+        cells.extend([run.mean_ms, run.sd_ms, run.p50_ms, run.p90_ms, run.p99_ms, run.p999_ms, run.max_ms].map(ms));
+        cells.extend([format!("{:.2} %", run.over_60ms_percent), format!("{:.2} %", run.over_100ms_percent)]);
+        let lost = if run.collapsed { format!("{} (collapsed)", run.lost) } else { run.lost.to_string() };
+        cells.extend([lost, run.duplicated.to_string(), run.reordered.to_string(), run.sent.to_string()]);
+        (class(&run.transport).to_owned(), cells)
+    };
+    let rows: Vec<_> = outcome.raw.iter().chain(&outcome.runs).map(row).collect();
+    table(page, "Latency, ms", &heads, &rows);
+}
+
+fn bulk_table(page: &mut String, bulks: &[Bulk]) {
+    if bulks.is_empty() {
+        return;
+    }
+    let heads = [
+        "transport",
+        "beside",
+        "delay",
+        "loss",
+        "seconds",
+        "goodput, kbit/s",
+        "share",
+        "overhead on the wire",
+        "of TCP alone",
+    ];
+    let row = |bulk: &Bulk| {
+        let cells = vec![
+            bulk.transport.clone(),
+            bulk.beside.clone().unwrap_or_else(|| "–".into()),
+            format!("{} ms", trim(bulk.link_delay_ms)),
+            format!("{} %", trim(bulk.loss_percent)),
+            trim(bulk.seconds),
+            format!("{:.0}", bulk.goodput_kbps),
+            format!("{:.1} %", bulk.share_percent),
+            format!("{:.2} %", bulk.overhead_percent),
+            bulk.of_tcp_percent.map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %")),
+        ];
+        (class(&bulk.transport).to_owned(), cells)
+    };
+    table(page, "Bulk transfers", &heads, &bulks.iter().map(row).collect::<Vec<_>>());
+}
+
+fn noise_table(page: &mut String, noise: &Noise) {
+    let ms = |us: f64| format!("{:.3}", us / 1e3);
+    let row = |name: &str, values: [f64; 4]| {
+        (String::new(), std::iter::once(name.to_owned()).chain(values.map(ms)).collect::<Vec<_>>())
+    };
+    let rows = [
+        row(
+            "a 1 ms sleep ends late by",
+            [noise.timer_p50_us, noise.timer_p99_us, noise.timer_p999_us, noise.timer_max_us],
+        ),
+        row(
+            "a frame leaves the emulator late by",
+            [noise.emulator_p50_us, noise.emulator_p99_us, noise.emulator_p999_us, noise.emulator_max_us],
+        ),
+    ];
+    table(page, "This machine's noise floor, ms", &["", "p50", "p99", "p99.9", "max"], &rows);
+    put!(
+        page,
+        "<p>{} cores, load {:.1}, {:.1} % stolen by the hypervisor, {} stalls of 5 ms or more{}. Differences \
+                finer than this mean nothing.</p>",
+        noise.cores,
+        noise.load_average,
+        noise.steal_percent,
+        noise.stalls,
+        if noise.stalls > 0 { format!(" (longest {:.1} ms)", noise.longest_stall_ms) } else { String::new() }
+    );
+}
+
+fn links_table(page: &mut String, cell: &Cell) {
+    let mut kinds: Vec<&String> = cell.links.iter().flat_map(|link| link.bytes_by_transport.keys()).collect();
+    kinds.sort();
+    kinds.dedup();
+    let mut heads = vec!["link", "frames", "bytes", "lost", "queue full"];
+    heads.extend(kinds.iter().map(|kind| kind.as_str()));
+    let row = |link: &super::outcome::LinkTraffic| {
+        let counters = &link.counters;
+        let mut cells = vec![format!("{} → {}", link.from, link.to)];
+        cells.extend(
+            [counters.frames, counters.bytes, counters.lost, counters.queue_dropped].map(|value| value.to_string()),
+        );
+        cells.extend(kinds.iter().map(|kind| link.bytes_by_transport.get(*kind).copied().unwrap_or(0).to_string()));
+        (String::new(), cells)
+    };
+    table(page, "What each link carried, bytes by transport", &heads, &cell.links.iter().map(row).collect::<Vec<_>>());
+}

@@ -1,0 +1,236 @@
+//! Line charts as SVG text, drawn by hand: axes that suit latencies, colours that follow the page's theme.
+
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 380.0;
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 16.0;
+const BOTTOM: f64 = 52.0;
+
+/// Writes to a string, which cannot fail.
+macro_rules! put {
+    ($($arguments:tt)*) => { let _ = write!($($arguments)*); };
+}
+
+/// How an axis maps values to places.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scale {
+    /// Evenly, from and to.
+    Linear(f64, f64),
+    /// Every factor of ten the same, from and to.
+    Log(f64, f64),
+    /// Quantiles, every further nine the same: from 0 to this many nines.
+    Nines(f64),
+}
+
+impl Scale {
+    /// A linear axis from zero that ends at a round number above `most`.
+    pub(super) fn from_zero(most: f64) -> Scale {
+        let step = step(most);
+        Scale::Linear(0.0, ((most / step).ceil() * step).max(step))
+    }
+
+    /// A logarithmic axis around these values.
+    pub(super) fn around(least: f64, most: f64) -> Scale {
+        let least = least.max(1e-3);
+        Scale::Log(10f64.powf(least.log10().floor()), 10f64.powf((most.max(least * 1.01)).log10().ceil()))
+    }
+
+    /// Where a value is, 0 to 1.
+    fn place(self, value: f64) -> f64 {
+        let share = match self {
+            Scale::Linear(from, to) => (value - from) / (to - from),
+            Scale::Log(from, to) => (value.max(from) / from).ln() / (to / from).ln(),
+            Scale::Nines(nines) => nines_of(value) / nines,
+        };
+        share.clamp(0.0, 1.0)
+    }
+
+    /// Values worth a line, with their labels.
+    fn ticks(self) -> Vec<(f64, String)> {
+        match self {
+            Scale::Linear(from, to) => {
+                let step = step(to - from);
+                let count = ((to - from) / step).round() as usize;
+                (0..=count).map(|i| from + step * i as f64).map(|value| (value, label(value))).collect()
+            }
+            Scale::Log(from, to) => {
+                let decades = (to / from).log10().round().max(1.0) as i32;
+                let factors: &[f64] = if decades <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let at = |decade: i32| factors.iter().map(move |factor| from * 10f64.powi(decade) * factor);
+                let values = (0..=decades).flat_map(at).filter(|&value| value <= to * 1.001);
+                values.map(|value| (value, label(value))).collect()
+            }
+            Scale::Nines(nines) => {
+                let quantiles =
+                    [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
+                let shown = quantiles.iter().filter(|(quantile, _)| nines_of(*quantile) <= nines + 1e-9);
+                shown.map(|&(quantile, text)| (quantile, format!("{text} %"))).collect()
+            }
+        }
+    }
+}
+
+fn nines_of(quantile: f64) -> f64 {
+    -(1.0 - quantile).max(1e-9).log10()
+}
+
+/// A round step that cuts `range` into four to ten.
+fn step(range: f64) -> f64 {
+    let rough = (range / 6.0).max(1e-6);
+    let decade = 10f64.powf(rough.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * decade).find(|&step| step >= rough).unwrap_or(decade)
+}
+
+fn label(value: f64) -> String {
+    if value >= 1000.0 {
+        let thousands = format!("{:.1}", value / 1000.0);
+        return format!("{}k", thousands.trim_end_matches('0').trim_end_matches('.'));
+    }
+    super::table::trim(value)
+}
+
+/// How a series is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// A line.
+    Line,
+    /// A line with a dot at each point.
+    Dotted,
+    /// A thin dashed line with hollow dots: someone else's figures.
+    Published,
+    /// A thin dashed line: a formula.
+    Model,
+}
+
+/// One series.
+#[derive(Clone, Debug)]
+pub(super) struct Series {
+    /// Its name in the legend.
+    pub(super) name: String,
+    /// Its colour: a class of the page.
+    pub(super) class: String,
+    /// Its points.
+    pub(super) points: Vec<(f64, f64)>,
+    /// How it is drawn.
+    pub(super) style: Style,
+}
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub(super) struct Chart {
+    /// What it shows.
+    pub(super) title: String,
+    /// The horizontal axis and what it measures.
+    pub(super) x: (Scale, String),
+    /// The vertical axis and what it measures.
+    pub(super) y: (Scale, String),
+    /// What is drawn.
+    pub(super) series: Vec<Series>,
+}
+
+impl Chart {
+    fn at(&self, (x, y): (f64, f64)) -> (f64, f64) {
+        let across = LEFT + self.x.0.place(x) * (WIDTH - LEFT - RIGHT);
+        (across, HEIGHT - BOTTOM - self.y.0.place(y) * (HEIGHT - TOP - BOTTOM))
+    }
+
+    /// The chart as a figure of an HTML page.
+    pub(super) fn render(&self) -> String {
+        let mut out = String::new();
+        put!(out, "<figure><figcaption>{}</figcaption>", escape(&self.title));
+        put!(out, "<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{}'>", escape(&self.title));
+        self.axes(&mut out);
+        self.series.iter().for_each(|series| self.draw(&mut out, series));
+        put!(out, "</svg><div class='legend'>");
+        for series in &self.series {
+            let dash = if matches!(series.style, Style::Published | Style::Model) { " dashed" } else { "" };
+            put!(out, "<span class='{}'><i class='key{dash}'></i>{}</span>", series.class, escape(&series.name));
+        }
+        out.push_str("</div></figure>\n");
+        out
+    }
+
+    fn axes(&self, out: &mut String) {
+        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        for (value, text) in self.y.0.ticks() {
+            let (_, y) = self.at((f64::NEG_INFINITY, value));
+            put!(out, "<line class='grid' x1='{LEFT}' x2='{right}' y1='{y:.1}' y2='{y:.1}'/>");
+            put!(out, "<text class='tick' x='{}' y='{:.1}' text-anchor='end'>{text}</text>", LEFT - 8.0, y + 4.0);
+        }
+        for (value, text) in self.x.0.ticks() {
+            let (x, _) = self.at((value, f64::NEG_INFINITY));
+            put!(out, "<line class='grid' x1='{x:.1}' x2='{x:.1}' y1='{TOP}' y2='{bottom}'/>");
+            put!(out, "<text class='tick' x='{x:.1}' y='{}' text-anchor='middle'>{text}</text>", bottom + 18.0);
+        }
+        let middle = (LEFT + right) / 2.0;
+        put!(
+            out,
+            "<text class='axis' x='{middle}' y='{}' text-anchor='middle'>{}</text>",
+            HEIGHT - 10.0,
+            escape(&self.x.1)
+        );
+        let centre = (TOP + bottom) / 2.0;
+        put!(
+            out,
+            "<text class='axis' x='14' y='{centre}' text-anchor='middle' transform='rotate(-90 14 {centre})'>{}</text>",
+            escape(&self.y.1)
+        );
+    }
+
+    fn draw(&self, out: &mut String, series: &Series) {
+        let places: Vec<(f64, f64)> = series.points.iter().map(|&point| self.at(point)).collect();
+        let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let dash = if matches!(series.style, Style::Published | Style::Model) { " thin" } else { "" };
+        put!(out, "<g class='{}'><polyline class='line{dash}' points='{}'/>", series.class, path.join(" "));
+        if matches!(series.style, Style::Dotted | Style::Published) {
+            let hollow = if series.style == Style::Published { " hollow" } else { "" };
+            for ((x, y), (value_x, value_y)) in places.iter().zip(&series.points) {
+                put!(
+                    out,
+                    "<circle class='dot{hollow}' cx='{x:.1}' cy='{y:.1}' r='3.5'><title>{}: {} at {}</title></circle>",
+                    escape(&series.name),
+                    label(*value_y),
+                    label(*value_x)
+                );
+            }
+        }
+        out.push_str("</g>");
+    }
+}
+
+/// Text as HTML.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_have_round_ticks() {
+        let labels = |scale: Scale| scale.ticks().into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        assert_eq!(labels(Scale::from_zero(93.0)), ["0", "20", "40", "60", "80", "100"]);
+        assert_eq!(labels(Scale::around(48.0, 900.0)), ["10", "20", "50", "100", "200", "500", "1k"]);
+        assert_eq!(labels(Scale::Nines(3.0)), ["0 %", "50 %", "90 %", "99 %", "99.9 %"]);
+        assert!((Scale::Nines(4.0).place(0.99) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn values_off_the_chart_stay_at_its_edge() {
+        let series =
+            Series { name: "a<b".into(), class: "c0".into(), points: vec![(0.0, 1e9), (2.0, 5.0)], style: Style::Line };
+        let chart = Chart {
+            title: "t".into(),
+            x: (Scale::Linear(0.0, 1.0), "x".into()),
+            y: (Scale::Linear(0.0, 10.0), "y".into()),
+            series: vec![series],
+        };
+        let text = chart.render();
+        assert!(text.contains(&format!("points='{LEFT:.1},{TOP:.1} {:.1},", WIDTH - RIGHT)), "{text}");
+        assert!(text.contains("a&lt;b") && !text.contains("a<b"));
+    }
+}
