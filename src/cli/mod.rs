@@ -1,1 +1,101 @@
-//! (room)
+//! Floor 6: the command line, one file per subcommand.
+//!
+//! Every command has `--help` with an example and, where it prints anything, `--json`. Exit codes: 0 done and well, 1
+//! failed or degraded, 2 a mistake in the command line or a configuration, 3 no router answers. Messages go to standard
+//! error and say what to do next; only results go to standard output.
+
+#![allow(clippy::disallowed_methods, reason = "commands live in real time")]
+
+mod config;
+mod failure;
+mod key;
+mod output;
+mod perf;
+mod ping;
+mod recv;
+mod router;
+mod run;
+mod send;
+mod show;
+mod sim;
+mod stop;
+mod target;
+mod trace;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sinew",
+    version,
+    about = "A structured overlay router: recovers every lost packet on the link that lost it",
+    after_help = "\
+First steps:
+  sinew lab                              see it work: a five-hop overlay beside kernel TCP, no root needed
+  sinew key generate /etc/sinew/a.key    give this machine an identity
+  sinew config check /etc/sinew/a.toml   find every mistake in a configuration
+  sinew run -c /etc/sinew/a.toml         be a router
+  sinew show links                       ask the router on this machine
+  sinew ping b                           reach another one
+
+Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration, 3 no router answers."
+)]
+struct Cli {
+    /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Key(key::Args),
+    Config(config::Args),
+    Show(show::Args),
+    Ping(ping::Args),
+    Trace(trace::Args),
+    Send(send::Args),
+    Recv(recv::Args),
+    Perf(perf::Args),
+    /// Measure the overlay beside kernel TCP over emulated links
+    Lab(crate::lab::Args),
+    Sim(sim::Args),
+}
+
+/// Reads the command line of this process, does what it says, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Printing fails only where nobody reads.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
+        }
+    };
+    let socket = cli.socket;
+    let done = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Key(args) => key::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Show(args) => show::run(socket, args),
+        Command::Ping(args) => ping::run(socket, args),
+        Command::Trace(args) => trace::run(socket, args),
+        Command::Send(args) => send::run(socket, args),
+        Command::Recv(args) => recv::run(socket, args),
+        Command::Perf(args) => perf::run(socket, args),
+        Command::Lab(args) => return crate::lab::run(args),
+        Command::Sim(args) => sim::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! The sending end of a test.
+
+use super::clock::{Clock, boot_id, sharpen_sleep};
+use super::message::{HEADER, Message};
+use super::report::{Outcome, RoundTrips};
+use super::talk::{Counted, Done, Hello, Say, Transport, VERSION, hear, say};
+use super::{ClientArgs, DEFAULT_PORT, Rate, report};
+use crate::base::Class;
+use crate::cli::failure::Failure;
+use crate::cli::ping::{closed, next_event, set_patience};
+use crate::cli::router::Router;
+use crate::cli::stop::Stop;
+use crate::client::{Datagrams, Event, Stream};
+use crate::wire::client::{Endpoint, MAX_RECORD};
+use std::io::{BufReader, Write as _};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Most often that an echo is asked for.
+const ECHO_GAP: Duration = Duration::from_millis(1);
+/// How long echoes may still come after everything else is done.
+const ECHO_PATIENCE: Duration = Duration::from_millis(500);
+/// Below this a wait is spent looking at the clock: a sleep would end too late.
+const SPIN: Duration = Duration::from_micros(30);
+/// What a datagram test sends per second if nobody says, bits: the published experiment's lower rate.
+const DEFAULT_RATE: Rate = Rate::Bits(500_000);
+
+/// Messages sent, and what arrived: by interval and in all.
+type Counts = (u64, Vec<Counted>, Counted);
+
+/// A test in progress.
+struct Test<'a> {
+    args: &'a ClientArgs,
+    transport: Transport,
+    number: u32,
+    clock: Clock,
+    round_trips: Mutex<RoundTrips>,
+    stop: Stop,
+    /// Set when nothing more is to be received.
+    over: Stop,
+}
+
+pub(super) fn run(socket: Option<PathBuf>, args: &ClientArgs) -> Result<(), Failure> {
+    let router = Router::connect(socket)?;
+    let node = router.resolve(&args.to.node)?;
+    let server = Endpoint { node, port: args.to.port.unwrap_or(DEFAULT_PORT) };
+    let mut stream = router.overlay.stream(server).map_err(|error| {
+        let name = &args.to.node.0;
+        Failure::Failed(format!("no server answers at {name}:{}: {error}; run `sinew perf server` there", server.port))
+    })?;
+    let copy = stream.try_clone().map_err(|error| Failure::failed("cannot use the stream twice", error))?;
+    let mut reader = BufReader::new(copy);
+    let transport = if args.stream { Transport::Stream } else { Transport::Datagram(args.class) };
+    let number = std::process::id() ^ (Clock::Wall.now() as u32);
+    let size = usize::try_from(args.size).expect("the size is checked");
+    let hello = Hello { version: VERSION, test: number, boot: boot_id(), transport, size, interval: args.interval };
+    say(&mut stream, &hello)?;
+    let (port, clock) = match hear(&mut reader)? {
+        Some(Say::Ready { port, clock }) => (port, clock),
+        Some(Say::Refused { message }) => return Err(Failure::Failed(format!("the server refuses: {message}"))),
+        _ => return Err(Failure::Failed("the server ended the test before it began".to_owned())),
+    };
+    let round_trips = Mutex::new(RoundTrips::new(clock.now(), args.interval));
+    let stop = Stop::on_signals();
+    let test = Test { args, transport, number, clock, round_trips, stop, over: Stop::default() };
+    let begin = Clock::Wall.now();
+    let (sent, intervals, all) = match transport {
+        Transport::Stream => test.over_stream(stream, reader)?,
+        Transport::Datagram(class) => {
+            let session =
+                router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
+            test.over_datagrams(&session, Endpoint { node, port }, class, stream, reader)?
+        }
+    };
+    let round_trips = test.round_trips.into_inner().expect("no thread died with it");
+    let outcome = Outcome { begin, transport, clock, sent, all, intervals, round_trips };
+    report::finish(args, outcome)
+}
+
+impl Test<'_> {
+    fn over_stream(&self, mut stream: Stream, reader: BufReader<Stream>) -> Result<Counts, Failure> {
+        std::thread::scope(|scope| {
+            let listening = scope.spawn(move || self.listen(reader));
+            let sent = self.send(|bytes| stream.write_all(bytes));
+            // Also after a failure: it ends the conversation, and with it the listening thread.
+            let finished = stream.finish().map_err(|error| Failure::failed("the stream broke at its end", error));
+            let counted = joined(listening);
+            let sent = sent?;
+            finished?;
+            let (intervals, all) = counted?;
+            Ok((sent, intervals, all))
+        })
+    }
+
+    fn over_datagrams(
+        &self,
+        session: &Datagrams,
+        to: Endpoint,
+        class: Class,
+        mut stream: Stream,
+        reader: BufReader<Stream>,
+    ) -> Result<Counts, Failure> {
+        std::thread::scope(|scope| {
+            let echoes = scope.spawn(|| self.take_echoes(session));
+            let listening = scope.spawn(move || self.listen(reader));
+            let sent = self.send(|bytes| session.send(to, class, self.args.ordered, bytes));
+            let said = match &sent {
+                Ok(sent) => say(&mut stream, &Done { sent: *sent }),
+                // Ends the conversation, and with it the listening thread.
+                Err(_) => stream.finish().map_err(|error| Failure::failed("the stream broke at its end", error)),
+            };
+            let counted = joined(listening);
+            self.over.set();
+            // The echoing session knows best why nothing arrives.
+            joined(echoes)?;
+            let sent = sent?;
+            said?;
+            let (intervals, all) = counted?;
+            Ok((sent, intervals, all))
+        })
+    }
+
+    /// Sends on schedule until it is enough; says how many were sent.
+    fn send(&self, mut put: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<u64, Failure> {
+        sharpen_sleep();
+        let args = self.args;
+        let default = if self.transport == Transport::Stream { Rate::Unlimited } else { DEFAULT_RATE };
+        let gap = match args.rate.unwrap_or(default) {
+            Rate::Unlimited => None,
+            Rate::Bits(rate) => Some(args.size as f64 * 8.0 / rate as f64),
+        };
+        let mut bytes = vec![0; usize::try_from(args.size).expect("the size is checked")];
+        let (begin, stamp) = (Instant::now(), self.clock.now());
+        let (mut sent, mut echoed) = (0, None::<Duration>);
+        loop {
+            let intended = gap.map_or_else(|| begin.elapsed(), |gap| Duration::from_secs_f64(sent as f64 * gap));
+            let enough = args.messages.map_or(intended >= args.duration, |messages| sent >= messages);
+            if enough || self.stop.is_set() || self.over.is_set() {
+                return Ok(sent);
+            }
+            wait_until(begin + intended, &self.stop);
+            let echo = !args.no_echo && echoed.is_none_or(|last| intended.saturating_sub(last) >= ECHO_GAP);
+            if echo {
+                echoed = Some(intended);
+            }
+            let intended = stamp + u64::try_from(intended.as_nanos()).unwrap_or(0);
+            Message { test: self.number, echo, sequence: sent, intended }.emit(&mut bytes);
+            put(&bytes).map_err(|error| Failure::failed(format!("cannot send message {sent}"), error))?;
+            sent += 1;
+        }
+    }
+
+    /// Takes what the server says until its result.
+    fn listen(&self, mut reader: BufReader<Stream>) -> Result<(Vec<Counted>, Counted), Failure> {
+        let mut intervals = Vec::new();
+        while let Some(said) = hear(&mut reader).inspect_err(|_| self.over.set())? {
+            match said {
+                Say::Interval(counted) => {
+                    if !self.args.json {
+                        report::interval(&counted, intervals.is_empty())?;
+                    }
+                    intervals.push(counted);
+                }
+                Say::Echo { intended } => self.take_echo(intended),
+                Say::Result(all) => return Ok((intervals, all)),
+                Say::Refused { message } => {
+                    self.over.set();
+                    return Err(Failure::Failed(format!("the server refuses: {message}")));
+                }
+                Say::Ready { .. } => {}
+            }
+        }
+        self.over.set();
+        Err(Failure::Failed("the server ended the test without a result; see what it printed".to_owned()))
+    }
+
+    fn take_echo(&self, intended: u64) {
+        let now = self.clock.now();
+        self.round_trips.lock().expect("no thread dies with it").take(intended, now);
+    }
+
+    fn take_echoes(&self, session: &Datagrams) -> Result<(), Failure> {
+        let mut buffer = vec![0; MAX_RECORD];
+        let mut heard = Instant::now();
+        set_patience(session, Duration::from_millis(20))?;
+        loop {
+            match next_event(session, &mut buffer)? {
+                Some(Event::Datagram { bytes, .. }) if bytes.len() == HEADER => {
+                    let message = Message::parse(bytes).ok().filter(|message| message.test == self.number);
+                    message.into_iter().for_each(|message| self.take_echo(message.intended));
+                    heard = Instant::now();
+                }
+                Some(Event::Reset { reason, .. }) => {
+                    self.over.set();
+                    return Err(Failure::Failed(format!("the server's session is gone ({reason:?})")));
+                }
+                Some(Event::Closed) => {
+                    self.over.set();
+                    return Err(closed());
+                }
+                _ => {}
+            }
+            if self.over.is_set() && heard.elapsed() > ECHO_PATIENCE {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Waits until `time`: asleep while that is precise enough, looking at the clock for the rest.
+fn wait_until(time: Instant, stop: &Stop) {
+    loop {
+        let left = time.saturating_duration_since(Instant::now());
+        if left > SPIN {
+            stop.sleep_until(time - SPIN);
+        } else if left.is_zero() {
+            return;
+        }
+        if stop.is_set() {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+}

@@ -1,0 +1,73 @@
+//! The command line as a whole.
+
+use super::*;
+use clap::CommandFactory as _;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn examples_of_every_help_text_parse() {
+    let mut waiting = vec![Cli::command()];
+    let mut checked = 0;
+    while let Some(command) = waiting.pop() {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let ours = !["lab", "sim", "help"].contains(&command.get_name());
+        assert!(!ours || help.contains("sinew "), "`{}` teaches nothing", command.get_name());
+        for example in help.lines().filter_map(|line| line.find("sinew ").map(|at| &line[at..])) {
+            // What follows a wide gap, a pipe, a redirection or a comment is not the command's.
+            let end = ["  ", "|", " 2>", ">", "#", "&&", "`"].iter().filter_map(|mark| example.find(mark)).min();
+            let example = example[..end.unwrap_or(example.len())].trim();
+            if let Err(error) = parse(example) {
+                panic!("{example}: {error}");
+            }
+            checked += 1;
+        }
+        waiting.extend(command.get_subcommands().cloned());
+    }
+    assert!(checked >= 25, "only {checked} examples found");
+}
+
+#[test]
+fn every_command_that_prints_has_json() {
+    let mut waiting = vec![Cli::command()];
+    while let Some(command) = waiting.pop() {
+        let leaf = !command.has_subcommands() && !["run", "sim", "help"].contains(&command.get_name());
+        let json = command.get_arguments().any(|argument| argument.get_long() == Some("json"));
+        assert!(json || !leaf, "`{}` has no --json", command.get_name());
+        waiting.extend(command.get_subcommands().cloned());
+    }
+}
+
+#[test]
+fn the_socket_can_be_named_anywhere() {
+    let socket = |line| parse(line).expect("parses").socket;
+    assert_eq!(socket("sinew -s /tmp/a.sock show links"), Some(PathBuf::from("/tmp/a.sock")));
+    assert_eq!(socket("sinew show links --socket /tmp/a.sock"), Some(PathBuf::from("/tmp/a.sock")));
+    assert_eq!(socket("sinew perf client --to b -s x"), Some(PathBuf::from("x")));
+}
+
+#[test]
+fn wrong_lines_are_refused() {
+    for line in [
+        "sinew",
+        "sinew shwo links",
+        "sinew run",
+        "sinew send b file",
+        "sinew recv 0",
+        "sinew ping b:7",
+        "sinew ping b --class certain",
+        "sinew perf client",
+        "sinew perf client --to b --rate fast",
+        "sinew perf client --to b --stream --ordered",
+        "sinew config check",
+    ] {
+        assert!(parse(line).is_err_and(|error| error.exit_code() == 2), "{line}");
+    }
+}

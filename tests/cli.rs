@@ -1,0 +1,112 @@
+//! The real binary's command line: exit codes, what goes where, and what is said. No router is needed.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn sinew(directory: &Path, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
+    command.current_dir(directory).env_remove("SINEW_SOCKET").stdin(Stdio::null());
+    command.args(line.split_whitespace()).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn help_teaches_and_succeeds() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for line in ["--help", "run --help", "perf client --help", "config example --help", "--version"] {
+        let output = sinew(directory.path(), line);
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        assert!(text(&output.stdout).contains("sinew") && output.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_2_and_names_the_right_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = sinew(directory.path(), "show lniks");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("links") && output.stdout.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn no_router_is_3_and_says_how_to_start_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for line in ["show links", "ping b", "trace b", "send b:7", "recv 7", "perf server", "perf client --to b"] {
+        let output = sinew(directory.path(), &format!("-s none.sock {line}"));
+        assert_eq!(output.status.code(), Some(3), "{line}: {}", text(&output.stderr));
+        let said = text(&output.stderr);
+        assert!(said.contains("none.sock") && said.contains("sinew run -c FILE"), "{line}: {said}");
+        assert!(output.stdout.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn keys_and_configurations_from_nothing_to_right() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = sinew(directory.path(), "key generate a.key");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let public = text(&output.stdout).trim().to_owned();
+    assert!(public.starts_with("sinew-public-"), "only the public identity goes to standard output: {public}");
+    assert_eq!(text(&sinew(directory.path(), "key show a.key").stdout).trim(), public);
+    let json = sinew(directory.path(), "key show --json a.key").stdout;
+    let shown: serde_json::Value = serde_json::from_slice(&json).expect("is JSON");
+    assert_eq!(shown["public"], public.as_str());
+    assert_eq!(sinew(directory.path(), "key generate a.key").status.code(), Some(1), "a key is never overwritten");
+
+    let file = directory.path().join("a.toml");
+    let config = |key: &str, public: &str| {
+        format!("name = \"a\"\nkey = \"{key}\"\n[[member]]\nname = \"a\"\npublic = \"{public}\"\n")
+    };
+    std::fs::write(&file, config("a.key", &public)).expect("is written");
+    let output = sinew(directory.path(), "config check a.toml");
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(0), "a.toml: ok: router `a`, 1 members, 0 links\n".into())
+    );
+
+    sinew(directory.path(), "key generate b.key");
+    std::fs::write(&file, config("b.key", &public)).expect("is written");
+    let output = sinew(directory.path(), "config check a.toml");
+    assert_eq!(output.status.code(), Some(2), "another router's key");
+    assert!(text(&output.stdout).contains("is not the key of the member `a`"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn mistakes_are_2_before_anything_starts() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("a.toml"), "nmae = \"a\"\nkey = \"a.key\"\nlisten = \"x\"\n")
+        .expect("is written");
+    let output = sinew(directory.path(), "run -c a.toml");
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    for part in ["a.toml:1:1: unknown key `nmae`", "did you mean `name`?", "a.toml:3:10:", "4 mistakes"] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    let output = sinew(directory.path(), "config check --json a.toml none.toml");
+    assert_eq!(output.status.code(), Some(2));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    assert_eq!(report["files"][0]["mistakes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(report["files"][0]["mistakes"][0]["column"], 1);
+    assert_eq!(report["files"][1]["ok"], false);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    assert!(sinew(directory.path(), "config example ring net --routers 26").status.success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
+    command.current_dir(directory.path()).args(["config", "check"]);
+    let files = std::fs::read_dir(directory.path().join("net")).expect("was made");
+    for file in files.map(|file| file.expect("has entries").path()) {
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            command.arg(file);
+        }
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
