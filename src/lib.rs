@@ -1,4 +1,49 @@
 //! Sinew: a structured overlay router.
+//!
+//! Put one Sinew router in each site you rent, join the routers with a handful of links over the ordinary Internet, and
+//! get a network that recovers every lost packet on the link that lost it, reroutes in well under a second, and serves
+//! applications with datagrams and streams.
+//!
+//! # The journey of a packet
+//!
+//! ```text
+//!    application ─ client fd ─┐                                                        ┌─ client fd ─ application
+//!                             ▼                                                        ▲
+//!        worker (pinned):  session → forwarding → link → security → [UDP] → security → link → forwarding → session
+//!                                        ▲ immutable table, swapped whole                │ reports
+//!        control (one thread): routing, admin requests                             ◄─────┘
+//! ```
+//!
+//! *Workers* are threads pinned to cores. Each owns its sockets, packet pool, links and sessions outright: no locks, no
+//! shared mutable state, no allocation per packet after warm-up. *Control* is one thread that runs everything that is
+//! not per packet and publishes an immutable forwarding table. Commands flow down and reports flow up over bounded
+//! rings. Link liveness runs in the workers, so a busy control thread never looks like a dead link.
+//!
+//! # The floors, and one invariant for each
+//!
+//! | floor | rooms | invariant |
+//! |---|---|---|
+//! | 0 | [`base`] | words only: no state, no system call |
+//! | 1 | [`containers`], [`wire`], [`telemetry`], [`config`] | fixed capacity; any bytes give a value or a reason, never a panic |
+//! | 2 | [`proto`], [`forwarding`] | time and randomness are arguments; no protocol imports another; one place chooses a next hop |
+//! | 3 | [`dataplane`] | a packet has one owner at any time; every packet in is delivered, forwarded or dropped with a reason |
+//! | 4 | [`control`] | inputs and actions are data: a recorded list of inputs is a replay |
+//! | 5 | [`runtime`], [`sim`], [`client`], [`lab`] | runtime alone makes system calls for the router; sim wraps the same two types |
+//! | 6 | [`cli`] | one file per subcommand |
+//!
+//! A lower floor never imports a higher one; `tests/architecture.rs` keeps it so.
+//!
+//! # Where to look
+//!
+//! | question | room |
+//! |---|---|
+//! | Where does this packet go? | [`forwarding::forward`] |
+//! | How is a lost packet recovered? | [`proto::link`] |
+//! | What is on the wire? | [`wire`] |
+//! | Who may speak to us? | [`proto::security`] |
+//! | How do routers agree on the map? | [`proto::routing`] |
+//! | How does an application use this? | [`client`] |
+//! | What holds when everything goes wrong? | [`sim::check`] |
 
 pub mod base;
 pub mod cli;

@@ -1,0 +1,306 @@
+//! The table and the JSON: the same figures twice.
+
+use crate::args::Args;
+use crate::figures::{median, per};
+use crate::latency::Delay;
+use crate::load::Shown;
+use crate::machine::NoiseReport;
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// A row: every round of it.
+pub(crate) struct Cell<T> {
+    pub(crate) name: &'static str,
+    /// The row it is compared with.
+    pub(crate) beside: &'static str,
+    pub(crate) rounds: Vec<T>,
+}
+
+impl<T> Cell<T> {
+    pub(crate) fn new(name: &'static str, beside: &'static str) -> Cell<T> {
+        Cell { name, beside, rounds: Vec::new() }
+    }
+}
+
+#[derive(Serialize)]
+struct Machine {
+    kernel: String,
+    processor: String,
+    forwarder_core: Option<usize>,
+    neighbours_core: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    seconds: f64,
+    rounds: u32,
+    size: u32,
+    window: u32,
+    pace: u32,
+    rate: u32,
+    io: String,
+    congestion: String,
+}
+
+#[derive(Serialize)]
+struct LoadRow {
+    cell: &'static str,
+    compared_with: &'static str,
+    median: Shown,
+    rounds: Vec<Shown>,
+}
+
+/// What a forwarder adds to the direct path, µs.
+#[derive(Clone, Copy, Serialize)]
+struct Added {
+    p50_us: f64,
+    p99_us: f64,
+}
+
+#[derive(Serialize)]
+struct DelayRow {
+    cell: &'static str,
+    compared_with: &'static str,
+    median: Delay,
+    added: Added,
+    rounds: Vec<Delay>,
+    added_rounds: Vec<Added>,
+}
+
+/// Everything measured.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    settings: Settings,
+    noise: NoiseReport,
+    load: Vec<LoadRow>,
+    latency: Vec<DelayRow>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        args: &Args,
+        cores: Option<(usize, usize)>,
+        io: String,
+        noise: NoiseReport,
+        mut loads: Vec<Cell<Shown>>,
+        delays: Vec<Cell<Delay>>,
+    ) -> Report {
+        compare(&mut loads);
+        let machine = Machine {
+            kernel: first_line("/proc/sys/kernel/osrelease", |_| true),
+            processor: first_line("/proc/cpuinfo", |line| line.starts_with("model name"))
+                .split_once(": ")
+                .map_or_else(String::new, |(_, name)| name.to_owned()),
+            forwarder_core: cores.map(|(first, _)| first),
+            neighbours_core: cores.map(|(_, second)| second),
+        };
+        let settings = Settings {
+            seconds: args.seconds,
+            rounds: args.rounds,
+            size: args.size,
+            window: args.window,
+            pace: args.pace,
+            rate: args.rate,
+            io,
+            congestion: args.congestion.text.clone(),
+        };
+        let load = loads.iter().map(|cell| LoadRow {
+            cell: cell.name,
+            compared_with: cell.beside,
+            median: middle(&cell.rounds),
+            rounds: cell.rounds.clone(),
+        });
+        let latency = delays.iter().map(|cell| delay_row(cell, &delays));
+        Report { machine, settings, noise, load: load.collect(), latency: latency.collect() }
+    }
+
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and names")
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let (settings, noise) = (&self.settings, &self.noise);
+        writeln!(out, "{}, Linux {}", self.machine.processor, self.machine.kernel)?;
+        writeln!(
+            out,
+            "router io: {}; congestion {}; messages of {} bytes; medians of {} rounds of {} s",
+            settings.io, settings.congestion, settings.size, settings.rounds, settings.seconds
+        )?;
+        writeln!(
+            out,
+            "noise: a 1 ms sleep is late by p50 {:.0} µs, p99 {:.0} µs, at most {:.0} µs; a busy thread loses {:.1} % \
+             of its core, at most {:.0} µs at once; load average {:.1}",
+            noise.timer_p50_us,
+            noise.timer_p99_us,
+            noise.timer_max_us,
+            noise.stolen_percent,
+            noise.longest_pause_us,
+            noise.load_average
+        )?;
+        if !self.load.is_empty() {
+            self.write_loads(out)?;
+        }
+        if !self.latency.is_empty() {
+            self.write_delays(out)?;
+        }
+        Ok(())
+    }
+
+    fn write_loads(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "\n{:<18} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6} {:>5} {:>6} {:>7} {:>10} {:>6} {:>6} {:>6}",
+            "load",
+            "msg/s",
+            "dgram/s",
+            "dgram/s",
+            "dgram/s",
+            "msg/",
+            "msg/",
+            "core",
+            "wanted",
+            "ns/",
+            "msg/core",
+            "/bare",
+            "/bare",
+            "lost"
+        )?;
+        writeln!(
+            out,
+            "{:<18} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6} {:>5} {:>6} {:>7} {:>10} {:>6} {:>6} {:>6}",
+            "", "", "in", "out", "back", "dg in", "dg out", "%", "more %", "msg", "per s", "msg", "dgram", "ppm"
+        )?;
+        for row in &self.load {
+            let shown = &row.median;
+            let rate = format!("{}{:.0}", if shown.saturated { "" } else { "~" }, shown.messages_per_core_s);
+            writeln!(
+                out,
+                "{:<18} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>6.2} {:>6.2} {:>5.0} {:>6.0} {:>7.0} {:>10} {:>6.2} {:>6.2} {:>6.0}",
+                row.cell,
+                shown.messages_per_s,
+                shown.datagrams_in_per_s,
+                shown.datagrams_out_per_s,
+                shown.datagrams_back_per_s,
+                shown.messages_per_datagram_in,
+                shown.messages_per_datagram_out,
+                shown.utilisation * 100.0,
+                shown.starved * 100.0,
+                shown.cpu_ns_per_message,
+                rate,
+                shown.messages_to_bare,
+                shown.datagrams_to_bare,
+                per(shown.lost as f64 * 1e6, shown.sent as f64)
+            )?;
+        }
+        writeln!(out, "~ extrapolated from ns/msg: the forwarder's core was not full")
+    }
+
+    fn write_delays(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "\n{:<18} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>6} {:>6}",
+            "one-way, µs", "p50", "p99", "p99.9", "max", "added p50", "added p99", "samples", "lost", "late"
+        )?;
+        for row in &self.latency {
+            let (shown, added) = (&row.median, &row.added);
+            let compared = row.cell != row.compared_with && !row.added_rounds.is_empty();
+            let plus = |value: f64| if compared { format!("{value:+.1}") } else { String::new() };
+            writeln!(
+                out,
+                "{:<18} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>10} {:>10} {:>9} {:>6} {:>6}",
+                row.cell,
+                shown.p50_us,
+                shown.p99_us,
+                shown.p999_us,
+                shown.max_us,
+                plus(added.p50_us),
+                plus(added.p99_us),
+                shown.samples,
+                shown.lost,
+                shown.late
+            )?;
+        }
+        writeln!(out, "{} messages a second; medians over the rounds of each round's figure", self.settings.rate)
+    }
+}
+
+/// Sets each row beside its bare one, round by round.
+fn compare(loads: &mut [Cell<Shown>]) {
+    for index in 0..loads.len() {
+        let Some(bare) = loads.iter().position(|cell| cell.name == loads[index].beside) else { continue };
+        for round in 0..loads[index].rounds.len() {
+            let beside = loads[bare].rounds[round];
+            let shown = &mut loads[index].rounds[round];
+            shown.messages_to_bare = per(shown.messages_per_core_s, beside.messages_per_core_s);
+            shown.datagrams_to_bare = per(shown.datagrams_per_core_s, beside.datagrams_per_core_s);
+        }
+    }
+}
+
+fn middle(rounds: &[Shown]) -> Shown {
+    let of = |figure: fn(&Shown) -> f64| median(rounds.iter().map(figure));
+    Shown {
+        messages_per_s: of(|shown| shown.messages_per_s),
+        datagrams_in_per_s: of(|shown| shown.datagrams_in_per_s),
+        datagrams_out_per_s: of(|shown| shown.datagrams_out_per_s),
+        datagrams_back_per_s: of(|shown| shown.datagrams_back_per_s),
+        messages_per_datagram_in: of(|shown| shown.messages_per_datagram_in),
+        messages_per_datagram_out: of(|shown| shown.messages_per_datagram_out),
+        utilisation: of(|shown| shown.utilisation),
+        starved: of(|shown| shown.starved),
+        cpu_ns_per_message: of(|shown| shown.cpu_ns_per_message),
+        cpu_ns_per_datagram: of(|shown| shown.cpu_ns_per_datagram),
+        messages_per_core_s: of(|shown| shown.messages_per_core_s),
+        datagrams_per_core_s: of(|shown| shown.datagrams_per_core_s),
+        saturated: of(|shown| f64::from(u8::from(shown.saturated))) >= 0.5,
+        lost: of(|shown| shown.lost as f64) as u64,
+        sent: of(|shown| shown.sent as f64) as u64,
+        retransmissions: of(|shown| shown.retransmissions as f64) as u64,
+        drops: of(|shown| shown.drops as f64) as u64,
+        messages_to_bare: of(|shown| shown.messages_to_bare),
+        datagrams_to_bare: of(|shown| shown.datagrams_to_bare),
+    }
+}
+
+fn delay_row(cell: &Cell<Delay>, all: &[Cell<Delay>]) -> DelayRow {
+    let of = |figure: fn(&Delay) -> f64| median(cell.rounds.iter().map(figure));
+    let direct = all.iter().find(|other| other.name == cell.beside).map_or(&[][..], |other| &other.rounds);
+    let added: Vec<Added> = cell
+        .rounds
+        .iter()
+        .zip(direct)
+        .map(|(shown, direct)| Added { p50_us: shown.p50_us - direct.p50_us, p99_us: shown.p99_us - direct.p99_us })
+        .collect();
+    DelayRow {
+        cell: cell.name,
+        compared_with: cell.beside,
+        median: Delay {
+            p50_us: of(|shown| shown.p50_us),
+            p99_us: of(|shown| shown.p99_us),
+            p999_us: of(|shown| shown.p999_us),
+            max_us: of(|shown| shown.max_us),
+            samples: of(|shown| shown.samples as f64) as u64,
+            lost: of(|shown| shown.lost as f64) as u64,
+            late: of(|shown| shown.late as f64) as u64,
+        },
+        added: Added {
+            p50_us: median(added.iter().map(|added| added.p50_us)),
+            p99_us: median(added.iter().map(|added| added.p99_us)),
+        },
+        rounds: cell.rounds.clone(),
+        added_rounds: added,
+    }
+}
+
+fn first_line(path: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().find(|line| wanted(line)).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,36 @@
+//! System tests: the real binary, in network namespaces of its own, over emulated links.
+//!
+//! Run by plain `cargo test`, as root and as an ordinary user. What this machine cannot run says so on standard error and
+//! is counted; the last line of the program's standard error says how many ran and how many did not.
+//!
+//! | file | what is shown |
+//! |---|---|
+//! | `two_routers` | datagrams, streams, every command's JSON and exit codes, under both io back-ends |
+//! | `chain` | nothing lost or doubled over a lossy link in the middle |
+//! | `ring` | how long traffic pauses when a router or link in use dies |
+//! | `strangers` | wrong keys and floods of garbage disturb nobody |
+//! | `clients` | applications that die, misbehave or do not read disturb nobody |
+//! | `restart` | routers that come back |
+//! | `reload` | SIGHUP, good and bad configurations |
+
+// Tests of real processes wait for real time.
+#![allow(clippy::disallowed_methods)]
+
+#[path = "system/chain.rs"]
+mod chain;
+#[path = "system/clients.rs"]
+mod clients;
+#[path = "system/reload.rs"]
+mod reload;
+#[path = "system/restart.rs"]
+mod restart;
+#[path = "system/ring.rs"]
+mod ring;
+#[path = "system/strangers.rs"]
+mod strangers;
+#[path = "system/support.rs"]
+mod support;
+#[path = "system/traffic.rs"]
+mod traffic;
+#[path = "system/two_routers.rs"]
+mod two_routers;

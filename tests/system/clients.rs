@@ -1,0 +1,180 @@
+//! Applications that die, write nonsense or do not read: their sessions end, nobody else notices.
+
+use crate::support::{Machine, PATIENCE, dropped, eventually, pool, sessions, sinew, started, system_test};
+use crate::traffic::{accept, carry, connect, datagrams, exactly_once, knock, noise, stream};
+use sinew::base::Class;
+use sinew::client::Event;
+use sinew::lab::conditions::Conditions;
+use sinew::lab::world::{Router, Topology, World};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+fn pair() -> World {
+    started(Topology::chain(1, Conditions::wire(1.0, 0)))
+}
+
+fn holds(router: &Router, port: u16) -> bool {
+    let is = |value: &serde_json::Value| value.as_u64() == Some(u64::from(port));
+    sessions(router).iter().any(|session| is(&session["port"]) || is(&session["peer"]["port"]))
+}
+
+/// Waits until a router has no session and its pool is as it was.
+fn wait_empty(router: &Router, before: u64) {
+    eventually(&format!("no session is left at {}", router.name()), || sessions(router).is_empty().then_some(()));
+    let slack = 32;
+    eventually(&format!("{}'s pool returns to {before}", router.name()), || {
+        (pool(router) <= before + slack).then_some(())
+    });
+}
+
+#[test]
+fn one_that_dies() {
+    system_test("clients::one_that_dies", Machine::Shared, || {
+        let world = pair();
+        let (a, b) = (world.router("a"), world.router("b"));
+        let before = [pool(a), pool(b)];
+        let (bystander, other) = (datagrams(a, 0), datagrams(b, 0));
+        let listener = b.overlay().and_then(|overlay| overlay.listen(8000)).expect("listens");
+        let mut sender = sinew(a, "send b:8000 --stream /dev/zero");
+        let mut sender = sender.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
+        let mut far = accept(&listener);
+        let mut buffer = vec![0; 1 << 16];
+        let mut got = 0;
+        while got < 300_000 {
+            got += far.read(&mut buffer).expect("bytes flow");
+        }
+        sender.kill().and_then(|()| sender.wait()).expect("is killed");
+        let error = loop {
+            match far.read(&mut buffer) {
+                Ok(0) => panic!("a sender that died has not finished its stream"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(!matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+        eventually("the dead client's stream is gone", || (!holds(a, 8000)).then_some(()));
+        // One that goes away while the other end writes.
+        let near = connect(a, listener.local()).expect("connects");
+        let mut far = accept(&listener);
+        far.write_all(&noise(1, 200_000)).expect("is taken");
+        drop(near);
+        let begin = Instant::now();
+        let error = loop {
+            match far.write_all(&buffer) {
+                Ok(()) => assert!(begin.elapsed() < PATIENCE, "writing to nobody goes on"),
+                Err(error) => break error,
+            }
+        };
+        assert!(knock(&bystander, &other, b"still here"), "{error}");
+        carry(a, b, 8001, &noise(2, 300_000));
+        drop((far, listener, bystander, other));
+        wait_empty(a, before[0]);
+        wait_empty(b, before[1]);
+    });
+}
+
+/// Writes a record of any bytes to a session's descriptor.
+fn write_record(session: &impl AsFd, record: &[u8]) -> io::Result<()> {
+    let fd = session.as_fd().as_raw_fd();
+    // SAFETY: the pointer and length describe `record`.
+    let sent = unsafe { libc::send(fd, record.as_ptr().cast(), record.len(), libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[test]
+fn one_that_writes_garbage() {
+    system_test("clients::one_that_writes_garbage", Machine::Shared, || {
+        let world = pair();
+        let (a, b) = (world.router("a"), world.router("b"));
+        let before = [pool(a), pool(b)];
+        let (bystander, other) = (datagrams(a, 0), datagrams(b, 0));
+        let records: [&[u8]; 7] = [
+            &[0],
+            &[9, 1, 2, 3],
+            &[1],
+            &[1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 7],
+            &[4, 0, 0, 0],
+            &[8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[0x55; 70_000],
+        ];
+        for (place, record) in records.iter().enumerate() {
+            let session = datagrams(a, 7000);
+            write_record(&session, record).expect("is taken");
+            let mut buffer = [0; 100];
+            assert_eq!(session.recv(&mut buffer).expect("is told"), Event::Closed, "record {place}");
+            eventually("its session is gone", || (!holds(a, 7000)).then_some(()));
+        }
+        assert_eq!(dropped(a, "bad-record"), records.len() as u64);
+        let (near, mut far, listener) = stream(a, b, 8000);
+        write_record(&near, &[1, 0, 0, 0]).expect("is taken");
+        let error = far.read(&mut [0; 10]).expect_err("the stream broke");
+        assert!(!matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+        garbage_at_the_control_socket(a);
+        assert!(knock(&bystander, &other, b"still here"));
+        drop((near, far, listener, bystander, other));
+        wait_empty(a, before[0]);
+        wait_empty(b, before[1]);
+    });
+}
+
+fn garbage_at_the_control_socket(router: &Router) {
+    for bytes in [&b"\x00\xff\x00\n"[..], b"{\"request\":\"open\"}\n", b"[[[[[[\n", b"{}\n"] {
+        let mut socket = UnixStream::connect(router.socket()).expect("connects");
+        socket.set_read_timeout(Some(PATIENCE)).expect("takes a timeout");
+        socket.write_all(bytes).expect("is taken");
+        let mut answer = [0; 4096];
+        let len = socket.read(&mut answer).expect("is answered");
+        assert!(String::from_utf8_lossy(&answer[..len]).contains("error"), "{:?}", &answer[..len]);
+    }
+    // A line without end.
+    let mut socket = UnixStream::connect(router.socket()).expect("connects");
+    socket.set_write_timeout(Some(PATIENCE)).expect("takes a timeout");
+    let endless = (0..1000).try_for_each(|_| socket.write_all(&[b'x'; 4096]));
+    assert!(endless.is_err(), "a line without end is not read for ever");
+}
+
+#[test]
+fn one_that_does_not_read() {
+    system_test("clients::one_that_does_not_read", Machine::Shared, || {
+        let world = pair();
+        let (a, b) = (world.router("a"), world.router("b"));
+        let before = [pool(a), pool(b)];
+        let (bystander, other) = (datagrams(a, 0), datagrams(b, 0));
+        let (deaf, loud) = (datagrams(b, 7000), datagrams(a, 0));
+        let (near, far, listener) = stream(a, b, 8000);
+        near.set_nonblocking(true).expect("can be");
+        loud.set_nonblocking(true).expect("can be");
+        let block = noise(1, 8000);
+        let (mut streamed, mut pushed_back, begin) = (0, 0, Instant::now());
+        while begin.elapsed() < Duration::from_secs(2) {
+            let _ = loud.send(deaf.local(), Class::BestEffort, false, &block);
+            pushed_back += usize::from(loud.send(deaf.local(), Class::Reliable, false, &block).is_err());
+            streamed += (&near).write(&block).unwrap_or(0);
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        assert!(streamed < 16 << 20 && pushed_back > 0, "{streamed} bytes, {pushed_back} pushed back");
+        assert!(dropped(b, "receiver-slow") > 0, "best effort for one who does not read is dropped and counted");
+        let begin = Instant::now();
+        assert!(knock(&bystander, &other, b"still here"));
+        exactly_once(a, b, 300, 500, true);
+        carry(a, b, 8001, &noise(2, 200_000));
+        assert!(begin.elapsed() < PATIENCE / 2, "others are slowed down: {:?}", begin.elapsed());
+        // It reads after all: everything is there.
+        let (mut got, mut buffer) = (0, vec![0; 1 << 16]);
+        near.set_nonblocking(false).and_then(|()| near.finish()).expect("finishes");
+        let mut far = far;
+        loop {
+            match far.read(&mut buffer).expect("bytes flow") {
+                0 => break,
+                len => got += len,
+            }
+        }
+        assert_eq!(got, streamed);
+        drop((near, far, listener, deaf, loud, bystander, other));
+        wait_empty(a, before[0]);
+        wait_empty(b, before[1]);
+    });
+}
