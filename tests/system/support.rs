@@ -41,8 +41,11 @@ fn count(counter: &AtomicU32) {
     counter.fetch_add(1, Ordering::Relaxed);
     // A test that runs in namespaces of its own is counted by the program that sent it there.
     if ladder::current().is_none() {
-        // SAFETY: the function lives as long as the program and does not unwind.
-        AT_EXIT.call_once(|| drop(unsafe { libc::atexit(summary) }));
+        AT_EXIT.call_once(|| {
+            // SAFETY: the function lives as long as the program and does not unwind.
+            let registered = unsafe { libc::atexit(summary) };
+            assert_eq!(registered, 0, "there is room for one more function to run at exit");
+        });
     }
 }
 
