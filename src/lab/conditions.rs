@@ -29,7 +29,8 @@ pub struct Conditions {
     pub loss_burst: f64,
     /// Rate of the wire, kbit/s, counted over whole Ethernet frames. 0 is no limit.
     pub rate_kbps: u64,
-    /// Bound of the queue before the wire, bytes; what does not fit is dropped. Only with a rate.
+    /// Bound of the queue before the wire, bytes: while that much waits, frames are dropped, long and short alike. Only
+    /// with a rate.
     pub queue_bytes: u64,
     /// Share of frames that arrive twice, percent.
     pub duplicate_percent: f64,
@@ -182,7 +183,8 @@ impl Direction {
         }
         let waiting = self.busy_until.since(now);
         let queued_bytes = (waiting.as_nanos() * u128::from(rate) / 8_000_000) as u64;
-        if queued_bytes > 0 && queued_bytes + len as u64 > self.conditions.queue_bytes {
+        // A short frame gets no better chance than a long one: flows with frames of different lengths share this queue.
+        if queued_bytes >= self.conditions.queue_bytes {
             return None;
         }
         let start = self.busy_until.max(now);
