@@ -7,33 +7,36 @@ use sinew::config::settings::Congestion;
 #[derive(Debug, Parser)]
 #[command(
     name = "perf/transit",
-    max_term_width = 110,
+    bin_name = "perf/transit",
+    max_term_width = 100,
     after_help = "\
-The router is the real binary, its worker pinned to the first core. Both neighbours live in one thread on the second
-core: shards and controls like a router's, over UDP sockets with segmentation offload, so that they are not the slower
-side. The bare forwarder takes the router's place: recvmmsg of 64, one byte changed, sendmmsg of 64, connected sockets.
+The router is the real binary, its worker pinned to the first core. Both neighbours live in one
+thread on the second core: shards and controls like a router's, over UDP sockets with segmentation
+offload, so that they are not the slower side. The bare forwarder takes the router's place:
+recvmmsg of 64, one byte changed, sendmmsg of 64, connected sockets.
 
-Load. At most --window messages are on their way. The cells of a round run one after the other:
+Load. At most --window messages are on their way. The cells of a round, one after the other:
   bare                 datagrams of --size bytes, as many as go
-  best-effort          32 flows; source and router bundle messages as they find them queued
-  best-effort split    the source sends every message in a datagram of its own; the router bundles as it happens
+  best-effort          32 flows; source and router bundle what they find queued
+  best-effort split    every message leaves the source in a datagram of its own
   reliable             32 flows, recovered hop by hop
   bare paced           --pace datagrams a second, one by one
-  best-effort paced    the same, so that nothing is bundled anywhere
-ns/msg is the forwarding thread's time on its core, from /proc, per message that arrived; msg/core is its inverse. Where
-the forwarder's core was not full (`~`), msg/core is extrapolated. /bare compares msg/core and datagrams out per core
-with the bare forwarder under the same load. `wanted more` is the time the thread was ready while others had its core. The worker waits in the kernel when idle (idle = \"wait\") under load.
+  best-effort paced    the same; nothing finds anything to be bundled with, if the noise is low
+ns/msg is the forwarding thread's time on its core (from /proc) per message that arrived, msg/core
+its inverse: extrapolated (`~`) where the core was not full. /bare compares messages, and datagrams
+sent, per second of core with the bare forwarder under the same load. `wanted more` is time in which
+the thread was ready but others had its core. The worker waits in the kernel when idle.
 
-Latency. --rate messages a second, one at a time, timed by one clock from before the source's send to after the sink's
-receive. `added` is what the forwarder adds to the direct path of the same kind: plain sockets for the bare forwarder,
-two neighbours linked directly for the router.
+Latency. --rate messages a second, one at a time, timed by one clock from before the source's send
+to after the sink's receive. `added` is what the forwarder adds to the direct path of the same kind:
+plain sockets for the bare forwarder, two neighbours linked directly for the router.
 
-Each round takes all cells in turn; the table shows medians over the rounds, --json every round as well.
+The table shows medians over the rounds, --json every round as well.
 
 Examples:
   perf/transit
   perf/transit --rounds 5 --json > transit.json
-  perf/transit --io mmsg --size 1000"
+  perf/transit --size 720      no two such messages fit a datagram: nothing is bundled anywhere"
 )]
 pub(crate) struct Args {
     /// Seconds of each cell, after a warm-up of 0.4 s

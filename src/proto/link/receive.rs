@@ -20,7 +20,7 @@ impl Link {
         self.counters.packets_in += 1;
         self.counters.bytes_in += datagram_len as u64;
         self.liveness.on_heard(now);
-        let (mut eliciting, mut recovered, mut refused) = (false, false, false);
+        let (mut eliciting, mut recovered, mut refused, mut probed) = (false, false, false, false);
         for frame in Frames::new(plaintext) {
             let Ok(frame) = frame else {
                 self.counters.drops.count(DropReason::Malformed);
@@ -39,7 +39,7 @@ impl Link {
                     recovered = true;
                     refused |= !self.on_reliable(low, body, Delivery::Control, pool);
                 }
-                Frame::Probe(_) => {}
+                Frame::Probe(_) => probed = true,
                 Frame::Close(_) => {
                     self.go_down(now, DownReason::Closed);
                     self.attached = false;
@@ -51,6 +51,9 @@ impl Link {
         // A packet whose reliable messages could not all be taken in stays unacknowledged, and comes again.
         if !refused {
             self.received.on_packet(now, number, eliciting, recovered, self.rtt.smoothed());
+            if probed {
+                self.received.answer_at_once(now);
+            }
         }
         self.report(now);
     }

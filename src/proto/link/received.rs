@@ -5,6 +5,7 @@
 //! gap or reordered packet             at once
 //! first two after a pause (sparse)    at once, so that the sender's timer can be short
 //! in a dense run                      after 16 packets, or an eighth of the round trip, at most 1 ms
+//! probe                               at once
 //! best effort alone                   after 16 packets, or 1 ms: nobody waits to send it again
 //! anything leaving for the neighbour  with it
 //! nothing new since the last ack      once more, a moment later
@@ -86,6 +87,11 @@ impl Received {
         let held = if recovered { delay } else { MAX_ACK_DELAY };
         let due = if at_once { now } else { now + held };
         self.ack_at = Some(self.ack_at.map_or(due, |before| before.min(due)));
+    }
+
+    /// The packet that was just taken in is waited for: a probe.
+    pub(super) const fn answer_at_once(&mut self, now: Instant) {
+        self.ack_at = Some(now);
     }
 
     /// A repetition that meets the next message is not a run yet.
@@ -187,8 +193,8 @@ mod tests {
         emit(&mut received, at(1000));
         received.on_packet(at(1100), 2, true, false, Duration::from_micros(80));
         received.on_packet(at(1110), 3, true, true, Duration::from_micros(80));
-        assert_eq!(received.deadline(), Some(at(1110 + 50)), "a reliable message does not wait for it");
-        emit(&mut received, at(1160));
+        assert_eq!(received.deadline(), Some(at(1110)), "a reliable message does not wait for it");
+        emit(&mut received, at(1110));
         received.on_packet(at(1200), 5, true, false, Duration::from_micros(80));
         assert!(received.is_due(at(1200)), "4 is missing");
     }
