@@ -23,6 +23,9 @@ pub const MAX_PAYLOAD: usize = 64 * 1024;
 pub const MAX_LINKS: usize = 64;
 /// Routers of one network. Tables and databases are bounded by it.
 pub const MAX_NODES: usize = 4096;
+/// Workers of one router. Flows are not yet handed from one worker to another, so a second one would not find the
+/// sessions of the first.
+pub const MAX_WORKERS: usize = 1;
 /// Sessions of one router.
 pub const MAX_SESSIONS: usize = 4096;
 

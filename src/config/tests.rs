@@ -45,12 +45,12 @@ fn defaults_are_filled_in() {
 #[test]
 fn everything_can_be_said() {
     let text = pair(
-        "listen = \"[::]:7000\"\ncontrol_socket = \"/tmp/s\"\n[workers]\ncount = 2\ncores = [3, 1]\nio = \"mmsg\"\n\
+        "listen = \"[::]:7000\"\ncontrol_socket = \"/tmp/s\"\n[workers]\ncount = 1\ncores = [3]\nio = \"mmsg\"\n\
          idle = \"spin\"\npool = 512\nsocket_buffer = 65536\n[routing]\nmetric = \"hops\"\n",
     ) + "[[link]]\npeer = \"b\"\nremote = \"[2001:db8::2]:5300\"\nhello = \"5ms\"\ncongestion = \"10mbit\"\nqueue = 100\n\
          queue_delay = \"20ms\"\npreshared_key = \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"\n";
     let config = read(&text).expect("is right");
-    assert_eq!(config.workers.cores, [3, 1]);
+    assert_eq!(config.workers.cores, [3]);
     let link = &config.links[0];
     assert_eq!(link.dead, Duration::from_millis(35), "`dead` follows `hello` where it is not said");
     assert_eq!(link.congestion, Congestion::FixedKbps(10_000));
@@ -219,12 +219,12 @@ fn secrets_are_refused_and_not_repeated() {
 }
 
 #[test]
-fn workers_need_their_ports_and_cores() {
-    let ports = only_mistake(&pair("listen = \"0.0.0.0:65535\"\n[workers]\ncount = 2\n"));
-    assert!(ports.contains("2 workers need the ports 65535 to 65536"), "{ports}");
-    let cores = only_mistake(&pair("[workers]\ncount = 2\ncores = [1]\n"));
-    assert!(cores.contains("1 cores are named for 2 workers"), "{cores}");
-    let shared = only_mistake(&pair("[workers]\ncount = 2\ncores = [1, 1]\n"));
+fn a_worker_needs_a_core_of_its_own() {
+    let second = only_mistake(&pair("[workers]\ncount = 2\n"));
+    assert!(second.contains("2 workers: this version runs 1"), "{second}");
+    let cores = only_mistake(&pair("[workers]\ncores = [1, 2]\n"));
+    assert!(cores.contains("2 cores are named for 1 workers"), "{cores}");
+    let shared = only_mistake(&pair("[workers]\ncores = [1, 1]\n"));
     assert!(shared.contains("two workers are pinned to one core"), "{shared}");
     let long = only_mistake(&pair(&format!("control_socket = \"/{}\"", "x".repeat(120))));
     assert!(long.contains("the kernel takes at most 107"), "{long}");
@@ -302,10 +302,9 @@ fn links() -> impl Strategy<Value = Link> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(link in links(), count in 1usize..=64, metric in 0usize..4, path in "/[ -~]{1,40}") {
+    fn what_is_written_is_read_back(link in links(), metric in 0usize..4, path in "/[ -~]{1,40}") {
         let mut config = read(&pair("")).expect("is right");
         config.links = vec![link];
-        config.workers.count = count;
         config.routing.metric = [Metric::Hops, Metric::Latency, Metric::Loss, Metric::Expected][metric];
         config.key_file = path.into();
         prop_assert_eq!(read(&to_toml(&config)), Ok(config));
