@@ -25,6 +25,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+/// An address in use is tried again so often, so far apart: two seconds.
+const RELEASE_TRIES: usize = 40;
+const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Why a router did not start, or stopped by itself. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -218,6 +222,18 @@ fn bind_all(config: &Config) -> Result<Vec<UdpSocket>, RunError> {
     (0..config.workers.count).map(|worker| bind(config, worker)).collect()
 }
 
+/// As [`udp::listen`], but waits a moment for an address in use: after a router was killed, the kernel ends its io_uring
+/// requests in the background, and they hold its sockets until then.
+fn listen_patiently(address: SocketAddr, buffer: usize) -> std::io::Result<UdpSocket> {
+    for _ in 0..RELEASE_TRIES {
+        match udp::listen(address, buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::thread::sleep(RELEASE_PAUSE),
+            done => return done,
+        }
+    }
+    udp::listen(address, buffer)
+}
+
 fn bind(config: &Config, worker: usize) -> Result<UdpSocket, RunError> {
     let mut address = config.listen;
     if address.port() != 0 {
@@ -237,7 +253,7 @@ fn bind(config: &Config, worker: usize) -> Result<UdpSocket, RunError> {
         };
         RunError::Listen { worker, address, source, hint }
     };
-    let socket = udp::listen(address, config.workers.socket_buffer).map_err(fail)?;
+    let socket = listen_patiently(address, config.workers.socket_buffer).map_err(fail)?;
     let (receive, send) = udp::granted(&socket);
     let asked = config.workers.socket_buffer;
     let local = socket.local_addr().map_err(fail)?;

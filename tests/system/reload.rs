@@ -1,6 +1,8 @@
 //! SIGHUP: what can change in a running router changes, what cannot is said, what is wrong is refused.
 
-use crate::support::{Machine, eventually, json, links, path, rewrite, system_test, without_table, world};
+use crate::support::{
+    Machine, eventually, json, links, path, rewrite, system_test, wait_answering, without_table, world,
+};
 use crate::traffic::{carry, noise, stream};
 use sinew::client::admin::{Request, Response};
 use sinew::lab::conditions::Conditions;
@@ -21,6 +23,7 @@ fn members_and_links_change_live() {
         rewrite(a, |text| without_table(&text, "member", "name = \"c\""));
         rewrite(b, |text| without_table(&without_table(&text, "member", "name = \"c\""), "link", "peer = \"c\""));
         a.start().and_then(|()| b.start()).and_then(|()| c.start()).expect("start");
+        [a, b, c].into_iter().for_each(wait_answering);
         eventually("a reaches b", || path(a, "b"));
         assert_eq!((links(b).len(), path(a, "c")), (1, None));
         let (mut near, mut far, _listener) = stream(a, b, 8000);

@@ -1,7 +1,7 @@
 //! Worlds, commands, patience, and the count of what was not run.
 
 use serde_json::Value;
-use sinew::client::admin::{LinkEntry, Request, Response, RouteEntry};
+use sinew::client::admin::{LinkEntry, NodeEntry, Request, Response, RouteEntry};
 use sinew::lab::ladder;
 use sinew::lab::world::{Router, Topology, World, run_test};
 use std::io::Write as _;
@@ -139,6 +139,14 @@ pub(crate) fn links(router: &Router) -> Vec<LinkEntry> {
     }
 }
 
+/// The network as a router sees it.
+pub(crate) fn nodes(router: &Router) -> Vec<NodeEntry> {
+    match ask(router, &Request::Nodes) {
+        Response::Nodes { nodes } => nodes,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// How `to` is reached from `router`: the names of the routers on the way, `to` last.
 pub(crate) fn path(router: &Router, to: &str) -> Option<Vec<String>> {
     match ask(router, &Request::Routes) {
@@ -147,6 +155,11 @@ pub(crate) fn path(router: &Router, to: &str) -> Option<Vec<String>> {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Waits until a router that was just started answers.
+pub(crate) fn wait_answering(router: &Router) {
+    eventually(&format!("{} answers", router.name()), || router.overlay().ok());
 }
 
 /// What a router's workers count.

@@ -73,7 +73,7 @@ fn shown(world: &World) {
     let listed = shown["sessions"].as_array().expect("a list").iter().any(|session| session["port"] == 7100);
     assert!(listed, "{shown}");
     let stats = json(a, "show stats --json");
-    assert!(stats["workers"][0]["datagrams_in"].as_u64() > Some(1000), "{stats}");
+    assert!(stats["workers"][0]["datagrams_in"].as_u64() > Some(500), "{stats}");
     for what in ["nodes", "links", "routes", "sessions", "stats"] {
         assert!(!run(a, &format!("show {what}"), 0).stdout.is_empty(), "{what}");
     }
