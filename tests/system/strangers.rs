@@ -30,7 +30,7 @@ fn a_wrong_key_is_no_link() {
         std::fs::write(world.dir().join("impostor.key"), key).expect("is written");
         let (wanted, has) = (impostor.public().to_string(), other.public().to_string());
         rewrite(impostor, |text| text.replace(&wanted, &has));
-        let secret = "[[link]]\npreshared_key = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"";
+        let secret = "[[link]]\npreshared_key = \"BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"";
         rewrite(world.router("psk"), |text| text.replace("[[link]]", secret));
         world.routers().iter().for_each(|router| router.start().expect("starts"));
         world.routers().iter().for_each(wait_answering);
