@@ -283,6 +283,11 @@ impl Receiver {
         self.base < self.cumulative
     }
 
+    /// The end of what a datagram flow brought, if the application has all of it.
+    pub(super) fn read_up_to(&self) -> Option<u64> {
+        (!self.stream && self.ring.is_empty()).then_some(self.base)
+    }
+
     /// Whether the stream was read to its end.
     pub(super) fn is_read_out(&self) -> bool {
         self.fin.is_some_and(|fin| self.base > fin)

@@ -4,6 +4,7 @@ use super::ports::Ports;
 use super::reassembly::Reassembly;
 use super::receiver::Receiver;
 use super::sender::Sender;
+use super::settings::FIRST_WINDOW;
 use super::shelf::Shelf;
 use super::slab::Slab;
 use super::state::{Kind, Ready, Session, Stream};
@@ -354,9 +355,14 @@ impl Sessions {
                 continue;
             }
             let key = receiver.key;
-            match receiver.finished() {
-                Some(end) => self.end_receiver(now, index, Epitaph::Finished(end), pool),
-                None => {
+            match (receiver.finished(), receiver.read_up_to()) {
+                (Some(end), _) => self.end_receiver(now, index, Epitaph::Finished(end), pool),
+                // All that came was read: nobody acknowledges it later, and it is not lost. Who sends more is told then.
+                (None, Some(end)) => {
+                    self.push_final_ack(key, end, end + FIRST_WINDOW, pool);
+                    self.end_receiver(now, index, Epitaph::Reset(ResetReason::Closed), pool);
+                }
+                (None, None) => {
                     self.send_reset(now, key, true, ResetReason::Closed, pool);
                     self.end_receiver(now, index, Epitaph::Reset(ResetReason::Closed), pool);
                 }

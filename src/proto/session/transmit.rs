@@ -93,10 +93,15 @@ impl Sessions {
     /// Repeats to the sender of a finished flow that everything below `end` was received.
     pub(super) fn send_final_ack(&mut self, now: Instant, key: FlowKey, end: u64, pool: &mut Pool) {
         if self.notices.allow(now) {
-            let header = self.header(Protocol::FlowAck, Class::Reliable, DEFAULT_TTL, key.peer, key.port);
-            self.push_message(header, BARE_ACK, Urgency::Reserved, pool, |writer| {
-                FlowAck::emit(writer, key.flow, end, end, 0, std::iter::empty())
-            });
+            self.push_final_ack(key, end, end, pool);
         }
+    }
+
+    /// An acknowledgement of everything below `end` that does not need the flow's state any more.
+    pub(super) fn push_final_ack(&mut self, key: FlowKey, end: u64, limit: u64, pool: &mut Pool) {
+        let header = self.header(Protocol::FlowAck, Class::Reliable, DEFAULT_TTL, key.peer, key.port);
+        self.push_message(header, BARE_ACK, Urgency::Reserved, pool, |writer| {
+            FlowAck::emit(writer, key.flow, end, limit, 0, std::iter::empty())
+        });
     }
 }

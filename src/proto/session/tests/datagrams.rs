@@ -174,6 +174,21 @@ fn many_flows_share_the_receivers_part_of_the_pool() {
 }
 
 #[test]
+fn what_was_read_is_acknowledged_by_a_receiver_that_closes() {
+    let mut world = World::new(12, 2);
+    world.datagram(0, 1, 7);
+    world.datagram(1, 1, 9);
+    world.send(0, 1, Class::Reliable, true, endpoint(1, 9), b"read before the end");
+    world.run_until(ms(100), |world| world.app(1, 1).datagrams().len() == 1);
+    world.close(1, SessionId(1));
+    world.run(ms(1000));
+    assert!(!world.app(0, 1).was_reset(), "nothing is lost");
+    world.send(0, 1, Class::Reliable, true, endpoint(1, 9), b"nobody reads this");
+    world.run(ms(100));
+    assert!(world.app(0, 1).has(Record::Reset { reason: ResetReason::Closed, peer: endpoint(1, 9) }));
+}
+
+#[test]
 fn a_reset_tells_why() {
     let mut world = World::new(9, 2);
     world.datagram(0, 1, 7);
