@@ -112,7 +112,7 @@ fn with_input(command: &mut Command, input: &[u8]) -> Output {
 
 fn sent_and_received(world: &World) {
     let a = world.router("a");
-    let receiving = receiver(world, 7200, "--json --timeout 1500ms");
+    let receiving = receiver(world, 7200, "--json --count 3");
     let sent = with_input(&mut sinew(a, "send b:7200 --lines --ordered --json"), b"one\ntwo\nthree\n");
     let sent = parsed("send", &sent.stdout);
     assert_eq!((&sent["datagrams"], &sent["bytes"]), (&3.into(), &11.into()), "{sent}");
