@@ -261,6 +261,8 @@ pub fn run_test(name: &str, body: impl FnOnce()) -> bool {
             let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.success(), "{name} failed in its own namespaces:\n{out}\n{err}");
             assert!(out.contains("1 passed"), "no test is called {name}:\n{out}");
+            // What it measured, and what it could not run. Where nobody reads there is nobody to tell.
+            let _ = io::Write::write_all(&mut io::stderr(), &output.stderr);
             true
         }
         Err(error) => {
