@@ -66,7 +66,9 @@ pub(crate) fn system_test(name: &str, machine: Machine, body: impl FnOnce()) {
 
 /// As [`system_test`], for the io back-end `io`, if this machine has it.
 pub(crate) fn io_test(name: &str, io: &str, machine: Machine, body: impl FnOnce(&str)) {
+    // In namespaces of its own, whose loopback interface is down, the test was sent there because the ring works.
     if io == "uring"
+        && ladder::current().is_none()
         && let Err(why) = sinew::runtime::io::uring::self_test()
     {
         say(&format!("NOT RUN: {name}: io_uring does not work here: {why}"));
