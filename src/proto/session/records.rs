@@ -75,10 +75,11 @@ impl Sessions {
         }
         let mut held = self.spare.pop().unwrap_or_default();
         held.extend_from_slice(bytes);
-        if self.session(index).pending.is_empty() {
+        let session = self.session_mut(index);
+        session.pending.push_back(held);
+        if !std::mem::replace(&mut session.retrying, true) {
             self.pending.push_back(index);
         }
-        self.session_mut(index).pending.push_back(held);
         self.retry_at = self.retry_at.or(Some(now + RETRY));
         Some(false)
     }

@@ -185,6 +185,12 @@ impl Sessions {
         reports.into_values()
     }
 
+    /// Length of the round of sessions with records that found no room.
+    #[cfg(test)]
+    pub(super) fn waiting_for_room(&self) -> usize {
+        self.pending.len()
+    }
+
     /// What was dropped, by reason.
     pub const fn drops(&self) -> &Drops {
         &self.drops
@@ -468,6 +474,9 @@ impl Sessions {
         self.drop_pending(index);
         self.wheel.cancel(self.session_timer(index));
         let Some(session) = self.sessions.remove(index) else { return };
+        if session.retrying {
+            self.pending.retain(|waiting| *waiting != index);
+        }
         if session.owns_port {
             self.ports.release(session.port);
         }

@@ -100,6 +100,8 @@ pub(super) struct Session {
     pub(super) queued: bool,
     /// Records that found no room. One, unless the caller had read more than one ahead.
     pub(super) pending: VecDeque<Vec<u8>>,
+    /// Whether it stands in the shard's round of sessions with such records.
+    pub(super) retrying: bool,
     pub(super) next_message: u32,
     /// Senders of this session, ended ones included until they are acknowledged.
     pub(super) senders: usize,
@@ -124,6 +126,7 @@ impl Session {
             blocked: false,
             queued: false,
             pending: VecDeque::new(),
+            retrying: false,
             next_message,
             senders: 0,
             sent: 0,

@@ -88,8 +88,11 @@ impl Sessions {
         for _ in 0..self.pending.len().min(RETRIES) {
             let Some(index) = self.pending.pop_front() else { break };
             self.retry_pending(now, index, pool);
-            if self.sessions.get(index).is_some_and(|session| !session.pending.is_empty()) {
-                self.pending.push_back(index);
+            if let Some(session) = self.sessions.get_mut(index) {
+                session.retrying = !session.pending.is_empty();
+                if session.retrying {
+                    self.pending.push_back(index);
+                }
             }
         }
         if !self.pending.is_empty() {

@@ -321,3 +321,16 @@ fn records_that_do_not_fit_a_stream_close_it() {
     assert_eq!(world.nodes[0].sessions.drops().get(DropReason::BadRecord), 1);
     world.finish();
 }
+
+#[test]
+fn a_greedy_application_waits_in_one_place() {
+    let mut world = World::new(21, 2);
+    let far = world.connect();
+    let bytes = pattern(22, 12_000_000);
+    write_all(&mut world, 0, NEAR, &bytes, 65_536);
+    while world.far(far).bytes < bytes.len() {
+        world.run(ms(1));
+        assert!(world.nodes[0].sessions.waiting_for_room() <= 1, "one session waits for room, once");
+    }
+    world.finish();
+}
