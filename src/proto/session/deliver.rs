@@ -1,7 +1,7 @@
 //! To the application: records in the order they became ready, one at a time per session.
 
 use super::sessions::Sessions;
-use super::state::{Offer, Ready};
+use super::state::{Kind, Offer, Ready};
 use crate::base::limits::MAX_PAYLOAD;
 use crate::base::{Class, Instant, SessionId};
 use crate::containers::Pool;
@@ -136,9 +136,8 @@ impl Sessions {
                 session.waiting -= packets(&ready);
                 self.release_ready(ready, pool);
             }
-            Ready::Notice(Record::EchoAnswer { .. }) => {
-                session.waiting -= 1;
-            }
+            // What `notify` put there.
+            Ready::Notice(_) if matches!(session.kind, Kind::Datagram) => session.waiting -= 1,
             Ready::Notice(Record::Finish) => self.read_out(now, index, pool),
             Ready::Notice(_) | Ready::Bytes { .. } => {}
         }

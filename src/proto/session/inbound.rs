@@ -65,14 +65,10 @@ impl Sessions {
         let Some(index) = self.datagram_session(header.destination_port) else {
             return self.count(DropReason::NoSession);
         };
-        if self.session(index).waiting >= self.settings.inbox {
-            return self.count(DropReason::ReceiverSlow);
-        }
         let Echo { id, sequence, sent_ns, hops, .. } = *echo;
         let now_ns = now.as_nanos();
         let record = Record::EchoAnswer { expired, node: header.source, id, sequence, hops, sent_ns, now_ns };
-        self.session_mut(index).waiting += 1;
-        self.push_ready(index, Ready::Notice(record));
+        self.notify(index, record);
     }
 
     /// The datagram session at this port, if its application still reads.
@@ -298,7 +294,7 @@ impl Sessions {
         }
         self.end_receiver(now, at, Epitaph::Abandoned, pool);
         if told {
-            self.push_ready(session, Ready::Notice(Record::Reset { reason, peer: key.peer }));
+            self.notify(session, Record::Reset { reason, peer: key.peer });
         }
     }
 

@@ -214,6 +214,16 @@ impl Sessions {
         self.offer(index);
     }
 
+    /// Tells a datagram session's application something that others cause: one that does not read misses it beyond the
+    /// inbox's bound, or strangers could fill memory.
+    pub(super) fn notify(&mut self, index: u32, record: Record<'static>) {
+        if self.session(index).waiting >= self.settings.inbox {
+            return self.count(DropReason::ReceiverSlow);
+        }
+        self.session_mut(index).waiting += 1;
+        self.push_ready(index, Ready::Notice(record));
+    }
+
     /// Lets the session take part in the round of those with something to deliver.
     pub(super) fn offer(&mut self, index: u32) {
         let session = self.session_mut(index);

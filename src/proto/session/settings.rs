@@ -30,7 +30,7 @@ pub struct Settings {
     pub complete_percent: usize,
     /// Share of the pool that all senders may hold, percent. Each flow may hold at most a quarter of what is left of it.
     pub send_percent: usize,
-    /// Best-effort packets that wait for one application; more are dropped.
+    /// Best-effort packets and notices that wait for one application; more are dropped.
     pub inbox: usize,
     /// Messages to the network that wait to be fetched; best effort beyond it is dropped.
     pub outbox: usize,

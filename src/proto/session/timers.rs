@@ -4,7 +4,6 @@ use super::Reason;
 use super::records::RETRY;
 use super::sender::Due;
 use super::sessions::Sessions;
-use super::state::Ready;
 use super::tombstones::Epitaph;
 use crate::base::Instant;
 use crate::base::time::sooner;
@@ -144,7 +143,7 @@ impl Sessions {
         }
         self.remove_sender(at, pool);
         if lost && !self.session(session).lingering {
-            self.push_ready(session, Ready::Notice(Record::Reset { reason, peer: key.peer }));
+            self.notify(session, Record::Reset { reason, peer: key.peer });
         }
         self.retry_pending(now, session, pool);
         self.advance_linger(now, session, pool);

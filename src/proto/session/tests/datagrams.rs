@@ -7,8 +7,9 @@ use crate::containers::{Packet, Pool};
 use crate::proto::session::{Refusal, SessionKind, Settings};
 use crate::telemetry::DropReason;
 use crate::wire::client::Record;
+use crate::wire::cursor::Writer;
 use crate::wire::message::{Header, Protocol};
-use crate::wire::session::ResetReason;
+use crate::wire::session::{FlowReset, ResetReason, SEGMENT_HEADER_LEN, Segment, SegmentFlags};
 
 const SIZES: [usize; 8] = [0, 1, 1158, 1159, 1160, 5000, 40_000, 65_536];
 
@@ -429,5 +430,36 @@ fn garbage_is_counted_and_does_no_harm() {
     world.run(ms(2000));
     assert!(world.app(1, 1).datagrams().contains(&&b"fine"[..]));
     world.run(ms(200_000));
+    world.finish();
+}
+
+#[test]
+fn strangers_cannot_fill_the_inbox_with_resets() {
+    let mut world = World::new(23, 2);
+    world.datagram(1, 1, 9);
+    world.set_reads(1, SessionId(1), false);
+    let header = |protocol| Header {
+        class: Class::Reliable,
+        ttl: 9,
+        mark: false,
+        protocol,
+        destination: node_id(1),
+        source: node_id(0),
+        destination_port: 9,
+        source_port: 7,
+    };
+    for flow in 0..2000 {
+        let flags = SegmentFlags { open: true, first: true, ..SegmentFlags::default() };
+        let mut body = [0; SEGMENT_HEADER_LEN];
+        let half = Segment { flow, sequence: 1, flags, bytes: &[] };
+        half.emit_header(&mut Writer::new(&mut body)).expect("fits");
+        world.inject(1, &header(Protocol::Segment), &body);
+        let reset = FlowReset { flow, by_receiver: false, reason: ResetReason::Closed };
+        world.inject(1, &header(Protocol::FlowReset), &reset.to_bytes());
+    }
+    let kept = Settings::default().inbox as u64;
+    assert_eq!(world.nodes[1].sessions.drops().get(DropReason::ReceiverSlow), 2000 - kept);
+    world.set_reads(1, SessionId(1), true);
+    assert_eq!(world.app(1, 1).got.len() as u64, kept);
     world.finish();
 }
