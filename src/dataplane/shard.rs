@@ -102,7 +102,11 @@ impl Shard {
         match received {
             Received::Packet { link, number, plaintext } => {
                 let Some(lane) = &mut self.lanes[link.index()] else { return };
+                let attached = lane.link.is_attached();
                 lane.link.handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
+                if attached && !lane.link.is_attached() && lane.gone_at.is_none() {
+                    self.security.left(now, link);
+                }
                 self.drain_lane(now, link);
             }
             Received::Handshake => {}

@@ -1,1 +1,101 @@
 //! Behaviours of a shard beside others, without control.
+
+use super::messages::{Command, LinkSpec, Report};
+use super::{Shard, ShardSettings};
+use crate::base::{Identity, Instant, LinkId, Rng, WallTime};
+use crate::containers::Batch;
+use crate::proto::link;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const LINK: LinkId = LinkId(0);
+
+fn identity(router: usize) -> Identity {
+    Identity::from_seed([router as u8 + 1; 32])
+}
+
+fn address(router: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, router as u8 + 1], 5300))
+}
+
+/// Two shards, 0 and 1, on a wire that delivers at once. Only 0 knows the other's address.
+struct Pair {
+    now: Instant,
+    shards: [Option<Shard>; 2],
+    up: [bool; 2],
+    lives: u64,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let mut pair = Pair { now: Instant::from_millis(1), shards: [None, None], up: [false; 2], lives: 0 };
+        pair.start(0);
+        pair.start(1);
+        pair
+    }
+
+    fn start(&mut self, router: usize) {
+        self.lives += 1;
+        let settings = ShardSettings {
+            identity: identity(router),
+            pool: 256,
+            security: Default::default(),
+            sessions: Default::default(),
+        };
+        let mut shard = Shard::new(settings, WallTime::from_nanos(self.lives << 40), Rng::from_u64(self.lives));
+        let spec = LinkSpec {
+            peer: identity(1 - router).public(),
+            preshared_key: None,
+            remote: (router == 0).then(|| address(1)),
+            settings: link::Settings::default(),
+        };
+        shard.handle_command(self.now, Command::AddLink(LINK, Box::new(spec)));
+        self.shards[router] = Some(shard);
+        self.up[router] = false;
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut batch = Batch::new(64);
+        while self.now < end {
+            self.now += Duration::from_millis(1);
+            for router in 0..2 {
+                let Some(shard) = &mut self.shards[router] else { continue };
+                shard.handle_timeout(self.now);
+                batch.clear();
+                shard.poll_transmit(self.now, &mut batch);
+                while let Some(report) = shard.poll_report() {
+                    match report {
+                        Report::LinkUp(..) => self.up[router] = true,
+                        Report::LinkDown(..) => self.up[router] = false,
+                        _ => {}
+                    }
+                }
+                let Some(other) = &mut self.shards[1 - router] else { continue };
+                for (_, bytes) in batch.iter() {
+                    other.handle_datagram(self.now, address(router), &mut bytes.to_vec());
+                }
+            }
+        }
+    }
+
+    fn shard(&mut self, router: usize) -> &mut Shard {
+        self.shards[router].as_mut().expect("it runs")
+    }
+}
+
+#[test]
+fn a_neighbour_that_only_waits_to_be_asked_is_asked_again_when_it_comes_back() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.up, [true; 2]);
+    let now = pair.now;
+    pair.shard(1).handle_command(now, Command::Shutdown);
+    pair.run(Duration::from_millis(50));
+    assert!(!pair.up[0], "it said goodbye");
+    pair.shards[1] = None;
+    pair.run(Duration::from_secs(2));
+    pair.start(1);
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.up, [true; 2], "asked anew within a retry interval or two");
+}

@@ -471,6 +471,11 @@ impl Link {
         self.liveness.is_up()
     }
 
+    /// Whether there are keys to send with, and neither end has left since they came.
+    pub const fn is_attached(&self) -> bool {
+        self.attached
+    }
+
     /// The measurements last reported.
     pub fn metrics(&self) -> LinkMetrics {
         self.reported.1

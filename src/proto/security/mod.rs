@@ -34,6 +34,7 @@
 //! | rekey | 120 s ± 4 % at the end that asked, 135 s ± 4 % at the other; or a count of packets | initiation |
 //! | expiry | 180 s | keys are dropped |
 //! | silence | three retries of sending without hearing | initiation: the other end may have lost its keys |
+//! | goodbye | a retry interval after the other end left | initiation, until it is back |
 //!
 //! # Doors
 //!
@@ -267,6 +268,15 @@ impl Security {
             peer.keys.clear(&mut self.indices);
             self.outbox.retain(|message| message.link != Some(link));
             self.events.retain(|event| event.link() != link);
+            self.reschedule();
+        }
+    }
+
+    /// The other end of `link` said goodbye: after a retry interval, which it needs to be gone, this end asks for keys
+    /// until it is back. It may be one that only waits to be asked.
+    pub fn left(&mut self, now: Instant, link: LinkId) {
+        if let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) {
+            peer.left(now, &self.settings);
             self.reschedule();
         }
     }

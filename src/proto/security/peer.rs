@@ -124,6 +124,13 @@ impl Peer {
         self.want_handshake(now);
     }
 
+    /// The other end said goodbye: it is asked for keys a retry interval from now, and then until it answers.
+    pub(super) fn left(&mut self, now: Instant, settings: &Settings) {
+        if self.retry_at.is_none() && self.remote.is_some() {
+            self.retry_at = Some(now + settings.retry);
+        }
+    }
+
     /// Turns a rekey time that has come into a handshake.
     pub(super) fn rekey_if_due(&mut self, now: Instant) {
         if self.rekey_at.is_some_and(|at| at <= now) {
