@@ -24,6 +24,10 @@ use std::time::Duration;
 /// Messages taken from sessions in one call of [`Shard::poll_transmit`], so that a greedy application cannot starve the
 /// links of their acknowledgements.
 const ORIGINATE_BUDGET: usize = 256;
+/// Of the pool, messages on their way through this router leave one part in this many free, and messages that begin here
+/// one in twice as many. A router whose pool is full can take nothing in, not even to drop it; two such neighbours whose
+/// messages wait for each other would wait for ever.
+const FREE_FOR_TAKING_IN: usize = 8;
 /// Reports waiting for control. Control messages beyond it are dropped and counted; routing asks for them again when it
 /// next compares databases.
 const MAX_REPORTS: usize = 4096;
@@ -402,6 +406,9 @@ impl Shard {
     /// Takes messages from sessions and sends them on their way.
     fn originate(&mut self, now: Instant) {
         for _ in 0..ORIGINATE_BUDGET {
+            if self.has_less_free_than(2 * FREE_FOR_TAKING_IN) {
+                break;
+            }
             let Some((_, packet)) = self.sessions.poll_transmit(now, &mut self.pool) else { break };
             self.counts.originated += 1;
             self.route(now, packet, None);
@@ -419,6 +426,9 @@ impl Shard {
         }
         match forward(&self.table, &header) {
             Verdict::Local => self.deliver(now, &header, packet),
+            Verdict::Via(..) if from.is_some() && self.has_less_free_than(FREE_FOR_TAKING_IN) => {
+                self.discard(packet, DropReason::PoolExhausted);
+            }
             Verdict::Via(link, ttl) => {
                 message::set_ttl(self.pool.bytes_mut(&mut packet), ttl);
                 if from.is_some() {
@@ -437,6 +447,11 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether less than one part in `parts` of the pool is free.
+    fn has_less_free_than(&self, parts: usize) -> bool {
+        (self.pool.capacity() - self.pool.in_use()) * parts < self.pool.capacity()
     }
 
     fn deliver(&mut self, now: Instant, header: &Header, packet: Packet) {

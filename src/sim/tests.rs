@@ -2,7 +2,12 @@
 
 use super::campaign::{self, Outcome, Settings};
 use super::experiment::{self, Chain};
-use super::workload::{Arrival, Kind};
+use super::check;
+use super::topology::{LinkSettings, Topology};
+use super::wire::Conditions;
+use super::workload::{Arrival, Flow, Kind, Spec};
+use super::world::World;
+use crate::base::Instant;
 use crate::base::sabotage::{Rule, break_rule};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,4 +119,31 @@ fn best_effort_loses_what_the_wire_loses() {
     let measured = experiment::run(&chain(0.05, Kind::BestEffort, 4000));
     let lost = 4000 - measured.arrivals.len();
     assert!((120..280).contains(&lost), "{lost} of 4000 lost at 5 %");
+}
+
+#[test]
+fn two_full_routers_do_not_wait_for_each_other_for_ever() {
+    // Six routers behind each end of a slow link send through it to each other, more than both ends can hold.
+    let mut links: Vec<(usize, usize)> = vec![(0, 1)];
+    links.extend((2..8).map(|leaf| (0, leaf)));
+    links.extend((8..14).map(|leaf| (1, leaf)));
+    let settings = LinkSettings { pool: 256, ..LinkSettings::default() };
+    let topology = Topology { routers: 14, links };
+    let mut world = World::new(topology, settings, Conditions::perfect(Duration::from_millis(5)), 5);
+    let step = Duration::from_millis(50);
+    assert!(world.run_while(Instant::from_millis(30_000), step, |world| check::converged(world).is_ok()));
+    for (from, to) in [(0, 1), (1, 0)] {
+        world.wire_mut(from, to).conditions.rate = Some(500_000);
+    }
+    let start = world.now() + Duration::from_secs(1);
+    for leaf in 2..8 {
+        for (from, to) in [(leaf, leaf + 6), (leaf + 6, leaf)] {
+            let interval = Duration::from_micros(100);
+            let spec = Spec { kind: Kind::Stream, from, to, port: 7, messages: 100, size: 1100, interval, start };
+            world.add_flow(Flow::new(world.flows().len() as u32, spec));
+        }
+    }
+    let end = start + Duration::from_secs(300);
+    assert!(world.run_while(end, step, |world| check::delivered(world).is_ok()), "{:?}", check::delivered(&world));
+    assert_eq!(check::sound(&world), Ok(()));
 }
