@@ -320,8 +320,10 @@ fn congestion(text: &str) -> Result<Congestion, (String, String)> {
 fn preshared_key(text: &str) -> Result<[u8; 32], (String, String)> {
     let bytes = STANDARD.decode(text.trim()).map(zeroize::Zeroizing::new).ok();
     let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-    key.ok_or_else(|| {
+    let zero = key == Some([0; 32]);
+    key.filter(|_| !zero).ok_or_else(|| {
         let help = "`head -c 32 /dev/urandom | base64` makes one; both ends of the link need the same";
-        ("a pre-shared key has 32 bytes in base64".to_owned(), help.to_owned())
+        let wrong = if zero { "a key of zeros is no secret" } else { "a pre-shared key has 32 bytes in base64" };
+        (wrong.to_owned(), help.to_owned())
     })
 }

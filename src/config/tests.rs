@@ -216,6 +216,9 @@ fn secrets_are_refused_and_not_repeated() {
     assert!(!shown.contains(&secret[13..]), "{shown}");
     let shown = only_mistake(&(pair("") + "[[link]]\npeer = \"b\"\npreshared_key = \"c2VjcmV0\"\n"));
     assert!(shown.contains("32 bytes in base64") && !shown.contains("c2VjcmV0"), "{shown}");
+    let zeros = format!("[[link]]\npeer = \"b\"\npreshared_key = \"{}=\"\n", "A".repeat(43));
+    let shown = only_mistake(&(pair("") + &zeros));
+    assert!(shown.contains("a key of zeros is no secret"), "{shown}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The simulator on itself, and the campaign that `cargo test` runs.
 
 use super::campaign::{self, Outcome, Settings};
-use super::experiment::{self, Chain};
 use super::check;
+use super::experiment::{self, Chain};
 use super::topology::{LinkSettings, Topology};
 use super::wire::Conditions;
 use super::workload::{Arrival, Flow, Kind, Spec};

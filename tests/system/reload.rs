@@ -38,7 +38,9 @@ fn members_and_links_change_live() {
         carry(a, c, 8001, &noise(1, 100_000));
 
         // What was bound at the start stays as it is, and that is said.
-        rewrite(b, |text| text.replace("count = 1", "count = 1\npool = 4096").replace("peer = \"c\"", "peer = \"c\"\nqueue = 100"));
+        rewrite(b, |text| {
+            text.replace("count = 1", "count = 1\npool = 4096").replace("peer = \"c\"", "peer = \"c\"\nqueue = 100")
+        });
         match b.overlay().and_then(|overlay| overlay.request(&Request::Reload)).expect("answers") {
             Response::Reloaded { applied, not_applied } => {
                 assert!(applied.iter().any(|line| line.contains("link to `c` restarts")), "{applied:?}");
