@@ -28,8 +28,9 @@ const ORIGINATE_BUDGET: usize = 256;
 /// one in twice as many. A router whose pool is full can take nothing in, not even to drop it; two such neighbours whose
 /// messages wait for each other would wait for ever.
 const FREE_FOR_TAKING_IN: usize = 8;
-/// Reports waiting for control. Control messages beyond it are dropped and counted; routing asks for them again when it
-/// next compares databases.
+/// Reports waiting for control. Beyond it control messages and measurements are dropped and counted (routing asks for
+/// them again when it next compares databases), and a link's change of state takes the place of the one before, so that
+/// a neighbour cannot fill memory with ups and downs. Reports of sessions are as many as control and sessions allow.
 const MAX_REPORTS: usize = 4096;
 
 /// What a shard is made of.
@@ -396,9 +397,16 @@ impl Shard {
     }
 
     fn report(&mut self, report: Report) {
-        if self.reports.len() >= MAX_REPORTS && matches!(report, Report::Control(..) | Report::LinkMeasured(..)) {
-            self.counts.drops.count(DropReason::ControlRefused);
-            return;
+        if self.reports.len() >= MAX_REPORTS {
+            if matches!(report, Report::Control(..) | Report::LinkMeasured(..)) {
+                return self.counts.drops.count(DropReason::ControlRefused);
+            }
+            if let Some(link) = changed_link(&report)
+                && let Some(before) = self.reports.iter_mut().rev().find(|held| changed_link(held) == Some(link))
+            {
+                *before = report;
+                return;
+            }
         }
         self.reports.push_back(report);
     }
@@ -512,5 +520,13 @@ impl Shard {
             Some(Transmit { link: Some(link), to, len })
         }) {}
         self.drain_lane(now, link);
+    }
+}
+
+/// The link whose state the report says has changed.
+const fn changed_link(report: &Report) -> Option<LinkId> {
+    match report {
+        Report::LinkUp(link, ..) | Report::LinkDown(link, _) => Some(*link),
+        _ => None,
     }
 }

@@ -99,3 +99,46 @@ fn a_neighbour_that_only_waits_to_be_asked_is_asked_again_when_it_comes_back() {
     pair.run(Duration::from_secs(1));
     assert_eq!(pair.up, [true; 2], "asked anew within a retry interval or two");
 }
+
+#[test]
+fn a_link_that_flaps_does_not_fill_memory_while_control_is_busy() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.up, [true; 2]);
+    let spec = LinkSpec {
+        peer: identity(1).public(),
+        preshared_key: None,
+        remote: Some(address(1)),
+        settings: link::Settings::default(),
+    };
+    // Control does not take reports: fill the queue up with others first.
+    let now = pair.now;
+    (0..5000).for_each(|_| pair.shard(0).handle_command(now, Command::QueryStats));
+    let mut batch = Batch::new(64);
+    for _ in 0..20 {
+        let now = pair.now;
+        pair.shard(0).handle_command(now, Command::AddLink(LINK, Box::new(spec.clone())));
+        for _ in 0..700 {
+            pair.now += Duration::from_millis(1);
+            for router in 0..2 {
+                let now = pair.now;
+                let shard = pair.shard(router);
+                shard.handle_timeout(now);
+                batch.clear();
+                shard.poll_transmit(now, &mut batch);
+                for (_, bytes) in batch.iter() {
+                    pair.shard(1 - router).handle_datagram(now, address(router), &mut bytes.to_vec());
+                }
+            }
+        }
+    }
+    let mut changes = Vec::new();
+    while let Some(report) = pair.shard(0).poll_report() {
+        match report {
+            Report::LinkUp(..) => changes.push(true),
+            Report::LinkDown(..) => changes.push(false),
+            _ => {}
+        }
+    }
+    assert_eq!(changes, [true], "the last state alone");
+}
