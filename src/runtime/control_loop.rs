@@ -10,8 +10,7 @@ use super::notify::notify;
 use super::ring::{RETRY, Receiver, Sender, ToWorker};
 use super::signals::{self, Signals};
 use super::sys;
-use crate::base::{Instant, LinkId, SessionId};
-use crate::config::settings::Config;
+use crate::base::{Instant, SessionId};
 use crate::control::{Action, ClientId, Control, Input};
 use crate::dataplane::messages::Report;
 use crate::wire::admin::Response;
@@ -63,7 +62,6 @@ pub(super) struct Stop {
 pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) control: Control,
-    pub(super) config: Config,
     pub(super) config_path: PathBuf,
     pub(super) workers: Vec<WorkerHandle>,
     pub(super) socket: ControlSocket,
@@ -82,8 +80,6 @@ pub(super) struct ControlLoop {
     held_count: u64,
     /// When shutdown was asked for, plus patience.
     deadline: Option<Instant>,
-    /// Names of the links' other ends, for the log.
-    peers: Vec<String>,
     exit: bool,
 }
 
@@ -98,7 +94,6 @@ impl ControlLoop {
             registry.register(&mut signals.stop, STOP, Interest::READABLE)?;
             registry.register(&mut signals.reload, RELOAD, Interest::READABLE)?;
         }
-        let peers = parts.config.links.iter().map(|link| link.peer.clone()).collect();
         Ok(ControlLoop {
             parts,
             poll,
@@ -107,7 +102,6 @@ impl ControlLoop {
             held: None,
             held_count: 0,
             deadline: None,
-            peers,
             exit: false,
         })
     }
@@ -209,30 +203,14 @@ impl ControlLoop {
         for worker in 0..self.parts.workers.len() {
             for _ in 0..REPORTS {
                 let Some(report) = self.parts.workers[worker].reports.pop() else { break };
-                self.log(worker, &report);
                 self.parts.control.handle(now, Input::Report { worker, report });
             }
-        }
-    }
-
-    fn log(&self, worker: usize, report: &Report) {
-        let peer = |link: LinkId| self.peers.get(link.index()).map_or("?", String::as_str);
-        match report {
-            Report::LinkUp(link, remote, metrics) => {
-                tracing::info!(worker, peer = peer(*link), %remote, rtt = ?metrics.rtt, "link up");
-            }
-            Report::LinkDown(link, reason) => tracing::warn!(worker, peer = peer(*link), ?reason, "link down"),
-            _ => {}
         }
     }
 
     fn read_config(&mut self, now: Instant) {
         let read = crate::config::load(&self.parts.config_path);
         let read = read.map(Box::new).map_err(|errors| errors.to_string());
-        match &read {
-            Ok(config) => self.peers = config.links.iter().map(|link| link.peer.clone()).collect(),
-            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
-        }
         self.parts.control.handle(now, Input::Reload(read));
     }
 

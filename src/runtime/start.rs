@@ -205,7 +205,7 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     });
     let control = control.inspect_err(|_| stop_workers(clock, &mut workers))?;
     tracing::info!(name = %config.name, control_socket = %config.control_socket.display(), "ready");
-    let parts = Parts { clock, control, config, config_path: path.to_owned(), workers, socket, signals, stop };
+    let parts = Parts { clock, control, config_path: path.to_owned(), workers, socket, signals, stop };
     ControlLoop::new(parts).map_err(RunError::Setup)
 }
 
