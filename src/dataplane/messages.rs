@@ -5,6 +5,7 @@
 use crate::base::{DownReason, LinkId, LinkMetrics, NodeId, Port, PublicIdentity, SessionId};
 use crate::forwarding::Table;
 use crate::proto::link::LinkStats;
+use crate::proto::security::SecurityStats;
 pub use crate::proto::session::{Refusal, SessionKind, SessionReport};
 use crate::telemetry::{Drops, Summary};
 use crate::wire::client::Endpoint;
@@ -102,6 +103,8 @@ pub struct ShardStats {
     pub pool: (usize, usize),
     /// Duration of a turn of the worker's loop.
     pub turn: Summary,
+    /// Handshakes and keys.
+    pub security: SecurityStats,
     /// Per link.
     pub links: Vec<LinkReport>,
     /// Per session.

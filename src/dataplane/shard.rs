@@ -279,6 +279,7 @@ impl Shard {
             drops,
             pool: (self.pool.in_use(), self.pool.capacity()),
             turn: self.counts.turn.summary(),
+            security: self.security.stats().clone(),
             links: reports.collect(),
             sessions: self.sessions.reports().collect(),
         }
@@ -321,12 +322,21 @@ impl Shard {
     fn install(&mut self, now: Instant, table: Arc<Table>) {
         assert_eq!(table.node(), self.node, "a shard gets its own router's tables");
         self.table = table;
-        // What strands again during this round waits for the next table.
-        for _ in 0..self.stranded.len() {
-            let Some(packet) = self.stranded.pop() else { break };
-            self.route(now, packet, None);
-        }
+        self.retry_stranded(now);
         self.sessions.handle_table_change(now);
+    }
+
+    /// Sends stranded messages on their way again. What still has no way waits on, for the rest of its time.
+    fn retry_stranded(&mut self, now: Instant) {
+        for _ in 0..self.stranded.len() {
+            let Some((deadline, packet)) = self.stranded.pop() else { break };
+            let header = Header::parse(self.pool.bytes(&packet)).expect("only messages with a header strand");
+            if forward(&self.table, &header) == Verdict::Drop(DropReason::NoRoute) {
+                self.stranded.keep(deadline, packet);
+            } else {
+                self.route(now, packet, None);
+            }
+        }
     }
 
     fn send_control(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
@@ -374,6 +384,7 @@ impl Shard {
         while let Some(event) = self.lane_mut(link).and_then(|lane| lane.link.poll_event()) {
             let report = match event {
                 link::Event::Up(metrics) => {
+                    self.retry_stranded(now);
                     let remote = self.security.remote(link).expect("a link that is up has a remote address");
                     Report::LinkUp(link, remote, metrics)
                 }

@@ -30,9 +30,15 @@ impl Stranded {
         Ok(())
     }
 
-    /// The oldest message, whatever its age.
-    pub(super) fn pop(&mut self) -> Option<Packet> {
-        self.waiting.pop_front().map(|(_, packet)| packet)
+    /// The oldest message, and how long it may wait.
+    pub(super) fn pop(&mut self) -> Option<(Instant, Packet)> {
+        self.waiting.pop_front()
+    }
+
+    /// Puts back a message that was just taken out by [`Stranded::pop`].
+    pub(super) fn keep(&mut self, deadline: Instant, packet: Packet) {
+        assert!(self.waiting.len() < self.capacity, "the place of the message is free");
+        self.waiting.push_back((deadline, packet));
     }
 
     /// The oldest message, if it has waited too long.
@@ -40,7 +46,7 @@ impl Stranded {
         if self.waiting.front()?.0 > now {
             return None;
         }
-        self.pop()
+        self.pop().map(|(_, packet)| packet)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -49,5 +55,28 @@ impl Stranded {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.waiting.front().map(|&(deadline, _)| deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::Pool;
+    use crate::containers::pool::Urgency;
+
+    #[test]
+    fn what_is_kept_waits_no_longer_than_it_was_promised() {
+        let (mut pool, mut stranded) = (Pool::new(16), Stranded::new(1));
+        let mut packet = || pool.copy_in(Urgency::Reserved, b"message").expect("the pool has room");
+        assert_eq!(stranded.push(Instant::ZERO, packet()), Ok(()));
+        let second = stranded.push(Instant::ZERO, packet()).expect_err("only one fits");
+        let (deadline, packet) = stranded.pop().expect("one waits");
+        stranded.keep(deadline, packet);
+        assert_eq!(stranded.deadline(), Some(Instant::ZERO + PATIENCE));
+        assert_eq!(stranded.pop_expired(Instant::ZERO + PATIENCE / 2), None);
+        let expired = stranded.pop_expired(Instant::ZERO + PATIENCE).expect("its time is up");
+        assert_eq!(stranded.len(), 0);
+        pool.release(expired);
+        pool.release(second);
     }
 }

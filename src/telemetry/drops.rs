@@ -58,7 +58,7 @@ drop_reasons! {
     Incomplete = "incomplete",
     /// A message for an application that does not read.
     ReceiverSlow = "receiver-slow",
-    /// A message from a source that the route to that source does not confirm.
+    /// A message that came over a link with this very router as its source: forged, or caught in a passing loop.
     Spoofed = "spoofed",
     /// A datagram that the kernel refused to send.
     SendFailed = "send-failed",
