@@ -24,7 +24,7 @@ const BETA: f64 = 0.7;
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 /// Pacing in units of window per round trip: slow start doubles, avoidance must be able to probe upwards.
 const GAIN_START: f64 = 2.0;
-const GAIN_AVOID: f64 = 1.25;
+const GAIN_AVOID: f64 = 1.5;
 /// RFC 9406 section 4.3: samples, and the increase that ends slow start.
 const HYSTART_SAMPLES: u32 = 8;
 const HYSTART_MIN: Duration = Duration::from_millis(4);
@@ -129,9 +129,9 @@ impl Cubic {
         let cubic = |seconds: f64| C * (seconds - k).powi(3) + origin;
         let elapsed = now.since(epoch.start).as_secs_f64();
         let packets = acked.bytes as f64 / self.datagram;
-        // RFC 9438 section 4.3 lets this rise to one packet per round trip above the prior window. Linux does not, and
-        // Linux is whom the path is shared with.
-        epoch.reno += ALPHA * packets / window;
+        // RFC 9438 section 4.3: one packet per round trip once the prior window is reached again.
+        let alpha = if epoch.reno < origin { ALPHA } else { 1.0 };
+        epoch.reno += alpha * packets / window;
         if cubic(elapsed) < epoch.reno {
             self.window = window.max(epoch.reno);
         } else {
