@@ -26,6 +26,8 @@ const MAX_TESTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a wait for messages lasts before other duties are looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long to wait for a client that has its result to leave.
+const PARTING: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Test<'a> {
@@ -79,20 +81,45 @@ fn serve(router: &Router, stream: Stream, json: bool) -> Result<(), Failure> {
         return refuse(writer, "client and server are of different versions");
     }
     let clock = Clock::between(&boot_id(), &hello.boot);
-    let tally = match hello.transport {
-        Transport::Stream => serve_stream(&hello, clock, reader, &mut writer)?,
-        Transport::Datagram(_) => serve_datagrams(router, &hello, clock, reader, &mut writer)?,
+    let (tally, held) = match hello.transport {
+        Transport::Stream => (serve_stream(&hello, clock, reader, &mut writer)?, None),
+        Transport::Datagram(_) => {
+            let (tally, held) = serve_datagrams(router, &hello, clock, reader, &mut writer)?;
+            (tally, Some(held))
+        }
     };
     let (open, all) = tally.finish();
     open.map_or(Ok(()), |open| say(&mut writer, &Say::Interval(open)))?;
     say(&mut writer, &Say::Result(all.clone()))?;
     writer.finish().map_err(|error| Failure::failed("the stream broke at its end", error))?;
     let transport = hello.transport.name();
+    let seconds = all.end - all.start;
     if json {
-        return output::json(&Test { from: from.to_string(), transport, counted: &all });
+        output::json(&Test { from: from.to_string(), transport, counted: &all })?;
+    } else {
+        let rate = bit_rate(all.bytes as f64 * 8.0 / seconds.max(1e-9));
+        output::line(format_args!("{from}: {transport}: {} messages in {seconds:.2} s, {rate}", all.received))?;
     }
-    let rate = bit_rate(all.bytes as f64 * 8.0 / (all.end - all.start).max(1e-9));
-    output::line(format_args!("{from}: {transport}: {} messages in {:.2} s, {rate}", all.received, all.end - all.start))
+    if let Some(held) = held {
+        held.part();
+    }
+    Ok(())
+}
+
+/// The session of a datagram test. Closed while the client still listens, it would reset the client's reliable flow.
+struct Held {
+    session: Datagrams,
+    /// What the client says at its end; disconnected when the client is gone.
+    done: mpsc::Receiver<Option<Done>>,
+}
+
+impl Held {
+    /// Waits for the client to leave, then closes the session.
+    fn part(self) {
+        // Either way it is time to close: the client is gone, or it had long enough.
+        let _ = self.done.recv_timeout(PARTING);
+        drop(self.session);
+    }
 }
 
 fn serve_stream(
@@ -131,13 +158,18 @@ fn serve_datagrams(
     clock: Clock,
     mut reader: BufReader<Stream>,
     writer: &mut Stream,
-) -> Result<Tally, Failure> {
+) -> Result<(Tally, Held), Failure> {
     let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
     set_patience(&session, LOOK)?;
     say(writer, &Say::Ready { port: session.local().port, clock })?;
     let (sender, done) = mpsc::channel();
-    // Ends with the client's stream, at the latest when the client has its result.
-    std::thread::spawn(move || sender.send(hear::<Done>(&mut reader).ok().flatten()));
+    // Ends with the client's stream, which the client keeps until it wants no more echoes.
+    std::thread::spawn(move || {
+        let said = hear::<Done>(&mut reader).ok().flatten();
+        if sender.send(said).is_ok() {
+            let _ = std::io::copy(&mut reader, &mut std::io::sink());
+        }
+    });
     let (mut tally, mut buffer) = (Tally::new(), vec![0; MAX_RECORD]);
     let (mut sent, mut heard) = (None, Instant::now());
     loop {
@@ -151,7 +183,7 @@ fn serve_datagrams(
             Err(_) => {}
         }
         if sent.is_some_and(|sent| tally.received() >= sent || heard.elapsed() > PATIENCE) {
-            return Ok(tally);
+            return Ok((tally, Held { session, done }));
         }
     }
 }
