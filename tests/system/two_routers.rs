@@ -142,6 +142,14 @@ fn measured(world: &World) {
         let server = parsed("perf server", &ended("perf server", server).stdout);
         assert_eq!(server["received"], 200, "{server}");
     }
+    // One that stays must not end its session before the client has heard its last echo.
+    let mut server = sinew(b, "perf server --port 7302").spawn().expect("the binary runs");
+    eventually("a server", || sessions(b).iter().any(|session| session["port"] == 7302).then_some(()));
+    for _ in 0..2 {
+        let client = json(a, "perf client --to b:7302 --messages 50 --rate 4mbit --json");
+        assert_eq!((&client["received"], &client["lost"]), (&50.into(), &0.into()), "{client}");
+    }
+    server.kill().and_then(|()| server.wait()).expect("is killed");
 }
 
 fn exit_codes(world: &World) {
