@@ -32,6 +32,18 @@ fn a_wrong_command_line_is_2_and_names_the_right_one() {
 }
 
 #[test]
+fn a_lab_that_cannot_write_its_results_measures_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("taken"), "").expect("is written");
+    for line in ["lab --out taken/out", "lab --sim --out taken"] {
+        let output = sinew(directory.path(), line);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        let said = text(&output.stderr);
+        assert!(said.contains("taken") && said.contains("--out DIR") && !said.contains("measuring"), "{line}: {said}");
+    }
+}
+
+#[test]
 fn no_router_is_3_and_says_how_to_start_one() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for line in ["show links", "ping b", "trace b", "send b:7", "recv 7", "perf server", "perf client --to b"] {

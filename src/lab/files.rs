@@ -16,6 +16,19 @@ const MILLISECONDS: f64 = 1e6;
 /// Length of an interval of a log.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Makes `dir` and finds out whether it can be written to: better before a measurement than after it.
+pub(super) fn prepare(dir: &Path) -> io::Result<()> {
+    let probe = dir.join(format!(".writable-{}", std::process::id()));
+    let tried = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&probe, ""))
+        .and_then(|()| std::fs::remove_file(&probe));
+    let cannot = |error: io::Error| {
+        let text = format!("cannot write results to {}: {error}; name another directory with --out DIR", dir.display());
+        io::Error::new(error.kind(), text)
+    };
+    tried.map_err(cannot)
+}
+
 /// Writes everything below `dir`; answers with what was written, for people.
 pub(super) fn write(dir: &Path, outcome: &Outcome, started: WallTime) -> io::Result<String> {
     let in_dir = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));

@@ -55,6 +55,9 @@ use std::time::Duration;
 /// Runs `sinew lab`. Starts this very program again, with the same command line, on the best rung of the ladder, unless
 /// it is there already.
 pub fn run(args: Args) -> ExitCode {
+    if let Err(error) = files::prepare(&args.out) {
+        return report_end(Err(error));
+    }
     if args.sim {
         return report_end(simulated::run(&args).and_then(|outcome| publish(&args, &outcome, clock::wall())));
     }

@@ -412,6 +412,10 @@ fn bulk_table(page: &mut String, bulks: &[Bulk]) {
 }
 
 fn noise_table(page: &mut String, noise: &Noise) {
+    if noise.cores == 0 {
+        // The simulator's time is virtual: no machine has a part in its figures.
+        return;
+    }
     let ms = |us: f64| format!("{:.3}", us / 1e3);
     let row = |name: &str, values: [f64; 4]| {
         (String::new(), std::iter::once(name.to_owned()).chain(values.map(ms)).collect::<Vec<_>>())

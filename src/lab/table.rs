@@ -122,6 +122,11 @@ fn bulk(text: &mut String, outcome: &Outcome) {
 
 fn noise(text: &mut String, outcome: &Outcome) {
     let noise = &outcome.noise;
+    if noise.cores == 0 {
+        // Nothing was measured on a machine.
+        put!(text, "\nmode {}: the time is virtual, this machine has no part in the figures", outcome.mode);
+        return;
+    }
     put!(
         text,
         "\nnoise floor of this machine ({} cores, load {:.1}, {:.1} % stolen), while measuring:",
