@@ -1,5 +1,6 @@
 //! `sinew run`: be a router.
 
+use crate::runtime::RunError;
 use super::failure::Failure;
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -50,7 +51,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let config = crate::config::load(&args.config)
         .map_err(|errors| Failure::Usage(format!("the configuration is refused, nothing was started\n\n{errors}")))?;
     log(args.log_level, args.log_json);
-    crate::runtime::run(config, &args.config).map_err(|error| Failure::Failed(error.to_string()))
+    crate::runtime::run(config, &args.config).map_err(|error| match error {
+        RunError::Key(_) | RunError::Core { .. } | RunError::Configuration(_) => Failure::Usage(error.to_string()),
+        error => Failure::Failed(error.to_string()),
+    })
 }
 
 fn log(level: Level, json: bool) {
