@@ -1,7 +1,7 @@
 //! `sinew run`: be a router.
 
-use crate::runtime::RunError;
 use super::failure::Failure;
+use crate::runtime::RunError;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
