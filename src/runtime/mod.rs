@@ -18,7 +18,7 @@
 //! | file | noun |
 //! |---|---|
 //! | [`clock`] | the only clock and the only entropy |
-//! | [`ring`], [`doorbell`] | what crosses between control and a worker, and how a sleeper is woken |
+//! | [`ring`], [`doorbell`], [`sleeper`] | what crosses between control and a worker, and how a sleeper is woken |
 //! | [`io`] | the two backends and the choice between them |
 //! | `udp` | a worker's sockets: one listening, one connected to each neighbour |
 //! | `worker`, `sessions` | the worker loop; the descriptors of its sessions |
@@ -44,11 +44,17 @@ pub mod notify;
 pub mod ring;
 mod sessions;
 mod signals;
+pub mod sleeper;
 mod start;
 mod sys;
 #[cfg(test)]
 mod tests;
 mod udp;
 mod worker;
+
+/// What [`sleeper`] is built from.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
 
 pub use start::{Background, RunError, run};
