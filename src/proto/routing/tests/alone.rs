@@ -5,17 +5,17 @@ use super::super::*;
 use super::net::{id, identity, metrics, ms};
 use crate::base::Rng;
 
-const LINK: LinkId = LinkId(0);
-const OTHER: LinkId = LinkId(1);
+pub(super) const LINK: LinkId = LinkId(0);
+pub(super) const OTHER: LinkId = LinkId(1);
 
 /// Router 0 with links to routers 1 and 2, of `members` members.
-struct Alone {
-    now: Instant,
-    routing: Routing,
+pub(super) struct Alone {
+    pub(super) now: Instant,
+    pub(super) routing: Routing,
 }
 
 impl Alone {
-    fn new(members: usize, metric: Metric) -> Alone {
+    pub(super) fn new(members: usize, metric: Metric) -> Alone {
         let now = Instant::from_millis(5_000);
         let members = (0..members).map(|index| identity(index).public()).collect();
         let routing = Routing::new(now, identity(0), members, metric, WallTime::from_nanos(1_000), Rng::from_u64(1));
@@ -26,25 +26,25 @@ impl Alone {
         alone
     }
 
-    fn input(&mut self, input: Input) -> Vec<Action> {
+    pub(super) fn input(&mut self, input: Input) -> Vec<Action> {
         self.routing.handle(self.now, input);
         std::iter::from_fn(|| self.routing.poll_action()).collect()
     }
 
-    fn up(&mut self, link: LinkId, rtt: Duration) -> Vec<Action> {
+    pub(super) fn up(&mut self, link: LinkId, rtt: Duration) -> Vec<Action> {
         self.input(Input::LinkUp { link, metrics: metrics(rtt) })
     }
 
-    fn down(&mut self, link: LinkId, reason: DownReason) -> Vec<Action> {
+    pub(super) fn down(&mut self, link: LinkId, reason: DownReason) -> Vec<Action> {
         self.input(Input::LinkDown { link, reason })
     }
 
-    fn message(&mut self, link: LinkId, bytes: &[u8]) -> Vec<Action> {
+    pub(super) fn message(&mut self, link: LinkId, bytes: &[u8]) -> Vec<Action> {
         self.input(Input::Message { link, bytes: bytes.to_vec() })
     }
 
     /// Waits, serving timers; gives the moments at which advertisements of this router went out, since now.
-    fn wait(&mut self, time: Duration) -> Vec<Duration> {
+    pub(super) fn wait(&mut self, time: Duration) -> Vec<Duration> {
         let (start, end) = (self.now, self.now + time);
         let mut told = Vec::new();
         while let Some((at, _)) = self.routing.poll_timeout().filter(|&(at, _)| at <= end) {
@@ -59,12 +59,12 @@ impl Alone {
         told
     }
 
-    fn own(&self) -> Vec<AdvertisedLink> {
+    pub(super) fn own(&self) -> Vec<AdvertisedLink> {
         self.routing.advertised(id(0)).expect("a router always advertises itself")
     }
 
     /// Both neighbours confirm, so that there are routes.
-    fn confirm(&mut self) {
+    pub(super) fn confirm(&mut self) {
         for neighbour in [1, 2] {
             let bytes = advertise(neighbour, 1, 1, &[(0, ms(10))]);
             self.message(LinkId(neighbour as u16 - 1), &bytes);
@@ -73,7 +73,7 @@ impl Alone {
     }
 }
 
-fn advertise(origin: usize, epoch: u64, counter: u64, links: &[(usize, Duration)]) -> Vec<u8> {
+pub(super) fn advertise(origin: usize, epoch: u64, counter: u64, links: &[(usize, Duration)]) -> Vec<u8> {
     let identity = identity(origin);
     let link = |&(to, rtt): &(usize, Duration)| AdvertisedLink::new(id(to), &metrics(rtt));
     let mut links: Vec<_> = links.iter().map(link).collect();
@@ -85,12 +85,12 @@ fn advertise(origin: usize, epoch: u64, counter: u64, links: &[(usize, Duration)
 }
 
 /// Who gets what kind of message: `(link, kind byte)`.
-fn sends(actions: &[Action]) -> Vec<(LinkId, u8)> {
+pub(super) fn sends(actions: &[Action]) -> Vec<(LinkId, u8)> {
     let send = |action: &Action| if let Action::Send { link, bytes } = action { Some((*link, bytes[1])) } else { None };
     actions.iter().filter_map(send).collect()
 }
 
-const ADVERTISEMENT: u8 = 1;
+pub(super) const ADVERTISEMENT: u8 = 1;
 const DIGEST: u8 = 2;
 const REQUEST: u8 = 3;
 
