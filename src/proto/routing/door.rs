@@ -129,7 +129,7 @@ pub struct Stats {
 pub enum Reason {
     /// News or a refresh of this router's links.
     Advertise,
-    /// A flapping link was quiet for long enough.
+    /// A flapping link stayed up for long enough.
     Release,
     /// Paths must be computed.
     Compute,

@@ -26,8 +26,8 @@
 //! # Timers
 //! | reason | after |
 //! |---|---|
-//! | advertise | news: 0 to 20 ms when bad, 2 to 32 s otherwise; refresh: 10 min ± 10 % |
-//! | release | hold-down of a flapping link: 1 to 30 s |
+//! | advertise | news: 0 to 20 ms when bad or of a new link, 2 to 32 s otherwise; refresh: 10 min ± 10 % |
+//! | release | a flapping link is the last resort: 1 to 30 s |
 //! | compute | 10 ms after the last computation |
 //! | expire | 30 min after an advertisement came |
 //! | exchange | summary 60 s ± 10 %, unanswered request 2 s, what was refused or is owed: as the budgets allow |
@@ -420,7 +420,7 @@ impl Routing {
             (self.unweighed, self.stale) = (true, true);
         }
         if std::mem::take(&mut self.unweighed) {
-            self.own.weigh(now, self.metric);
+            self.weigh(now);
         }
         if self.own.due(now) {
             self.originate(now);
@@ -429,7 +429,21 @@ impl Routing {
         self.exchange(now);
         if self.must_compute() && self.computed_at.is_none_or(|last| last + COMPUTE_SPACING <= now) {
             self.compute(now);
+            // A link that was no hurry may be the only way now.
+            self.weigh(now);
+            if self.own.due(now) {
+                self.originate(now);
+            }
         }
+    }
+
+    fn weigh(&mut self, now: Instant) {
+        let routes = &self.routes;
+        let detour = |peer| {
+            let found = routes.binary_search_by_key(&peer, |route| route.destination);
+            found.is_ok_and(|place| routes[place].path.len() > 1)
+        };
+        self.own.weigh(now, self.metric, detour);
     }
 
     /// A router that leaves keeps its routes for what is still under way through it.

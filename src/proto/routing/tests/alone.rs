@@ -1,6 +1,6 @@
 //! One router, scripted neighbours.
 
-use super::super::own::{CALM_SPACING, FLAP_MEMORY, HOLD_FIRST, REFRESH, URGENT_SPACING};
+use super::super::own::{CALM_SPACING, FLAP_MEMORY, HOLD_FIRST, REFRESH, TOLD, URGENT_SPACING};
 use super::super::*;
 use super::net::{id, identity, metrics, ms};
 use crate::base::Rng;
@@ -259,7 +259,7 @@ fn a_link_that_keeps_changing_is_told_less_and_less() {
 }
 
 #[test]
-fn flapping_links_are_held_down_longer_and_longer() {
+fn flapping_links_are_a_last_resort_longer_and_longer() {
     let mut alone = Alone::new(3, Metric::Hops);
     alone.up(LINK, ms(10));
     alone.wait(ms(100));
@@ -267,7 +267,14 @@ fn flapping_links_are_held_down_longer_and_longer() {
         alone.down(LINK, DownReason::Silence);
         alone.wait(ms(100));
         alone.up(LINK, ms(10));
-        if alone.own().len() == 1 { ms(0) } else { alone.wait(ms(40_000)).first().copied().unwrap_or(ms(40_000)) }
+        assert_eq!(alone.own().len(), 1, "told at once: there is no other way");
+        if alone.own()[0].loss_ppm == 0 {
+            return ms(0);
+        }
+        assert_eq!(alone.own()[0].loss_ppm, 1_000_000);
+        let told = alone.wait(ms(40_000));
+        assert_eq!(alone.own()[0].loss_ppm, 0, "as good as others again");
+        told[0]
     };
     let holds: Vec<_> = (0..7).map(|_| flap(&mut alone)).collect();
     // Waiting 40 s after each forgives nothing, a minute forgives one.
@@ -280,8 +287,27 @@ fn flapping_links_are_held_down_longer_and_longer() {
         alone.down(LINK, DownReason::Closed);
         alone.wait(ms(100));
         alone.up(LINK, ms(10));
-        assert_eq!(alone.own().len(), 1);
+        assert_eq!(alone.own()[0].loss_ppm, 0);
     }
+}
+
+#[test]
+fn a_router_tells_no_more_than_others_take_and_bad_news_first() {
+    let mut alone = Alone::new(3, Metric::Latency);
+    alone.up(OTHER, ms(10));
+    let (start, before) = (alone.now, alone.routing.stats().originated);
+    for _ in 0..1_000 {
+        alone.up(LINK, ms(10));
+        alone.wait(ms(25));
+        alone.down(LINK, DownReason::Silence);
+        alone.wait(ms(25));
+    }
+    let told = alone.routing.stats().originated - before;
+    let most = u64::from(TOLD.burst) + (alone.now.since(start).as_millis() / TOLD.period.as_millis()) as u64 + 1;
+    assert!(told <= most && told > most / 4, "{told} of {most}");
+    alone.wait(ms(2_500));
+    let down = alone.down(OTHER, DownReason::Silence);
+    assert!(alone.own().is_empty(), "bad news of another link goes out at once: {down:?}");
 }
 
 #[test]
