@@ -54,8 +54,8 @@ fn a_member_that_signs_without_end_is_rationed_and_its_last_word_arrives() {
         }
     }
     let most = granted(SIGNED, ms(11_000)) + 60;
-    for router in 0..4 {
-        let accepted = net.routers[router].stats().accepted - before[router];
+    for (router, before) in before.iter().enumerate().take(4) {
+        let accepted = net.routers[router].stats().accepted - before;
         assert!(accepted <= most, "router {router} checked and flooded {accepted}, more than {most}");
     }
     let refused = net.routers[0].stats().refused;
