@@ -262,18 +262,27 @@ impl Control {
         };
         let Some(heard) = heard else { return };
         match &heard {
-            routing::Input::LinkUp { link, .. } => tracing::info!("{link} to {} is up", self.link_name(*link)),
+            routing::Input::LinkUp { link, .. } => tracing::info!("{} is up", self.link_name(*link)),
             routing::Input::LinkDown { link, reason } => {
-                tracing::warn!("{link} to {} is down: {}", self.link_name(*link), describe(*reason));
+                tracing::warn!("{} is down: {}", self.link_name(*link), describe(*reason));
             }
             _ => {}
         }
         self.routing.handle(now, heard);
     }
 
+    /// A link as people know it: by its neighbour's name, and which of several to it in the configuration's order.
     fn link_name(&self, id: LinkId) -> String {
-        let link = self.links.iter().find(|link| link.id == id);
-        link.map_or_else(|| id.to_string(), |link| self.name_of(link.peer))
+        let Some(link) = self.links.iter().find(|link| link.id == id) else { return id.to_string() };
+        let name = format!("link to `{}`", self.name_of(link.peer));
+        let same = self.links.iter().filter(|other| other.peer == link.peer).map(|other| other.id);
+        match same.clone().count() {
+            1 => name,
+            count => {
+                let place = same.take_while(|&other| other != id).count() + 1;
+                format!("{name} ({place} of {count})")
+            }
+        }
     }
 
     /// The first byte of a control message names its protocol; routing is the only one so far.

@@ -537,6 +537,16 @@ fn link_numbers_are_not_reused_soon_and_never_twice() {
 }
 
 #[test]
+fn links_are_called_by_their_neighbours_names() {
+    let mut bench = Bench::new(&["b", "c", "b"]);
+    let name = |bench: &Bench, id| bench.control.link_name(LinkId(id));
+    assert_eq!(name(&bench, 1), "link to `c`");
+    assert_eq!([name(&bench, 0), name(&bench, 2)], ["link to `b` (1 of 2)", "link to `b` (2 of 2)"]);
+    reload(&mut bench, config("a", &["d", "b"]));
+    assert_eq!([name(&bench, 0), name(&bench, 3)], ["link to `b`", "link to `d`"]);
+}
+
+#[test]
 fn a_reload_is_all_or_nothing() {
     let mut bench = Bench::new(&["b"]);
     let mut wrong = config("a", &["c", "nobody"]);

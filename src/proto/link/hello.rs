@@ -10,6 +10,12 @@
 //!                                                    └ the other end starts anew (Restarted)
 //! ```
 //!
+//! A neighbour decides with each hello whether the link is up, and each change costs this router's control thread work and
+//! the network a flood. So a life shorter than [`SHORT_LIFE`] is a strike; beyond [`FREE_STRIKES`] of them the link stays
+//! down for 250 ms after the next one, then twice as long, and so on to [`LONGEST_PENANCE`] (it says "I do not hear you"
+//! meanwhile); one strike is forgiven every [`FORGIVEN_AFTER`]. A neighbour that restarts, or a path that fails now and
+//! then, is up again at once.
+//!
 //! Any authentic packet is a sign of life, so a busy link needs no hellos: one leaves when nothing else has for an
 //! interval, and every fourth interval in any case, for its clock samples.
 
@@ -33,6 +39,17 @@ const REFUSALS: u32 = 3;
 const REFUSED_PROBES: u32 = 8;
 /// Added to the round trip that a living neighbour has to answer a probe.
 const REFUSED_SLACK: Duration = Duration::from_millis(5);
+
+/// A link that was up for less is suspected to go up and down on purpose.
+const SHORT_LIFE: Duration = Duration::from_millis(500);
+/// Short lives that are not held against the neighbour.
+const FREE_STRIKES: u32 = 6;
+/// How long the link stays down after the first strike beyond those.
+const FIRST_PENANCE: Duration = Duration::from_millis(250);
+/// How long it stays down at most.
+const LONGEST_PENANCE: Duration = Duration::from_secs(16);
+/// A strike is forgotten after this long.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// The kernel says nothing listens; we are finding out.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +82,11 @@ pub(super) struct Liveness {
     /// A hello must leave then.
     answer_at: Option<Instant>,
     suspicion: Option<Suspicion>,
+    /// Short lives that are not forgiven yet, and since when the oldest of them waits for that.
+    strikes: u32,
+    strikes_since: Instant,
+    /// The link stays down until then.
+    penance: Instant,
 }
 
 /// What a received hello tells.
@@ -104,6 +126,9 @@ impl Liveness {
             sent_anything: Instant::ZERO,
             answer_at: None,
             suspicion: None,
+            strikes: 0,
+            strikes_since: Instant::ZERO,
+            penance: Instant::ZERO,
         }
     }
 
@@ -131,7 +156,11 @@ impl Liveness {
         if self.up == up {
             return false;
         }
+        let lived = now.since(self.since);
         (self.up, self.since) = (up, now);
+        if !up && lived < SHORT_LIFE {
+            self.strike(now);
+        }
         if up {
             // The other end may not know yet that we hear it.
             self.answer_at = Some(now);
@@ -139,6 +168,21 @@ impl Liveness {
             self.suspicion = None;
         }
         true
+    }
+
+    fn strike(&mut self, now: Instant) {
+        let forgiven = now.since(self.strikes_since).as_nanos() / FORGIVEN_AFTER.as_nanos();
+        let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
+        if forgiven >= self.strikes {
+            (self.strikes, self.strikes_since) = (0, now);
+        } else {
+            self.strikes -= forgiven;
+            self.strikes_since += FORGIVEN_AFTER * forgiven;
+        }
+        self.strikes += 1;
+        if let Some(beyond) = self.strikes.checked_sub(FREE_STRIKES + 1) {
+            self.penance = now + FIRST_PENANCE.saturating_mul(1 << beyond.min(16)).min(LONGEST_PENANCE);
+        }
     }
 
     /// An authentic packet arrived.
@@ -165,7 +209,7 @@ impl Liveness {
             told.rtt = Some(now.since(echoed + held)).filter(|&rtt| rtt < LONGEST_ROUND_TRIP);
         }
         if hello.hears_you && !self.up {
-            told.change = Some(Change::Up);
+            told.change = (self.penance <= now).then_some(Change::Up);
         } else if !hello.hears_you {
             told.change = self.up.then_some(Change::Down(DownReason::Silence));
             self.answer_at = Some(self.answer_at.map_or(now, |at| at.min(now)));
@@ -190,7 +234,7 @@ impl Liveness {
             (sent, u32::try_from(now.since(arrived).as_micros()).unwrap_or(u32::MAX))
         });
         Some(Hello {
-            hears_you: self.up || self.heard.is_some_and(|at| now.since(at) < self.dead),
+            hears_you: self.up || (self.penance <= now && self.heard.is_some_and(|at| now.since(at) < self.dead)),
             sequence: self.next_sequence,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
             // Zero means no echo, so the first nanosecond of the process is told as the second.
@@ -345,6 +389,61 @@ mod tests {
             due
         });
         assert_eq!(busy.count(), 1, "a packet every millisecond, one hello in four intervals");
+    }
+
+    /// Hellos that say yes and no in turn, `pause` apart; gives the times at which the link came up.
+    fn flip(liveness: &mut Liveness, sequence: &mut u32, start: u64, end: u64, pause: u64) -> Vec<u64> {
+        let mut ups = Vec::new();
+        for ms in (start..end).step_by(pause as usize) {
+            *sequence += 1;
+            match hear(liveness, at(ms), &hello(*sequence, sequence.is_multiple_of(2), 0)).change {
+                Some(Change::Up) => {
+                    liveness.set_up(at(ms), true);
+                    ups.push(ms);
+                }
+                Some(Change::Down(_)) => drop(liveness.set_up(at(ms), false)),
+                None => {}
+            }
+        }
+        ups
+    }
+
+    #[test]
+    fn a_neighbour_that_flips_with_each_hello_is_up_ever_more_rarely_and_then_forgiven() {
+        let (mut liveness, mut sequence) = (started(), 0);
+        let ups = flip(&mut liveness, &mut sequence, 1_000, 601_000, 1);
+        assert!(ups.len() <= 7 + 7 + 600_000 / 10_000, "{} ups in ten minutes", ups.len());
+        assert!(ups.len() >= 20, "but it is tried again: {}", ups.len());
+        assert!(ups.windows(2).skip(20).all(|pair| pair[1] - pair[0] >= 3_999), "{ups:?}");
+        // Meanwhile the other end is told to stay down too.
+        let held = liveness.due(at(601_000)).expect("none left for minutes");
+        assert!(!held.hears_you || liveness.is_up());
+        liveness.set_up(at(601_000), false);
+        let later = flip(&mut liveness, &mut sequence, 900_000, 900_010, 1);
+        assert_eq!(later.len(), 5, "long ago");
+    }
+
+    #[test]
+    fn a_neighbour_that_restarts_or_a_path_that_fails_is_up_again_at_once() {
+        let (mut liveness, mut now) = (started(), 1_000);
+        for round in 0..100 {
+            // Short lives now and then, as of a process that is killed again as soon as it runs.
+            let life = if round % 10 == 9 { 200 } else { 1_500 };
+            liveness.start(at(now), true);
+            let told = hear(&mut liveness, at(now + 1), &hello(0, true, 0));
+            assert_eq!(told.change, Some(Change::Up), "round {round}");
+            assert!(liveness.set_up(at(now + 1), true));
+            now += 1 + life;
+            assert!(liveness.set_up(at(now), false));
+            now += 30;
+        }
+        for _ in 0..FREE_STRIKES {
+            liveness.start(at(now), true);
+            assert_eq!(hear(&mut liveness, at(now), &hello(0, true, 0)).change, Some(Change::Up));
+            liveness.set_up(at(now), true);
+            liveness.set_up(at(now + 50), false);
+            now += 60_000;
+        }
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! The link-state database: the newest advertisement of every member.
+//!
+//! # Bounds
+//! A check of a signature costs as much as a thousand forwarded packets, and what passes it is flooded, so both are
+//! rationed before the check: an origin pays for what it signs ([`SIGNED`]), the neighbour for what turns out worthless
+//! ([`TRIALS`]) — never the origin, else forgeries would silence it. What is refused is not kept; its origin is asked
+//! for again when there is budget.
 
+use super::budget::{Budget, Rate};
 use crate::base::hash::mix64;
 use crate::base::identity::PublicIdentity;
 use crate::base::{Instant, NodeId};
@@ -10,6 +17,11 @@ use std::time::Duration;
 /// An advertisement that was not refreshed for this long is not used any more. Three times the refresh interval: two
 /// refreshes may be lost.
 pub(super) const EXPIRY: Duration = Duration::from_secs(30 * 60);
+
+/// Authentic advertisements of one origin. More than an honest one ever tells (`own.rs`: 32, and four a second).
+pub(super) const SIGNED: Rate = Rate { burst: 64, period: Duration::from_millis(200) };
+/// Worthless signatures over one link. An honest neighbour checks before it floods, so it sends next to none.
+pub(super) const TRIALS: Rate = Rate { burst: 16, period: Duration::from_secs(1) };
 
 /// What became of an advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +39,8 @@ pub(super) enum Taken {
     UnknownOrigin,
     /// The signature is wrong.
     Forged,
+    /// It was not looked at: too many came. At this moment another one will be.
+    Refused(Instant),
 }
 
 #[derive(Debug)]
@@ -57,6 +71,8 @@ impl Record {
 pub(super) struct Database {
     members: BTreeMap<NodeId, PublicIdentity>,
     records: BTreeMap<NodeId, Record>,
+    /// What members may still have signed. Bounded by their number.
+    budgets: BTreeMap<NodeId, Budget>,
     /// XOR over all live records, so that it does not depend on the order in which they came.
     fingerprint: u64,
     /// No record expires before this.
@@ -68,7 +84,7 @@ fn digest_of(origin: NodeId, sequence: Sequence) -> u64 {
 }
 
 /// Whether `origin` signed the advertisement.
-pub(super) fn authentic(origin: &PublicIdentity, advertisement: &Advertisement<'_>) -> bool {
+fn authentic(origin: &PublicIdentity, advertisement: &Advertisement<'_>) -> bool {
     let (bytes, signature) = advertisement.signed();
     origin.verify(&[SIGNING_CONTEXT, bytes].concat(), signature)
 }
@@ -76,12 +92,14 @@ pub(super) fn authentic(origin: &PublicIdentity, advertisement: &Advertisement<'
 impl Database {
     pub(super) fn new(members: impl IntoIterator<Item = PublicIdentity>) -> Database {
         let members = members.into_iter().map(|member| (member.node_id(), member)).collect();
-        Database { members, records: BTreeMap::new(), fingerprint: 0, next_expiry: Instant::MAX }
+        let (records, budgets) = (BTreeMap::new(), BTreeMap::new());
+        Database { members, records, budgets, fingerprint: 0, next_expiry: Instant::MAX }
     }
 
     /// Replaces the members; what those who left advertised is forgotten. True if a live record went.
     pub(super) fn set_members(&mut self, members: impl IntoIterator<Item = PublicIdentity>) -> bool {
         self.members = members.into_iter().map(|member| (member.node_id(), member)).collect();
+        self.budgets.retain(|origin, _| self.members.contains_key(origin));
         let (members, fingerprint, mut changed) = (&self.members, &mut self.fingerprint, false);
         self.records.retain(|origin, record| {
             let stays = members.contains_key(origin);
@@ -94,9 +112,10 @@ impl Database {
         changed
     }
 
-    /// Takes in what was received. Signatures are verified last and only where the answer matters.
-    pub(super) fn take(&mut self, now: Instant, advertisement: &Advertisement<'_>) -> Taken {
-        let Some(member) = self.members.get(&advertisement.origin) else { return Taken::UnknownOrigin };
+    /// Takes in what was received over a link with these `trials` left. Signatures are verified last, only where the
+    /// answer matters, and only as often as the budgets allow.
+    pub(super) fn take(&mut self, now: Instant, advertisement: &Advertisement<'_>, trials: &mut Budget) -> Taken {
+        let Some(&member) = self.members.get(&advertisement.origin) else { return Taken::UnknownOrigin };
         let held = self.records.get(&advertisement.origin);
         if let Some(held) = held {
             if advertisement.sequence < held.sequence {
@@ -106,13 +125,37 @@ impl Database {
                 return Taken::Duplicate;
             }
         }
-        if !authentic(member, advertisement) {
-            return Taken::Forged;
+        let twice = held.is_some_and(|held| advertisement.sequence == held.sequence);
+        match self.verify(now, &member, advertisement, twice, trials) {
+            Err(at) => Taken::Refused(at),
+            Ok(false) => Taken::Forged,
+            Ok(true) if twice => Taken::Equivocation,
+            Ok(true) => Taken::Newer { changed: self.store(now, advertisement) },
         }
-        if held.is_some_and(|held| advertisement.sequence == held.sequence) {
-            return Taken::Equivocation;
+    }
+
+    /// Whether `origin` signed the advertisement; an error if that cannot be afforded before this moment. An authentic
+    /// one is paid by its origin unless it is `worthless` all the same: a neighbour can repeat such a one for ever.
+    pub(super) fn verify(
+        &mut self,
+        now: Instant,
+        origin: &PublicIdentity,
+        advertisement: &Advertisement<'_>,
+        worthless: bool,
+        trials: &mut Budget,
+    ) -> Result<bool, Instant> {
+        let signed = self.budgets.entry(advertisement.origin).or_default();
+        let at = signed.ready_at(SIGNED, 0).max(trials.ready_at(TRIALS, 0));
+        if at > now {
+            return Err(at);
         }
-        Taken::Newer { changed: self.store(now, advertisement) }
+        let authentic = authentic(origin, advertisement);
+        if authentic && !worthless {
+            signed.spend(now, SIGNED)
+        } else {
+            trials.spend(now, TRIALS)
+        }
+        Ok(authentic)
     }
 
     /// Stores an advertisement that is known to be newer and authentic; true if it says anything new.
@@ -158,6 +201,16 @@ impl Database {
     /// Whether this sequence of a member is newer than what is, or was, here.
     pub(super) fn lacks(&self, origin: NodeId, sequence: Sequence) -> bool {
         self.members.contains_key(&origin) && self.records.get(&origin).is_none_or(|held| held.sequence < sequence)
+    }
+
+    /// Whether somebody is a member.
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node)
+    }
+
+    /// How many members there are.
+    pub(super) fn members(&self) -> usize {
+        self.members.len()
     }
 
     /// The bytes of a live advertisement.

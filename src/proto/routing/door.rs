@@ -111,7 +111,10 @@ pub struct Stats {
     pub malformed: u64,
     /// Messages over links that do not exist, or requests over links that are down.
     pub misplaced: u64,
-    /// Digests that a neighbour asked for too often.
+    /// Advertisements not looked at, because their origin signs too many or the neighbour sends too many forged ones;
+    /// asked for again later.
+    pub refused: u64,
+    /// Digests and advertisements that a neighbour asked for too often. Advertisements are sent later.
     pub limited: u64,
     /// Advertisements of this router.
     pub originated: u64,
@@ -126,7 +129,7 @@ pub struct Stats {
 pub enum Reason {
     /// News or a refresh of this router's links.
     Advertise,
-    /// A flapping link was quiet for long enough.
+    /// A flapping link stayed up for long enough.
     Release,
     /// Paths must be computed.
     Compute,

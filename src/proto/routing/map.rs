@@ -192,6 +192,52 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Every router computes its own tree and looks only at its first step; whoever follows the steps arrives, on a
+        /// path as long as promised, for all metrics, ties and last resorts included.
+        #[test]
+        fn next_hops_of_all_routers_lead_to_the_target_without_a_loop(
+            count in 2u64..20,
+            pairs in prop::collection::vec((0u64..20, 0u64..20, 0u32..4, 0u32..4, 0u32..5), 0..90),
+        ) {
+            let mut lists = lists(count, &BTreeMap::new());
+            for (a, b, rtt, jitter, loss) in pairs {
+                let known = |list: &[AdvertisedLink], to| list.iter().any(|link| link.neighbour == NodeId(to));
+                if a == b || a >= count || b >= count || known(&lists[&NodeId(a)], b) {
+                    continue;
+                }
+                for (from, to, rtt_us) in [(a, b, rtt * 700), (b, a, rtt * 650)] {
+                    let link = AdvertisedLink { rtt_us, jitter_us: jitter * 100, loss_ppm: loss * 250_000, ..link(to, 0) };
+                    lists.entry(NodeId(from)).or_default().push(link);
+                }
+            }
+            lists.values_mut().for_each(|list| list.sort_by_key(|link| link.neighbour));
+            let entries: Vec<_> = lists.iter().map(|(&node, links)| (node, links.as_slice())).collect();
+            for metric in [Metric::Hops, Metric::Latency, Metric::Loss, Metric::Expected] {
+                let map = Map::build(&entries, metric);
+                let trees: Vec<Tree> = (0..count as usize).map(|source| map.shortest(source)).collect();
+                for source in 0..count as usize {
+                    for target in 0..count as usize {
+                        let (mut at, mut cost, mut steps) = (source, 0, 0);
+                        while at != target {
+                            let Some(&next) = trees[at].path(&map, target).first() else { break };
+                            let next = map.index(next).expect("on the map");
+                            let edge = map.edges(at).iter().find(|edge| edge.0 as usize == next);
+                            cost += edge.expect("a path uses links").1;
+                            at = next;
+                            steps += 1;
+                            prop_assert!(steps <= count, "{metric:?}: a loop from {source} to {target}");
+                        }
+                        let promised = trees[source].cost[target];
+                        prop_assert_eq!(at == target, promised < u64::MAX, "{:?}: {} to {}", metric, source, target);
+                        prop_assert!(at != target || cost == promised, "{metric:?}: {source} to {target}");
+                        prop_assert_eq!(promised, trees[target].cost[source], "both ways cost the same");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_link_needs_both_ends() {
         let mut one_way = BTreeMap::from([((0, 1), 10), ((1, 0), 10), ((1, 2), 10)]);

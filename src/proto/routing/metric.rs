@@ -19,6 +19,14 @@ pub enum Metric {
     Expected,
 }
 
+/// A link said to lose everything is the last resort: it costs this on top, more than any path without such links
+/// (4,096 links of 92 s each are below 2^39; 4,096 times this is 2^52). So it is used where there is no other way, and
+/// of two such paths the one with fewer such links is.
+const LAST_RESORT: u64 = 1 << 40;
+
+/// The loss that an end advertises of a link that is up but is to be the last resort, because it flaps: all of it.
+pub(super) const LAST_RESORT_PPM: u32 = 1_000_000;
+
 /// ln 2, exact to the last bit of the format.
 const LN_2: f64 = std::f64::consts::LN_2;
 
@@ -36,12 +44,13 @@ impl Metric {
             Metric::Loss => nepers_ppm(loss),
             Metric::Expected => rtt / 2 + u64::from(loss) * (rtt + 4 * jitter) / 1_000_000,
         };
-        cost.max(1)
+        let resort = if loss >= LAST_RESORT_PPM { LAST_RESORT } else { 0 };
+        cost.max(1) + resort
     }
 
-    /// A path's cost as people read it: links, milliseconds, or percent lost.
+    /// A path's cost as people read it: links, milliseconds, or percent lost; what a last resort costs extra left out.
     pub fn readable(self, cost: u64) -> f64 {
-        let cost = cost as f64;
+        let cost = (cost % LAST_RESORT) as f64;
         match self {
             Metric::Hops => cost,
             Metric::Latency | Metric::Expected => cost / 1e3,
@@ -99,6 +108,13 @@ mod tests {
             assert_eq!(metric.cost(&bad, &good), cost, "{metric:?}");
             assert!(metric.cost(&link(0, 0, 0), &link(0, 0, 0)) >= 1, "{metric:?}");
         }
+        for metric in [Metric::Hops, Metric::Latency, Metric::Loss, Metric::Expected] {
+            let worst = metric.cost(&link((1 << 24) - 1, (1 << 24) - 1, 999_999), &good);
+            let resort = metric.cost(&link(0, 0, LAST_RESORT_PPM), &good);
+            assert!(resort > 4_096 * worst, "{metric:?}: a last resort costs more than any other path");
+            assert!(resort.checked_mul(4_096).is_some(), "{metric:?}");
+        }
+        assert!((Metric::Hops.readable(3 + 2 * LAST_RESORT) - 3.0).abs() < 1e-9);
         assert!((Metric::Loss.readable(105_361) - 10.0).abs() < 1e-3);
         assert!((Metric::Latency.readable(15_000) - 15.0).abs() < 1e-9);
     }

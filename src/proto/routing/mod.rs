@@ -20,14 +20,17 @@
 //! that comes up starts with an exchange of digests (`exchange.rs`), and a fingerprint a minute mends what a full ring
 //! lost.
 //!
+//! A neighbour, or any member through its neighbours, may be hostile: what one can make this router check, flood or send
+//! is rationed (heads of `database.rs` and `exchange.rs`), and what is refused for that is asked for again later.
+//!
 //! # Timers
 //! | reason | after |
 //! |---|---|
-//! | advertise | news: 0 to 20 ms when bad, 2 to 32 s otherwise; refresh: 10 min ± 10 % |
-//! | release | hold-down of a flapping link: 1 to 30 s |
+//! | advertise | news: 0 to 20 ms when bad or of a new link, 2 to 32 s otherwise; refresh: 10 min ± 10 % |
+//! | release | a flapping link is the last resort: 1 to 30 s |
 //! | compute | 10 ms after the last computation |
 //! | expire | 30 min after an advertisement came |
-//! | exchange | summary 60 s ± 10 %, unanswered request 2 s |
+//! | exchange | summary 60 s ± 10 %, unanswered request 2 s, what was refused or is owed: as the budgets allow |
 //!
 //! # Doors
 //! [`Routing::handle`] takes an [`Input`]; [`Routing::poll_action`] gives [`Action`]s until there are none;
@@ -36,6 +39,7 @@
 //!
 //! [epoch]: crate::wire::routing::Sequence
 
+mod budget;
 mod database;
 mod door;
 mod exchange;
@@ -69,6 +73,8 @@ pub struct Routing {
     metric: Metric,
     own: Own,
     exchanges: BTreeMap<LinkId, Exchange>,
+    /// Origins that were refused, and when they are asked for again. Members only.
+    postponed: BTreeMap<NodeId, Instant>,
     database: Database,
     map: Map,
     routes: Vec<Route>,
@@ -100,6 +106,7 @@ impl Routing {
             metric,
             own,
             exchanges: BTreeMap::new(),
+            postponed: BTreeMap::new(),
             database,
             map: Map::default(),
             routes: Vec::new(),
@@ -147,7 +154,9 @@ impl Routing {
         let since = self.computed_at.unwrap_or(Instant::ZERO);
         let compute = self.must_compute().then(|| since + COMPUTE_SPACING);
         let release = self.own.next_release();
-        let exchange = self.exchanges.values().flat_map(|exchange| [Some(exchange.summary_at), exchange.deadline()]);
+        let members = self.database.members();
+        let dues = |it: &Exchange| [Some(it.summary_at), it.deadline(), it.payment_at(members)];
+        let exchange = self.exchanges.values().flat_map(dues).chain([self.postponed.values().copied().min()]);
         let all = [
             (self.own.next(), Reason::Advertise),
             (release, Reason::Release),
@@ -240,6 +249,9 @@ impl Routing {
         assert!(members.len() <= MAX_NODES, "the configuration bounds the members");
         self.database.set_members(members.into_iter().chain([self.identity.public()]));
         self.stale = true;
+        let stays = |origin| self.database.is_member(origin);
+        self.postponed.retain(|&origin, _| stays(origin));
+        self.exchanges.values_mut().for_each(|exchange| exchange.retain(stays));
         // What a new member advertised before it was one was refused: ask again.
         for link in self.up_links() {
             self.send_digest(link, true);
@@ -257,11 +269,7 @@ impl Routing {
             Ok(Message::Advertisement(advertisement)) => self.advertisement(now, link, &advertisement),
             Ok(_) if !up => self.stats.misplaced += 1,
             Ok(Message::Digest(digest)) => self.compare_digest(now, link, &digest),
-            Ok(Message::Request(request)) => {
-                let found = request.origins().filter_map(|origin| self.database.bytes(origin));
-                let sends = found.map(|bytes| Action::Send { link, bytes: bytes.to_vec() });
-                self.actions.extend(sends);
-            }
+            Ok(Message::Request(request)) => request.origins().for_each(|origin| self.owe(now, link, origin)),
             Ok(Message::Summary(fingerprint)) => {
                 if fingerprint != self.database.fingerprint() {
                     self.answer_digest(now, link, true);
@@ -272,31 +280,45 @@ impl Routing {
     }
 
     fn advertisement(&mut self, now: Instant, link: LinkId, advertisement: &Advertisement<'_>) {
-        if advertisement.origin == self.own.node {
-            self.own_advertisement(now, advertisement);
+        let origin = advertisement.origin;
+        let Some(exchange) = self.exchanges.get_mut(&link) else { return };
+        // Only over this link: a neighbour that sends something worthless must not keep us from asking others.
+        exchange.arrived(origin);
+        if origin == self.own.node {
+            self.own_advertisement(now, link, advertisement);
         } else {
-            let taken = self.database.take(now, advertisement);
+            let taken = self.database.take(now, advertisement, &mut exchange.trials);
             *self.counter(taken) += 1;
             match taken {
                 Taken::Newer { changed } => {
                     self.stale |= changed;
+                    self.exchanges.values_mut().for_each(|exchange| exchange.arrived(origin));
                     self.flood(advertisement.bytes(), Some(link));
                 }
-                Taken::Older => self.correct(link, advertisement.origin),
+                // The neighbour sent something old: it gets the newer one.
+                Taken::Older => self.owe(now, link, origin),
+                Taken::Refused(at) => self.postpone(link, origin, at),
                 _ => {}
             }
-        }
-        for exchange in self.exchanges.values_mut() {
-            exchange.arrived(advertisement.origin);
         }
         self.ask(now, link);
     }
 
-    /// The neighbour sent something old: it gets the newer one.
-    fn correct(&mut self, link: LinkId, origin: NodeId) {
-        let up = self.exchanges.get(&link).is_some_and(|exchange| exchange.up);
-        if let Some(bytes) = self.database.bytes(origin).filter(|_| up) {
-            self.actions.push_back(Action::Send { link, bytes: bytes.to_vec() });
+    /// The neighbour is to get what is here of `origin`.
+    fn owe(&mut self, now: Instant, link: LinkId, origin: NodeId) {
+        let (members, here) = (self.database.members(), self.database.bytes(origin).is_some());
+        if let Some(exchange) = self.exchanges.get_mut(&link).filter(|exchange| exchange.up && here)
+            && !exchange.owe(now, origin, members)
+        {
+            self.stats.limited += 1;
+        }
+    }
+
+    /// There was no budget to look at what the neighbour sent of `origin`: it is asked for when there is.
+    fn postpone(&mut self, link: LinkId, origin: NodeId, at: Instant) {
+        if let Some(exchange) = self.exchanges.get_mut(&link) {
+            exchange.postpone(origin);
+            self.postponed.entry(origin).or_insert(at);
         }
     }
 
@@ -308,18 +330,28 @@ impl Routing {
             Taken::Equivocation => &mut self.stats.equivocations,
             Taken::UnknownOrigin => &mut self.stats.unknown_origin,
             Taken::Forged => &mut self.stats.forged,
+            Taken::Refused(_) => &mut self.stats.refused,
         }
     }
 
-    fn own_advertisement(&mut self, now: Instant, advertisement: &Advertisement<'_>) {
+    fn own_advertisement(&mut self, now: Instant, link: LinkId, advertisement: &Advertisement<'_>) {
         let ours = self.database.bytes(self.own.node) == Some(advertisement.bytes());
         if ours || advertisement.sequence < self.own.sequence {
             self.stats.duplicate += 1;
-        } else if database::authentic(&self.identity.public(), advertisement) {
-            self.stats.impostors += 1;
-            self.own.fight(now, advertisement.sequence);
-        } else {
-            self.stats.forged += 1;
+            return;
+        }
+        let Some(exchange) = self.exchanges.get_mut(&link) else { return };
+        let own = self.identity.public();
+        match self.database.verify(now, &own, advertisement, false, &mut exchange.trials) {
+            Err(at) => {
+                self.stats.refused += 1;
+                self.postpone(link, self.own.node, at);
+            }
+            Ok(false) => self.stats.forged += 1,
+            Ok(true) => {
+                self.stats.impostors += 1;
+                self.own.fight(now, advertisement.sequence);
+            }
         }
     }
 
@@ -388,7 +420,7 @@ impl Routing {
             (self.unweighed, self.stale) = (true, true);
         }
         if std::mem::take(&mut self.unweighed) {
-            self.own.weigh(now, self.metric);
+            self.weigh(now);
         }
         if self.own.due(now) {
             self.originate(now);
@@ -397,7 +429,21 @@ impl Routing {
         self.exchange(now);
         if self.must_compute() && self.computed_at.is_none_or(|last| last + COMPUTE_SPACING <= now) {
             self.compute(now);
+            // A link that was no hurry may be the only way now.
+            self.weigh(now);
+            if self.own.due(now) {
+                self.originate(now);
+            }
         }
+    }
+
+    fn weigh(&mut self, now: Instant) {
+        let routes = &self.routes;
+        let detour = |peer| {
+            let found = routes.binary_search_by_key(&peer, |route| route.destination);
+            found.is_ok_and(|place| routes[place].path.len() > 1)
+        };
+        self.own.weigh(now, self.metric, detour);
     }
 
     /// A router that leaves keeps its routes for what is still under way through it.
@@ -419,9 +465,17 @@ impl Routing {
     }
 
     fn exchange(&mut self, now: Instant) {
+        let due: Vec<NodeId> = self.postponed.iter().filter(|(_, at)| **at <= now).map(|(&origin, _)| origin).collect();
+        for origin in due {
+            self.postponed.remove(&origin);
+            self.exchanges.values_mut().for_each(|exchange| exchange.resume(origin));
+        }
         for link in self.up_links() {
             self.ask(now, link);
             let Some(exchange) = self.exchanges.get_mut(&link) else { continue };
+            let owed = exchange.pay(now, self.database.members());
+            let found = owed.into_iter().filter_map(|origin| self.database.bytes(origin));
+            self.actions.extend(found.map(|bytes| Action::Send { link, bytes: bytes.to_vec() }));
             if exchange.summary_at <= now {
                 exchange.summary_at = now + self.rng.jitter(SUMMARY_INTERVAL, 0.1);
                 let fingerprint = self.database.fingerprint();

@@ -1,29 +1,42 @@
 //! This router's own links: what is advertised of them, and when.
 //!
 //! ```text
-//!            up, few flaps                       advertised, usable
-//!   down ───────────────────────────────────────▶ usable
-//!    ▲ └──── up, flapping ──▶ held ── stays up ──▶ │
-//!    └──────────── down ───────┴─────── down ──────┘
+//!            up, few flaps                           advertised as measured
+//!   down ─────────────────────────────────────────────▶ steady
+//!    ▲ └──── up, flapping ──▶ last resort ── stays up ──▶ │
+//!    └──────────── down ──────────┴───────── down ────────┘
 //! ```
 //!
 //! # Damping
 //! - *Bad news at once.* A link that is gone, or much worse than advertised, sends traffic into a hole until others
 //!   know. The first bad news goes out immediately, further ones at least [`URGENT_SPACING`] apart, so that a site
 //!   that loses ten links in a moment says it in two advertisements, not in ten.
-//! - *Good news and small changes wait* [`CALM_SPACING`]: nothing is lost while the old path still works, and a
-//!   measurement that swings back in the meantime is never told. While one link keeps changing the spacing doubles up
-//!   to [`CALM_SPACING_MAX`], which damps traffic that follows a metric it worsens itself. Changes below 10 % ride along
-//!   with the next advertisement.
-//! - *A link that comes up is told at once*, because its ends may have no other; but a link that flaps is held down,
-//!   longer each time (1 s, 2 s, 4 s … [`HOLD_MAX`]), and forgiven one flap a [`FLAP_MEMORY`].
+//! - *Measurements wait* [`CALM_SPACING`]: nothing is lost while the old path still works, and a measurement that swings
+//!   back in the meantime is never told. While one link keeps changing the spacing doubles up to [`CALM_SPACING_MAX`],
+//!   which damps traffic that follows a metric it worsens itself. Changes below 10 % ride along with the next
+//!   advertisement.
+//! - *A link that comes up is told at once*, because its ends may have no other. A link that flaps is too, but as a last
+//!   resort, longer each time (1 s, 2 s, 4 s … [`HOLD_MAX`]), and is forgiven one flap a [`FLAP_MEMORY`]: all routers
+//!   avoid it while there is another way, and use it at once where there is none. While its other end is reached
+//!   another way its coming up is no hurry either and waits as measurements do, so that a link that flaps faster than
+//!   that makes nobody compute anything.
+//! - *All together* stay within [`TOLD`], well within what others grant an origin (`database.rs`), so that bad news is
+//!   never refused there. The last tokens are kept for it ([`RESERVE_GOOD`], [`RESERVE_CALM`]).
 
 use crate::base::{DownReason, Instant, LinkId, LinkMetrics, NodeId, Rng};
 use crate::proto::routing::Metric;
+use crate::proto::routing::budget::{Budget, Rate};
+use crate::proto::routing::metric::LAST_RESORT_PPM;
 use crate::wire::routing::{AdvertisedLink, Sequence};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Advertisements of this router.
+pub(super) const TOLD: Rate = Rate { burst: 32, period: Duration::from_millis(250) };
+/// Tokens that a link that came up, or back to normal, leaves to bad news.
+const RESERVE_GOOD: u32 = 8;
+/// Tokens that measurements leave.
+const RESERVE_CALM: u32 = 16;
 /// Least time between two advertisements with bad news.
 pub(super) const URGENT_SPACING: Duration = Duration::from_millis(20);
 /// Least time between other advertisements, and how long a change must last to be told.
@@ -37,9 +50,9 @@ pub(super) const REFRESH: Duration = Duration::from_secs(600);
 pub(super) const FIGHT_SPACING: Duration = Duration::from_secs(1);
 /// How far above an impostor's counter ours goes on, at most.
 const JUMP: u64 = 1 << 20;
-/// First hold-down of a flapping link.
+/// How long a flapping link is a last resort at first.
 pub(super) const HOLD_FIRST: Duration = Duration::from_secs(1);
-/// Longest hold-down of a flapping link.
+/// How long it is at most.
 pub(super) const HOLD_MAX: Duration = Duration::from_secs(30);
 /// A flap is forgotten after this long.
 pub(super) const FLAP_MEMORY: Duration = Duration::from_secs(60);
@@ -57,9 +70,9 @@ struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Down,
-    /// Up, but it flaps: not used before this.
-    Held(Instant),
-    Usable,
+    /// Up, but it flaps: the last resort until then.
+    LastResort(Instant),
+    Steady,
 }
 
 /// How loud the difference between what is measured and what is advertised is.
@@ -67,6 +80,7 @@ enum State {
 enum News {
     None,
     Calm,
+    Good,
     Urgent,
 }
 
@@ -79,6 +93,7 @@ pub(super) struct Own {
     links: BTreeMap<LinkId, Link>,
     advertised: Vec<AdvertisedLink>,
     leaving: bool,
+    told: Budget,
     last_told: Option<Instant>,
     last_calm: Option<Instant>,
     calm_spacing: Duration,
@@ -99,6 +114,7 @@ impl Own {
             links: BTreeMap::new(),
             advertised: Vec::new(),
             leaving: false,
+            told: Budget::default(),
             last_told: None,
             last_calm: None,
             calm_spacing: CALM_SPACING,
@@ -126,8 +142,8 @@ impl Own {
         if link.state == State::Down {
             link.forgive(now);
             link.state = match link.flaps {
-                0 | 1 => State::Usable,
-                flaps => State::Held(now + HOLD_FIRST.saturating_mul(1 << (flaps - 2).min(16)).min(HOLD_MAX)),
+                0 | 1 => State::Steady,
+                flaps => State::LastResort(now + HOLD_FIRST.saturating_mul(1 << (flaps - 2).min(16)).min(HOLD_MAX)),
             };
         }
     }
@@ -167,8 +183,11 @@ impl Own {
     /// The best usable link to each neighbour: cheapest by `metric`, then first in the configuration.
     pub(super) fn usable(&self, metric: Metric) -> BTreeMap<NodeId, (LinkId, AdvertisedLink)> {
         let mut best: BTreeMap<NodeId, (LinkId, AdvertisedLink)> = BTreeMap::new();
-        for (&id, link) in self.links.iter().filter(|(_, link)| link.state == State::Usable) {
-            let ours = AdvertisedLink::new(link.peer, &link.metrics);
+        for (&id, link) in self.links.iter().filter(|(_, link)| link.state != State::Down) {
+            let mut ours = AdvertisedLink::new(link.peer, &link.metrics);
+            if matches!(link.state, State::LastResort(_)) {
+                ours.loss_ppm = LAST_RESORT_PPM;
+            }
             let cheaper = |held: &(LinkId, AdvertisedLink)| metric.cost(&ours, &ours) < metric.cost(&held.1, &held.1);
             if best.get(&link.peer).is_none_or(cheaper) {
                 best.insert(link.peer, (id, ours));
@@ -177,21 +196,27 @@ impl Own {
         best
     }
 
-    /// Compares what is measured with what is advertised, and plans to tell.
-    pub(super) fn weigh(&mut self, now: Instant, metric: Metric) {
+    /// Compares what is measured with what is advertised, and plans to tell. `detour`: whether a neighbour is reached
+    /// over other routers.
+    pub(super) fn weigh(&mut self, now: Instant, metric: Metric, detour: impl Fn(NodeId) -> bool) {
         if self.leaving {
             return;
         }
         let usable = self.usable(metric);
         let gone = self.advertised.iter().any(|link| !usable.contains_key(&link.neighbour));
-        let news = usable.values().map(|(_, link)| self.news(link)).max().unwrap_or(News::None);
+        let news = usable.values().map(|(_, link)| self.news(link, &detour)).max().unwrap_or(News::None);
         let news = if gone { News::Urgent } else { news };
+        let spaced = |spacing, reserve| {
+            let last = self.last_told.map_or(now, |last| last + spacing);
+            now.max(last).max(self.told.ready_at(TOLD, reserve))
+        };
         self.news_at = match news {
-            News::Urgent => Some((self.last_told.map_or(now, |last| now.max(last + URGENT_SPACING)), news)),
+            News::Urgent => Some((spaced(URGENT_SPACING, 0), news)),
+            News::Good => Some((spaced(URGENT_SPACING, RESERVE_GOOD), news)),
             News::Calm => {
+                let earliest = spaced(self.calm_spacing, RESERVE_CALM);
                 let since = *self.calm_since.get_or_insert(now);
-                let spaced = self.last_told.map_or(now, |last| last + self.calm_spacing);
-                Some((spaced.max(since + CALM_SPACING), news))
+                Some((earliest.max(since + CALM_SPACING), news))
             }
             News::None => {
                 self.calm_since = None;
@@ -200,11 +225,12 @@ impl Own {
         };
     }
 
-    fn news(&self, measured: &AdvertisedLink) -> News {
-        let Ok(index) = self.advertised.binary_search_by_key(&measured.neighbour, |link| link.neighbour) else {
-            return News::Urgent;
-        };
-        compare(&self.advertised[index], measured)
+    fn news(&self, measured: &AdvertisedLink, detour: impl Fn(NodeId) -> bool) -> News {
+        match self.advertised.binary_search_by_key(&measured.neighbour, |link| link.neighbour) {
+            Ok(index) => compare(&self.advertised[index], measured),
+            Err(_) if measured.loss_ppm == LAST_RESORT_PPM && detour(measured.neighbour) => News::Calm,
+            Err(_) => News::Good,
+        }
     }
 
     /// Whether an advertisement must go out now; if so, the caller emits [`Own::compose`].
@@ -218,21 +244,21 @@ impl Own {
         [news, self.fight_at, Some(self.refresh_at)].into_iter().flatten().min()
     }
 
-    /// Lets held links be used whose time has come; true if there were any.
+    /// Lets links be as good as others again whose time has come; true if there were any.
     pub(super) fn release(&mut self, now: Instant) -> bool {
         let mut any = false;
         for link in self.links.values_mut() {
-            if matches!(link.state, State::Held(until) if until <= now) {
-                link.state = State::Usable;
+            if matches!(link.state, State::LastResort(until) if until <= now) {
+                link.state = State::Steady;
                 any = true;
             }
         }
         any
     }
 
-    /// When the next held link may be used.
+    /// When the next link will be as good as others again.
     pub(super) fn next_release(&self) -> Option<Instant> {
-        let held = |link: &Link| if let State::Held(until) = link.state { Some(until) } else { None };
+        let held = |link: &Link| if let State::LastResort(until) = link.state { Some(until) } else { None };
         self.links.values().filter_map(held).min()
     }
 
@@ -252,6 +278,7 @@ impl Own {
         }
         (self.news_at, self.calm_since, self.last_told) = (None, None, Some(now));
         self.refresh_at = now + self.rng.jitter(REFRESH, 0.1);
+        self.told.spend(now, TOLD);
         self.sequence = self.sequence.next();
         let usable = if self.leaving { BTreeMap::new() } else { self.usable(metric) };
         self.advertised = usable.into_values().map(|(_, link)| link).collect();
@@ -274,6 +301,9 @@ fn compare(told: &AdvertisedLink, measured: &AdvertisedLink) -> News {
     let lossy = measured.loss_ppm > (2 * told.loss_ppm).max(told.loss_ppm + 5_000);
     if slow || lossy {
         return News::Urgent;
+    }
+    if told.loss_ppm == LAST_RESORT_PPM && measured.loss_ppm < LAST_RESORT_PPM {
+        return News::Good;
     }
     // Different: by a tenth, and by half a millisecond or a tenth of a percent.
     let differs = |told: u32, measured: u32, floor: u32| told.abs_diff(measured) > (told / 10).max(floor);

@@ -1,21 +1,21 @@
 //! One router, scripted neighbours.
 
-use super::super::own::{CALM_SPACING, FLAP_MEMORY, HOLD_FIRST, REFRESH, URGENT_SPACING};
+use super::super::own::{CALM_SPACING, FLAP_MEMORY, HOLD_FIRST, REFRESH, TOLD, URGENT_SPACING};
 use super::super::*;
 use super::net::{id, identity, metrics, ms};
 use crate::base::Rng;
 
-const LINK: LinkId = LinkId(0);
-const OTHER: LinkId = LinkId(1);
+pub(super) const LINK: LinkId = LinkId(0);
+pub(super) const OTHER: LinkId = LinkId(1);
 
 /// Router 0 with links to routers 1 and 2, of `members` members.
-struct Alone {
-    now: Instant,
-    routing: Routing,
+pub(super) struct Alone {
+    pub(super) now: Instant,
+    pub(super) routing: Routing,
 }
 
 impl Alone {
-    fn new(members: usize, metric: Metric) -> Alone {
+    pub(super) fn new(members: usize, metric: Metric) -> Alone {
         let now = Instant::from_millis(5_000);
         let members = (0..members).map(|index| identity(index).public()).collect();
         let routing = Routing::new(now, identity(0), members, metric, WallTime::from_nanos(1_000), Rng::from_u64(1));
@@ -26,25 +26,25 @@ impl Alone {
         alone
     }
 
-    fn input(&mut self, input: Input) -> Vec<Action> {
+    pub(super) fn input(&mut self, input: Input) -> Vec<Action> {
         self.routing.handle(self.now, input);
         std::iter::from_fn(|| self.routing.poll_action()).collect()
     }
 
-    fn up(&mut self, link: LinkId, rtt: Duration) -> Vec<Action> {
+    pub(super) fn up(&mut self, link: LinkId, rtt: Duration) -> Vec<Action> {
         self.input(Input::LinkUp { link, metrics: metrics(rtt) })
     }
 
-    fn down(&mut self, link: LinkId, reason: DownReason) -> Vec<Action> {
+    pub(super) fn down(&mut self, link: LinkId, reason: DownReason) -> Vec<Action> {
         self.input(Input::LinkDown { link, reason })
     }
 
-    fn message(&mut self, link: LinkId, bytes: &[u8]) -> Vec<Action> {
+    pub(super) fn message(&mut self, link: LinkId, bytes: &[u8]) -> Vec<Action> {
         self.input(Input::Message { link, bytes: bytes.to_vec() })
     }
 
     /// Waits, serving timers; gives the moments at which advertisements of this router went out, since now.
-    fn wait(&mut self, time: Duration) -> Vec<Duration> {
+    pub(super) fn wait(&mut self, time: Duration) -> Vec<Duration> {
         let (start, end) = (self.now, self.now + time);
         let mut told = Vec::new();
         while let Some((at, _)) = self.routing.poll_timeout().filter(|&(at, _)| at <= end) {
@@ -59,12 +59,12 @@ impl Alone {
         told
     }
 
-    fn own(&self) -> Vec<AdvertisedLink> {
+    pub(super) fn own(&self) -> Vec<AdvertisedLink> {
         self.routing.advertised(id(0)).expect("a router always advertises itself")
     }
 
     /// Both neighbours confirm, so that there are routes.
-    fn confirm(&mut self) {
+    pub(super) fn confirm(&mut self) {
         for neighbour in [1, 2] {
             let bytes = advertise(neighbour, 1, 1, &[(0, ms(10))]);
             self.message(LinkId(neighbour as u16 - 1), &bytes);
@@ -73,7 +73,7 @@ impl Alone {
     }
 }
 
-fn advertise(origin: usize, epoch: u64, counter: u64, links: &[(usize, Duration)]) -> Vec<u8> {
+pub(super) fn advertise(origin: usize, epoch: u64, counter: u64, links: &[(usize, Duration)]) -> Vec<u8> {
     let identity = identity(origin);
     let link = |&(to, rtt): &(usize, Duration)| AdvertisedLink::new(id(to), &metrics(rtt));
     let mut links: Vec<_> = links.iter().map(link).collect();
@@ -85,12 +85,12 @@ fn advertise(origin: usize, epoch: u64, counter: u64, links: &[(usize, Duration)
 }
 
 /// Who gets what kind of message: `(link, kind byte)`.
-fn sends(actions: &[Action]) -> Vec<(LinkId, u8)> {
+pub(super) fn sends(actions: &[Action]) -> Vec<(LinkId, u8)> {
     let send = |action: &Action| if let Action::Send { link, bytes } = action { Some((*link, bytes[1])) } else { None };
     actions.iter().filter_map(send).collect()
 }
 
-const ADVERTISEMENT: u8 = 1;
+pub(super) const ADVERTISEMENT: u8 = 1;
 const DIGEST: u8 = 2;
 const REQUEST: u8 = 3;
 
@@ -259,7 +259,7 @@ fn a_link_that_keeps_changing_is_told_less_and_less() {
 }
 
 #[test]
-fn flapping_links_are_held_down_longer_and_longer() {
+fn flapping_links_are_a_last_resort_longer_and_longer() {
     let mut alone = Alone::new(3, Metric::Hops);
     alone.up(LINK, ms(10));
     alone.wait(ms(100));
@@ -267,7 +267,14 @@ fn flapping_links_are_held_down_longer_and_longer() {
         alone.down(LINK, DownReason::Silence);
         alone.wait(ms(100));
         alone.up(LINK, ms(10));
-        if alone.own().len() == 1 { ms(0) } else { alone.wait(ms(40_000)).first().copied().unwrap_or(ms(40_000)) }
+        assert_eq!(alone.own().len(), 1, "told at once: there is no other way");
+        if alone.own()[0].loss_ppm == 0 {
+            return ms(0);
+        }
+        assert_eq!(alone.own()[0].loss_ppm, 1_000_000);
+        let told = alone.wait(ms(40_000));
+        assert_eq!(alone.own()[0].loss_ppm, 0, "as good as others again");
+        told[0]
     };
     let holds: Vec<_> = (0..7).map(|_| flap(&mut alone)).collect();
     // Waiting 40 s after each forgives nothing, a minute forgives one.
@@ -280,8 +287,27 @@ fn flapping_links_are_held_down_longer_and_longer() {
         alone.down(LINK, DownReason::Closed);
         alone.wait(ms(100));
         alone.up(LINK, ms(10));
-        assert_eq!(alone.own().len(), 1);
+        assert_eq!(alone.own()[0].loss_ppm, 0);
     }
+}
+
+#[test]
+fn a_router_tells_no_more_than_others_take_and_bad_news_first() {
+    let mut alone = Alone::new(3, Metric::Latency);
+    alone.up(OTHER, ms(10));
+    let (start, before) = (alone.now, alone.routing.stats().originated);
+    for _ in 0..1_000 {
+        alone.up(LINK, ms(10));
+        alone.wait(ms(25));
+        alone.down(LINK, DownReason::Silence);
+        alone.wait(ms(25));
+    }
+    let told = alone.routing.stats().originated - before;
+    let most = u64::from(TOLD.burst) + (alone.now.since(start).as_millis() / TOLD.period.as_millis()) as u64 + 1;
+    assert!(told <= most && told > most / 4, "{told} of {most}");
+    alone.wait(ms(2_500));
+    let down = alone.down(OTHER, DownReason::Silence);
+    assert!(alone.own().is_empty(), "bad news of another link goes out at once: {down:?}");
 }
 
 #[test]

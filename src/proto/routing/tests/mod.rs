@@ -1,6 +1,7 @@
 //! Behaviours of routing, many routers at once and one router alone.
 
 mod alone;
+mod hostile;
 mod net;
 
 use super::*;
@@ -56,7 +57,7 @@ proptest! {
             }
             net.run(ms(pause));
         }
-        // The longest hold-down, and the news after it.
+        // A link that flaps is the last resort for 30 s, then that is told.
         net.run(ms(35_000));
         prop_assert_eq!(net.check(), Ok(()));
     }
@@ -172,6 +173,60 @@ fn two_routers_with_one_key_do_not_flood_the_network() {
     let told = net.routers[3].stats().originated + twin.stats().originated - before;
     assert!(twin.stats().impostors > 2 && net.routers[3].stats().impostors > 2, "they do meet");
     assert!(told < 30, "{told} advertisements in ten seconds");
+}
+
+#[test]
+fn a_flapping_link_that_is_the_only_way_is_used_whenever_it_is_up() {
+    let mut net = Net::new(4, 5, Metric::Latency);
+    for a in 0..3 {
+        net.wire(a, a + 1, ms(10));
+    }
+    net.run(ms(1_000));
+    for flap in 0..20 {
+        net.cut(1);
+        net.run(ms(400));
+        assert!(net.routers[0].route(id(3)).is_none(), "flap {flap}");
+        net.mend(1);
+        // Its ends know within 30 ms; then news 20 ms, two links of 5 ms, a computation at most 10 ms late.
+        net.run(ms(100));
+        for (from, to) in [(0, 3), (3, 0), (1, 2)] {
+            assert!(net.routers[from].route(id(to)).is_some(), "flap {flap}: from {from} to {to}");
+        }
+        net.run(ms(1_200));
+    }
+}
+
+#[test]
+fn a_flapping_link_is_avoided_in_a_ring_and_computed_around_rarely() {
+    let mut net = random_net(6, &[], 5, Metric::Latency);
+    net.run(ms(1_000));
+    let flap = |net: &mut Net, times: usize| {
+        for _ in 0..times {
+            net.cut(0);
+            net.run(ms(300));
+            net.mend(0);
+            net.run(ms(500));
+        }
+    };
+    flap(&mut net, 2);
+    let over = |net: &Net| net.routers[0].route(id(1)).expect("the ring is whole").path.len();
+    assert_eq!(over(&net), 5, "the long way");
+    let before = (net.messages, net.routers[3].stats().computations);
+    flap(&mut net, 30);
+    assert_eq!(over(&net), 5);
+    let (messages, computed) = (net.messages - before.0, net.routers[3].stats().computations - before.1);
+    // Thirty flaps: the digests of its ends, and hardly a flood.
+    assert!(computed <= 8, "{computed} computations at the other side of the ring");
+    assert!(messages < 600, "{messages} messages");
+    // The rest of the ring breaks: the link is the last resort, and there is no other.
+    net.cut(3);
+    net.run(ms(150));
+    assert_eq!(over(&net), 1);
+    assert_eq!(net.routers[0].routes().len(), 5);
+    net.mend(3);
+    net.run(ms(40_000));
+    assert_eq!(net.check(), Ok(()), "quiet for long enough, it is as good as others");
+    assert_eq!(over(&net), 1);
 }
 
 #[test]
