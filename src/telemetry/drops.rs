@@ -56,6 +56,8 @@ drop_reasons! {
     Late = "late",
     /// A fragment whose datagram was given up: a sibling is lost, or too many are incomplete.
     Incomplete = "incomplete",
+    /// A closed stream, given up to make room though its peer might still have taken what was kept for it.
+    Abandoned = "abandoned",
     /// A message for an application that does not read.
     ReceiverSlow = "receiver-slow",
     /// A message that came over a link with this very router as its source: forged, or caught in a passing loop.

@@ -188,10 +188,14 @@ impl Sessions {
     }
 
     /// Whether a flow may keep `count` segments more. A flow is always granted a record when no sender holds anything,
-    /// so that small pools work.
-    fn has_room(&self, at: u32, count: usize, pool: &Pool) -> bool {
-        let sender = self.senders.get(at).expect("the flow lives");
-        let left = self.kept.left(pool, self.settings.send_percent);
+    /// so that small pools work. Streams that are closed and overdue give way.
+    fn has_room(&mut self, at: u32, count: usize, pool: &mut Pool) -> bool {
+        let session = self.sender(at).session;
+        let mut left = self.kept.left(pool, self.settings.send_percent);
+        while left < count && self.give_way(session, pool) {
+            left = self.kept.left(pool, self.settings.send_percent);
+        }
+        let sender = self.sender(at);
         let cap = self.settings.send_queue.min((left / 4).max(FIRST_WINDOW as usize));
         let free = pool.capacity() - pool.in_use();
         let granted = sender.len() < cap && left >= count || self.kept.held() == 0;

@@ -17,6 +17,13 @@ use crate::wire::session::{FlowAck, MAX_FLOW_ACK_RANGES, MAX_SEGMENT, SEGMENT_HE
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// Questions in a row that go unanswered before a flow can be given up: time alone is no proof, for it also passes while
+/// this very process is frozen.
+const QUESTIONS: u32 = 4;
+/// Longest pause between questions that go unanswered, unless the round trip is longer: fifteen fit into the time after
+/// which a flow is given up, so that a lossy path with a living peer behind it is not taken for a dead peer.
+const INSISTENCE: Duration = Duration::from_secs(2);
+
 /// Room before the bytes of a kept segment, where its headers go when it is sent.
 const HEADERS: usize = HEADER_LEN + SEGMENT_HEADER_LEN;
 /// A segment that is not yet acknowledged with all before it.
@@ -86,6 +93,8 @@ pub(super) struct Sender {
     probed: Instant,
     /// Since when an answer is awaited; none if nothing is.
     asked: Option<Instant>,
+    /// Questions sent since then.
+    unanswered: u32,
     heard: Instant,
     progress: Instant,
     used: Instant,
@@ -119,6 +128,7 @@ impl Sender {
             probe: false,
             probed: now,
             asked: None,
+            unanswered: 0,
             heard: now,
             progress: now,
             used: now,
@@ -368,6 +378,7 @@ impl Sender {
     fn note_asked(&mut self, now: Instant, ask: bool) {
         self.asked = self.asked.or(Some(now));
         if ask {
+            self.unanswered = self.unanswered.saturating_add(1);
             self.probe = false;
             self.probed = now;
         }
@@ -423,7 +434,7 @@ impl Sender {
         }
         let opened = !self.opened;
         self.opened = true;
-        self.heard = now;
+        (self.heard, self.unanswered) = (now, 0);
         let widened = limit > self.limit;
         self.limit = self.limit.max(limit);
         let in_flight = self.in_flight;
@@ -529,8 +540,13 @@ impl Sender {
         self.next >= self.limit && self.base + self.queue.len() as u64 > self.next
     }
 
-    /// How long to wait before the next repeat.
+    /// How long to wait before the next repeat: longer each time, up to the longest pause if the peer answers (it has
+    /// no room), otherwise less long.
     fn pause(&self, settings: &Settings) -> Duration {
+        if self.unanswered > 0 {
+            let timeout = self.round_trip.timeout(settings);
+            return (timeout * (1 << (self.unanswered - 1).min(6))).min(timeout.max(INSISTENCE));
+        }
         (self.round_trip.timeout(settings) * (1 << self.backoff.min(6))).min(settings.rto_max)
     }
 
@@ -554,10 +570,11 @@ impl Sender {
         Some(if self.stream { self.used.max(self.heard) } else { self.used } + pause)
     }
 
-    /// When the flow is given up: without any answer, or with answers that never acknowledge what is under way.
+    /// When the flow is given up: without any answer, or, unless it is a stream, with answers that never acknowledge
+    /// what is under way. A stream waits for its reader as long as that lives.
     fn give_up_at(&self, settings: &Settings) -> Option<Instant> {
-        let silent = self.asked.map(|since| since + settings.give_up);
-        let stuck = (self.in_flight > 0).then_some(self.progress + settings.refused);
+        let silent = self.asked.filter(|_| self.unanswered >= QUESTIONS).map(|since| since + settings.give_up);
+        let stuck = (self.in_flight > 0 && !self.stream).then_some(self.progress + settings.refused);
         [silent, stuck].into_iter().flatten().min()
     }
 

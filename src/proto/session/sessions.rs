@@ -18,7 +18,7 @@ use crate::telemetry::{DropReason, Drops};
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::message::Header;
 use crate::wire::session::ResetReason;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Ids of incoming streams have this bit, ids given by control have not.
 const INCOMING: u64 = 1 << 63;
@@ -62,6 +62,8 @@ pub struct Sessions {
     pub(super) pending: VecDeque<u32>,
     pub(super) events: VecDeque<Event>,
     pub(super) retry_at: Option<Instant>,
+    /// Closed streams that linger for longer than is granted to all, and since when.
+    pub(super) overdue: BTreeSet<(Instant, u32)>,
     pub(super) received: Shelf,
     pub(super) kept: Shelf,
     pub(super) spare: Vec<Vec<u8>>,
@@ -97,6 +99,7 @@ impl Sessions {
             pending: VecDeque::new(),
             events: VecDeque::new(),
             retry_at: None,
+            overdue: BTreeSet::new(),
             received: Shelf::default(),
             kept: Shelf::default(),
             spare: Vec::new(),
@@ -142,7 +145,7 @@ impl Sessions {
     }
 
     /// The session's application is gone. What it sent reliably (a stream: if it has finished) is still brought to its
-    /// end, within the linger time; otherwise the peers are told.
+    /// end, datagrams within the linger time, a stream as long as its peer lives; otherwise the peers are told.
     pub fn close(&mut self, now: Instant, id: SessionId, pool: &mut Pool) {
         let Some(index) = self.find(id) else { return };
         if std::mem::replace(&mut self.session_mut(index).lingering, true) {
@@ -486,6 +489,9 @@ impl Sessions {
         let Some(session) = self.sessions.remove(index) else { return };
         if session.retrying {
             self.pending.retain(|waiting| *waiting != index);
+        }
+        if let Some(since) = session.overdue {
+            self.overdue.remove(&(since, index));
         }
         if session.owns_port {
             self.ports.release(session.port);

@@ -53,9 +53,11 @@ pub struct Settings {
     pub rto_margin: Duration,
     /// Longest pause between two repeats, and so the longest a healed path stays unused.
     pub rto_max: Duration,
-    /// A flow whose peer does not answer for so long is reset.
+    /// A flow whose peer does not answer for so long, though asked every 2 s or oftener, is reset. So the death of a
+    /// stream's peer is noticed after this and a pause between questions: 35 s while something waits for the peer, else
+    /// 45 s, as a silent stream asks only after `keepalive`.
     pub give_up: Duration,
-    /// A flow whose peer answers but takes nothing of what is under way is reset after this. That is so while very many
+    /// A datagram flow whose peer answers but takes nothing of what is under way is reset after this. That is so while very many
     /// flows wait for readers that do not read; it would be so for ever if the receivers' share of the pool were full of
     /// halves of messages.
     pub refused: Duration,
@@ -70,8 +72,12 @@ pub struct Settings {
     pub silence: Duration,
     /// A stream that is not heard of for so long is reset: its sender would have asked.
     pub stream_silence: Duration,
-    /// How long a closed session tries to get its last data acknowledged.
+    /// How long a closed datagram session tries to get its last data acknowledged. A stream that has finished goes on as
+    /// long as its peer answers: its reader may be slow.
     pub linger: Duration,
+    /// Closed streams that may go on for longer than `linger`. For one more, and when the senders' share of the pool is
+    /// used up, the one that has done so longest is reset and counted.
+    pub overdue: usize,
     /// How long an ended flow is remembered, so that a late repeat never opens it again: longer than any sender repeats.
     pub tombstone: Duration,
     /// Ended flows remembered; for one more the oldest is forgotten.
@@ -111,6 +117,7 @@ impl Default for Settings {
             silence: Duration::from_secs(180),
             stream_silence: Duration::from_secs(60),
             linger: Duration::from_secs(60),
+            overdue: 256,
             tombstone: Duration::from_secs(60),
             tombstones: 4096,
             notices_per_second: 200,

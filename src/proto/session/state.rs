@@ -1,7 +1,7 @@
 //! One session: its port, its inbox, its flows.
 
 use super::receiver::Span;
-use crate::base::{Class, Port, SessionId};
+use crate::base::{Class, Instant, Port, SessionId};
 use crate::containers::Packet;
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::session::ResetReason;
@@ -90,6 +90,8 @@ pub(super) struct Session {
     pub(super) attached: bool,
     /// The application is gone; what it sent is still being acknowledged.
     pub(super) lingering: bool,
+    /// A stream that lingers for longer than is granted to all, and since when.
+    pub(super) overdue: Option<Instant>,
     pub(super) inbox: VecDeque<Ready>,
     /// Entries of the inbox that only the inbox's own bound limits.
     pub(super) waiting: usize,
@@ -120,6 +122,7 @@ impl Session {
             owns_port: true,
             attached: true,
             lingering: false,
+            overdue: None,
             inbox: VecDeque::new(),
             waiting: 0,
             offered: None,

@@ -68,13 +68,30 @@ impl Sessions {
             } else if key < 2 * flows {
                 self.receiver_due(now, (key - flows) as u32, pool);
             } else {
-                // A session lingered long enough.
-                let index = (key - 2 * flows) as u32;
-                if self.sessions.get(index).is_some_and(|session| session.lingering) {
-                    self.end_session(index, pool);
-                }
+                self.lingered(now, (key - 2 * flows) as u32, pool);
             }
         }
+    }
+
+    /// A session lingered for the time that is granted. A stream goes on as long as its peer answers.
+    fn lingered(&mut self, now: Instant, index: u32, pool: &mut Pool) {
+        let Some(session) = self.sessions.get_mut(index).filter(|session| session.lingering) else { return };
+        if session.stream().is_none() {
+            return self.end_session(index, pool);
+        }
+        session.overdue = Some(now);
+        self.overdue.insert((now, index));
+        if self.overdue.len() > self.settings.overdue {
+            self.give_way(index, pool);
+        }
+    }
+
+    /// Resets the stream that has been overdue longest, `but` one; false if there is none.
+    pub(super) fn give_way(&mut self, but: u32, pool: &mut Pool) -> bool {
+        let Some(&(_, index)) = self.overdue.iter().find(|(_, index)| *index != but) else { return false };
+        self.count(DropReason::Abandoned);
+        self.end_session(index, pool);
+        true
     }
 
     pub(super) fn count_given_up(&mut self) {

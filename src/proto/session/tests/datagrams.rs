@@ -463,3 +463,21 @@ fn strangers_cannot_fill_the_inbox_with_resets() {
     assert_eq!(world.app(1, 1).got.len() as u64, kept);
     world.finish();
 }
+
+#[test]
+fn lingering_ends() {
+    let mut world = World::new(24, 2);
+    world.datagram(0, 1, 7);
+    world.datagram(1, 1, 9);
+    world.set_reads(1, SessionId(1), false);
+    for number in 0..22 {
+        world.send(0, 1, Class::Reliable, true, endpoint(1, 9), &numbered(number, 60_000));
+    }
+    world.run(ms(1000));
+    world.close(0, SessionId(1));
+    world.run(ms(59_000));
+    assert_eq!(world.nodes[0].sessions.reports().count(), 1, "it still tries");
+    world.run(ms(2000));
+    assert_eq!(world.nodes[0].sessions.reports().count(), 0);
+    world.finish();
+}

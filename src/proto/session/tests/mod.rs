@@ -5,3 +5,4 @@ mod echoes;
 mod harness;
 mod random;
 mod streams;
+mod stalls;

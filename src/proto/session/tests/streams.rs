@@ -237,22 +237,6 @@ fn a_writer_hears_that_nobody_reads_after_it_has_read_what_is_left() {
 }
 
 #[test]
-fn lingering_ends() {
-    let mut world = World::new(12, 2);
-    let far = world.connect();
-    world.set_reads(1, far, false);
-    write_all(&mut world, 0, NEAR, &pattern(10, 1_300_000), 60_000);
-    world.write(0, NEAR, &Record::Finish);
-    world.run(ms(1000));
-    world.close(0, NEAR);
-    world.run(ms(59_000));
-    assert_eq!(world.nodes[0].sessions.reports().count(), 1, "it still tries");
-    world.run(ms(2000));
-    assert_eq!(world.nodes[0].sessions.reports().count(), 0);
-    world.finish();
-}
-
-#[test]
 fn a_stream_is_held_until_it_is_accepted() {
     let mut world = World::new(13, 2);
     world.nodes[1].accepts = false;
