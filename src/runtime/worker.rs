@@ -150,6 +150,10 @@ impl Turn {
         }
         let mut records = 0;
         for session in self.readable.drain(..) {
+            if !shard.may_read(session) {
+                self.sessions.pause(&mut **backend, session);
+                continue;
+            }
             let taken = self.sessions.read(session, |record| {
                 records += 1;
                 shard.handle_record(now, session, record)

@@ -81,6 +81,8 @@ pub(super) struct Sender {
     opened: bool,
     in_flight: usize,
     lost: usize,
+    /// No segment before this one is marked lost.
+    lost_from: u64,
     unacknowledged: u64,
     window: Window,
     round_trip: RoundTrip,
@@ -120,6 +122,7 @@ impl Sender {
             opened: false,
             in_flight: 0,
             lost: 0,
+            lost_from: 0,
             unacknowledged: 0,
             window: Window::new(most),
             round_trip: RoundTrip::default(),
@@ -319,7 +322,9 @@ impl Sender {
     /// The next message of this flow; none if there is none or the pool has no packet for it.
     pub(super) fn transmit(&mut self, now: Instant, node: NodeId, pool: &mut Pool) -> Option<(Header, Packet)> {
         if self.lost > 0 {
-            let at = self.queue.iter().position(|kept| kept.lost).expect("one is marked lost");
+            let from = self.lost_from.saturating_sub(self.base) as usize;
+            let at = from + self.queue.range(from..).position(|kept| kept.lost).expect("one is marked lost");
+            self.lost_from = self.base + at as u64;
             return self.send(now, node, at, self.lost == 1, pool);
         }
         if self.probe {
@@ -509,10 +514,12 @@ impl Sender {
         let answered = |at: Instant| now >= at + self.round_trip.get().max(settings.probe_after[0]);
         let rerouted = self.rerouted.filter(|at| answered(*at));
         let count = reported.saturating_sub(self.base) as usize;
-        for kept in self.queue.iter_mut().take(count) {
+        for (at, kept) in self.queue.iter_mut().take(count).enumerate() {
             let overdue = now.since(kept.sent) >= patience || rerouted.is_some_and(|at| kept.sent < at);
             if overdue && !kept.acked && !kept.lost {
                 kept.lost = true;
+                let sequence = self.base + at as u64;
+                self.lost_from = if self.lost == 0 { sequence } else { self.lost_from.min(sequence) };
                 self.lost += 1;
             }
         }

@@ -1,6 +1,7 @@
 //! The session room's numbers, each with its reason.
 
 use crate::base::limits::MAX_SESSIONS;
+use crate::wire::client::MAX_RECORD;
 use std::time::Duration;
 
 /// Segments a sender may send before it has heard of the receiver's limit, and the least window a receiver ever offers.
@@ -22,6 +23,10 @@ pub struct Settings {
     pub send_window: u32,
     /// Segments of one flow, sent or not, beyond which its application is asked to wait.
     pub send_queue: usize,
+    /// Records that found no room and are held, of all sessions together, bytes. When no further record of the largest
+    /// size fits, no session is read until one does, and that is counted. A caller that does not ask before it reads
+    /// ([`Sessions::may_read`](super::Sessions::may_read)) adds a record for each session at most.
+    pub held_bytes: usize,
     /// Share of the packet pool that all receivers may hold, percent. Each flow is offered at most half of what is left
     /// of it (so n greedy flows settle at fair shares and leave room for one more), though never less than 64 segments.
     pub receive_percent: usize,
@@ -80,7 +85,10 @@ pub struct Settings {
     pub overdue: usize,
     /// How long an ended flow is remembered, so that a late repeat never opens it again: longer than any sender repeats.
     pub tombstone: Duration,
-    /// Ended flows remembered; for one more the oldest is forgotten.
+    /// Incoming flows that live or are remembered. For one more no flow opens (its sender repeats its first segment until
+    /// there is room or it gives up), as a flow that could not be remembered could be delivered twice. So flows may end at
+    /// a rate of `tombstones / tombstone`, about 1,090 a second; bursts of any rate are taken up to the bound. One router's flows
+    /// may take as many of these places as they leave free. An entry takes about 100 bytes.
     pub tombstones: usize,
     /// Resets and expiry notes sent per second: answers to what may be garbage.
     pub notices_per_second: u32,
@@ -95,6 +103,7 @@ impl Default for Settings {
             receive_window: 1024,
             send_window: 1024,
             send_queue: 1024,
+            held_bytes: 32 << 20,
             receive_percent: 40,
             complete_percent: 15,
             send_percent: 25,
@@ -119,7 +128,7 @@ impl Default for Settings {
             linger: Duration::from_secs(60),
             overdue: 256,
             tombstone: Duration::from_secs(60),
-            tombstones: 4096,
+            tombstones: 65_536,
             notices_per_second: 200,
         }
     }
@@ -132,6 +141,7 @@ impl Settings {
         assert!(self.keepalive + self.give_up < self.stream_silence, "a living stream is heard of in time");
         assert!(self.idle + self.give_up < self.silence, "a living datagram flow ends before it is forgotten");
         assert!(self.receive_window >= FIRST_WINDOW, "a receiver offers what every sender assumes");
+        assert!(self.held_bytes >= MAX_RECORD, "a record can be held");
         let shares = self.receive_percent + self.complete_percent + self.send_percent;
         assert!(shares <= 80, "a fifth of the pool is left to packets on their way");
         assert!(self.max_sessions > 0 && self.max_flows > 0 && self.reassemblies > 0 && self.tombstones > 0);

@@ -104,6 +104,8 @@ pub(super) struct Session {
     pub(super) pending: VecDeque<Vec<u8>>,
     /// Whether it stands in the shard's round of sessions with such records.
     pub(super) retrying: bool,
+    /// It is not read until there is room to hold a record.
+    pub(super) put_off: bool,
     pub(super) next_message: u32,
     /// Senders of this session, ended ones included until they are acknowledged.
     pub(super) senders: usize,
@@ -130,6 +132,7 @@ impl Session {
             queued: false,
             pending: VecDeque::new(),
             retrying: false,
+            put_off: false,
             next_message,
             senders: 0,
             sent: 0,

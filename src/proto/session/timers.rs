@@ -102,16 +102,21 @@ impl Sessions {
 
     fn retry_all(&mut self, now: Instant, pool: &mut Pool) {
         for _ in 0..self.pending.len().min(RETRIES) {
-            let Some(index) = self.pending.pop_front() else { break };
+            let Some(ticket) = self.pending.pop_front() else { break };
+            let Some(index) = self.sessions.redeem(ticket) else { continue };
+            assert!(self.session(index).retrying, "a session stands in the round once");
             self.retry_pending(now, index, pool);
-            if let Some(session) = self.sessions.get_mut(index) {
+            // It may have ended with its last record.
+            if let Some(index) = self.sessions.redeem(ticket) {
+                let session = self.session_mut(index);
                 session.retrying = !session.pending.is_empty();
                 if session.retrying {
-                    self.pending.push_back(index);
+                    self.pending.push_back(ticket);
                 }
             }
         }
-        if !self.pending.is_empty() {
+        self.resume_reading();
+        if !self.pending.is_empty() || !self.put_off.is_empty() {
             self.retry_at = Some(now + RETRY);
         }
     }
@@ -174,7 +179,7 @@ impl Sessions {
             if stream {
                 return self.reset_stream(now, session, ResetReason::Refused, true, pool);
             }
-            return self.end_receiver(now, at, Epitaph::Abandoned, pool);
+            return self.break_receiver(now, at, Epitaph::Abandoned, ResetReason::Refused, pool);
         }
         if ack {
             self.queue_ack(at);

@@ -4,5 +4,5 @@ mod datagrams;
 mod echoes;
 mod harness;
 mod random;
-mod streams;
 mod stalls;
+mod streams;

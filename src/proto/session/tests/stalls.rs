@@ -4,7 +4,7 @@ use super::harness::*;
 use crate::base::{Class, Rng, SessionId};
 use crate::proto::session::{SessionKind, Settings};
 use crate::telemetry::DropReason;
-use crate::wire::client::Record;
+use crate::wire::client::{MAX_RECORD, Record};
 use crate::wire::session::ResetReason;
 use std::time::Duration;
 
@@ -169,9 +169,9 @@ fn streams_wait_for_room_that_others_hold_as_long_as_it_takes() {
 
 #[test]
 fn streams_that_linger_for_long_give_way_to_more_of_them() {
-    let mut world = World::with(12, 2, Settings { overdue: 2, ..Settings::default() });
+    let mut world = World::with(12, 2, Settings { overdue: 1, ..Settings::default() });
     world.open(1, 1, SessionKind::Listener { port: 80 });
-    for id in 1..=3 {
+    for id in 1..=2 {
         world.open(0, id, SessionKind::Stream { to: endpoint(1, 80) });
         world.run(ms(1000));
         let far = *world.nodes[1].incoming.last().expect("the stream arrived");
@@ -184,10 +184,42 @@ fn streams_that_linger_for_long_give_way_to_more_of_them() {
         world.close(0, SessionId(id));
     }
     world.run(minutes(10));
-    assert_eq!(world.nodes[0].sessions.reports().count(), 2);
+    assert_eq!(world.nodes[0].sessions.reports().count(), 1);
     assert_eq!(world.nodes[0].sessions.drops().get(DropReason::Abandoned), 1);
+    world.run(ms(1000));
     let first = world.nodes[1].incoming[0];
     world.set_reads(1, first, true);
     assert!(world.far(first).was_reset(), "its reader is told");
+    world.finish();
+}
+
+#[test]
+fn records_that_wait_are_bounded_for_the_whole_router() {
+    let bound = 5 * MAX_RECORD;
+    let mut world = World::with(13, 2, Settings { held_bytes: bound, ..Settings::default() });
+    world.open(1, 1, SessionKind::Listener { port: 80 });
+    for id in 1..=30 {
+        world.open(0, id, SessionKind::Stream { to: endpoint(1, 80) });
+        world.run(ms(100));
+        let far = *world.nodes[1].incoming.last().expect("the stream arrived");
+        world.set_reads(1, far, false);
+    }
+    let bytes = pattern(13, 1_200_000);
+    for part in bytes.chunks(60_000) {
+        for id in 1..=30 {
+            world.write(0, SessionId(id), &Record::Data(part));
+            assert!(world.nodes[0].sessions.held <= bound);
+        }
+        world.run(ms(50));
+    }
+    assert!(world.nodes[0].sessions.held > bound / 2, "many records wait");
+    assert!(world.nodes[0].sessions.held_back() > 0);
+    for far in world.nodes[1].incoming.clone() {
+        world.set_reads(1, far, true);
+    }
+    let all = |world: &World| world.nodes[1].incoming.iter().all(|far| world.far(*far).bytes == bytes.len());
+    world.run_until(ms(100_000), all);
+    assert!(world.nodes[1].incoming.iter().all(|far| world.far(*far).stream() == bytes));
+    assert_eq!(world.nodes[0].sessions.held, 0);
     world.finish();
 }

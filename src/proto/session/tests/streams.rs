@@ -318,3 +318,23 @@ fn a_greedy_application_waits_in_one_place() {
     }
     world.finish();
 }
+
+#[test]
+fn both_ends_finish_at_once() {
+    for seed in 0..12 {
+        let mut world = World::new(100 + seed, 2);
+        let far = world.connect();
+        world.wire = Wire { loss: 0.1, jitter: ms(40), duplicate: 0.1, mark: 0.05, ..Wire::default() };
+        let (there, back) = (pattern(seed, 65_536), pattern(seed + 50, 120_000));
+        for (node, id, bytes) in [(0, NEAR, &there), (1, far, &back)] {
+            write_all(&mut world, node, id, bytes, 65_536);
+            world.write(node, id, &Record::Finish);
+        }
+        let over = |world: &World| world.nodes[0].closed.contains(&NEAR) && world.nodes[1].closed.contains(&far);
+        world.run_until(ms(30_000), over);
+        assert!(world.app(0, 1).stream() == back && world.far(far).stream() == there);
+        assert!(!world.app(0, 1).was_reset() && !world.far(far).was_reset());
+        assert_eq!(world.nodes[1].sessions.reports().count(), 1, "only the listener is left");
+        world.finish();
+    }
+}
