@@ -54,8 +54,8 @@ drop_reasons! {
     Duplicate = "duplicate",
     /// A datagram of an ordered session that arrived after a later one was delivered.
     Late = "late",
-    /// A fragment whose datagram was given up: a sibling is lost, or too many are incomplete; or part of a reliable message
-    /// whose flow broke.
+    /// A fragment whose datagram was given up: a sibling is lost, or too many are incomplete. Also a reliable flow that
+    /// broke in the middle of a message.
     Incomplete = "incomplete",
     /// A closed stream, given up to make room though its peer might still have taken what was kept for it.
     Abandoned = "abandoned",

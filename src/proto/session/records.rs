@@ -82,8 +82,9 @@ impl Sessions {
         }
     }
 
-    /// One record from the application. [`Readiness::Full`] means that it was taken but waits, or that the next one would
-    /// have no room: read no more until [`Event::Readable`]. A record that breaks the client protocol closes the session.
+    /// One record from the application. [`Readiness::Full`] means that it was taken but waits, or that the next one
+    /// would have no room: read no more until [`Event::Readable`]. A record that breaks the client protocol closes the
+    /// session.
     pub fn handle_record(&mut self, now: Instant, id: SessionId, record: &[u8], pool: &mut Pool) -> Readiness {
         let Some(index) = self.find(id).filter(|index| !self.session(*index).lingering) else {
             return Readiness::Gone;

@@ -580,7 +580,10 @@ impl Sender {
     /// When the flow is given up: without any answer, or, unless it is a stream, with answers that never acknowledge
     /// what is under way. A stream waits for its reader as long as that lives.
     fn give_up_at(&self, settings: &Settings) -> Option<Instant> {
-        let silent = self.asked.filter(|_| self.unanswered >= QUESTIONS).map(|since| since + settings.give_up);
+        // Whoever was frozen asks again first, but not so late that the peer may have forgotten that the flow ended.
+        let asked_enough = self.unanswered >= QUESTIONS;
+        let patience = if asked_enough { settings.give_up } else { (settings.give_up + settings.tombstone) / 2 };
+        let silent = self.asked.map(|since| since + patience);
         let stuck = (self.in_flight > 0 && !self.stream).then_some(self.progress + settings.refused);
         [silent, stuck].into_iter().flatten().min()
     }

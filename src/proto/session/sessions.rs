@@ -311,8 +311,8 @@ impl Sessions {
         self.drop_if_over(index, pool);
     }
 
-    /// As [`Sessions::end_receiver`], for an incoming datagram flow that did not come to its end. If it takes part of what
-    /// was acknowledged with it, that is counted, and the application is told.
+    /// As [`Sessions::end_receiver`], for an incoming datagram flow that did not come to its end. If it takes part of
+    /// what was acknowledged with it, that is counted, and the application is told.
     pub(super) fn break_receiver(
         &mut self,
         now: Instant,

@@ -62,7 +62,7 @@ pub struct Settings {
     /// stream's peer is noticed after this and a pause between questions: 35 s while something waits for the peer, else
     /// 45 s, as a silent stream asks only after `keepalive`.
     pub give_up: Duration,
-    /// A datagram flow whose peer answers but takes nothing of what is under way is reset after this. That is so while very many
+    /// A datagram flow whose peer answers but takes nothing of what is under way is reset after this. That is so while many
     /// flows wait for readers that do not read; it would be so for ever if the receivers' share of the pool were full of
     /// halves of messages.
     pub refused: Duration,
@@ -85,10 +85,10 @@ pub struct Settings {
     pub overdue: usize,
     /// How long an ended flow is remembered, so that a late repeat never opens it again: longer than any sender repeats.
     pub tombstone: Duration,
-    /// Incoming flows that live or are remembered. For one more no flow opens (its sender repeats its first segment until
-    /// there is room or it gives up), as a flow that could not be remembered could be delivered twice. So flows may end at
-    /// a rate of `tombstones / tombstone`, about 1,090 a second; bursts of any rate are taken up to the bound. One router's flows
-    /// may take as many of these places as they leave free. An entry takes about 100 bytes.
+    /// Incoming flows that live or are remembered. For one more no flow opens, and that is counted (its sender repeats its
+    /// first segment until there is room or it gives up): a flow that could not be remembered could be delivered twice.
+    /// So flows may end at a rate of `tombstones / tombstone`, 1,092 a second, and bursts up to the bound at any rate.
+    /// One router's flows may take as many of these places as they leave free. An entry takes about 100 bytes.
     pub tombstones: usize,
     /// Resets and expiry notes sent per second: answers to what may be garbage.
     pub notices_per_second: u32,

@@ -223,3 +223,22 @@ fn records_that_wait_are_bounded_for_the_whole_router() {
     assert_eq!(world.nodes[0].sessions.held, 0);
     world.finish();
 }
+
+#[test]
+fn a_router_that_was_frozen_for_long_repeats_nothing_that_may_be_forgotten() {
+    let mut world = World::new(14, 2);
+    world.datagram(0, 1, 7);
+    world.datagram(1, 1, 9);
+    world.send(0, 1, Class::Reliable, false, endpoint(1, 9), b"once");
+    world.run_until(ms(1000), |world| !world.app(1, 1).got.is_empty());
+    // Its acknowledgement is lost, and the receiver forgets the flow while the sender is frozen.
+    world.lose_flight();
+    world.close(1, SessionId(1));
+    world.lose_flight();
+    world.now += ms(300_000);
+    world.datagram(1, 2, 9);
+    world.run(ms(60_000));
+    assert!(world.app(1, 2).got.is_empty(), "it is not delivered twice");
+    assert!(world.app(0, 1).was_reset());
+    world.finish();
+}
