@@ -103,7 +103,7 @@ impl Default for Settings {
             receive_window: 1024,
             send_window: 1024,
             send_queue: 1024,
-            held_bytes: 32 << 20,
+            held_bytes: 64 << 20,
             receive_percent: 40,
             complete_percent: 15,
             send_percent: 25,
