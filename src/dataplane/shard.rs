@@ -139,6 +139,16 @@ impl Shard {
         readiness
     }
 
+    /// Whether a record of the session may be read; if not, read no more until [`Shard::poll_readable`] names it.
+    pub fn may_read(&mut self, session: SessionId) -> bool {
+        self.sessions.may_read(session)
+    }
+
+    /// How often a session was not read because all sessions together hold as many waiting records as they may.
+    pub const fn held_back(&self) -> u64 {
+        self.sessions.held_back()
+    }
+
     /// The session's descriptor takes records again.
     pub fn handle_writable(&mut self, now: Instant, session: SessionId) {
         self.sessions.handle_writable(now, session);

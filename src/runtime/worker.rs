@@ -56,6 +56,8 @@ struct Turn {
     /// Links to be closed once this turn's goodbyes are out.
     removed: Vec<LinkId>,
     housekeeping: Instant,
+    /// How often sessions had been put off at the last housekeeping.
+    put_off: u64,
     stopping: bool,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
             writable: Vec::with_capacity(64),
             removed: Vec::new(),
             housekeeping,
+            put_off: 0,
             stopping: false,
         };
         while !turn.stopping {
@@ -150,6 +153,10 @@ impl Turn {
         }
         let mut records = 0;
         for session in self.readable.drain(..) {
+            if !shard.may_read(session) {
+                self.sessions.pause(&mut **backend, session);
+                continue;
+            }
             let taken = self.sessions.read(session, |record| {
                 records += 1;
                 shard.handle_record(now, session, record)
@@ -245,6 +252,12 @@ impl Turn {
         if dropped > 0 {
             let worker = self.worker.index;
             tracing::warn!(worker, dropped, "the kernel dropped datagrams: socket buffers full (see socket_buffer)");
+        }
+        let total = self.worker.shard.held_back();
+        let put_off = total - std::mem::replace(&mut self.put_off, total);
+        if put_off > 0 {
+            let worker = self.worker.index;
+            tracing::warn!(worker, put_off, "applications wait: too many records are held for peers that do not read");
         }
         let held_back = self.worker.commands.refused();
         if held_back > 0 {

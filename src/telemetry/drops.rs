@@ -54,8 +54,13 @@ drop_reasons! {
     Duplicate = "duplicate",
     /// A datagram of an ordered session that arrived after a later one was delivered.
     Late = "late",
-    /// A fragment whose datagram was given up: a sibling is lost, or too many are incomplete.
+    /// A fragment whose datagram was given up: a sibling is lost, or too many are incomplete. Also a reliable flow that
+    /// broke in the middle of a message.
     Incomplete = "incomplete",
+    /// A closed stream, given up to make room though its peer might still have taken what was kept for it.
+    Abandoned = "abandoned",
+    /// A segment that would open a flow while no more flows can be remembered; its sender repeats it.
+    FlowRefused = "flow-refused",
     /// A message for an application that does not read.
     ReceiverSlow = "receiver-slow",
     /// A message that came over a link with this very router as its source: forged, or caught in a passing loop.

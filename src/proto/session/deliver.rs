@@ -18,9 +18,10 @@ impl Sessions {
     /// and its length. The caller then calls exactly one of [`Sessions::delivered`] and [`Sessions::blocked`].
     pub fn poll_deliver(&mut self, now: Instant, pool: &mut Pool, record: &mut [u8]) -> Option<(SessionId, usize)> {
         assert!(record.len() >= MAX_RECORD, "every record fits the buffer");
-        while let Some(index) = self.delivering.pop_front() {
-            let Some(session) = self.sessions.get_mut(index) else { continue };
-            session.queued = false;
+        while let Some(ticket) = self.delivering.pop_front() {
+            let Some(index) = self.sessions.redeem(ticket) else { continue };
+            let session = self.session_mut(index);
+            assert!(std::mem::replace(&mut session.queued, false), "a session stands in the round once");
             if !session.is_deliverable() {
                 continue;
             }

@@ -146,6 +146,11 @@ impl Sessions {
             }
             return None;
         }
+        if flags.open && self.ports.holder(key.port).is_some() && !self.tombstones.has_room(now, key.peer.node) {
+            // Its sender repeats it; without a place to remember its end, it could open again and be delivered twice.
+            self.count(DropReason::FlowRefused);
+            return None;
+        }
         let session = match self.session_for(now, key, flags) {
             Ok(session) => session,
             Err(reason) => {
@@ -156,6 +161,8 @@ impl Sessions {
         };
         let at = self.receivers.insert(Receiver::new(now, key, session, flags)).expect("there was room");
         self.receiver_keys.insert(key, at);
+        self.receivers_of.insert((session, at));
+        self.tombstones.reserve(key.peer.node);
         if let Some(stream) = self.session_mut(session).stream_mut() {
             stream.receiver = Some(at);
             self.connect(session);
@@ -229,6 +236,9 @@ impl Sessions {
         }
         let receiver = self.receivers.get(at).expect("the flow lives");
         if let Some(end) = receiver.finished() {
+            if receiver.has_fragments() {
+                return self.refuse_flow(now, at, pool);
+            }
             let key = receiver.key;
             self.end_receiver(now, at, Epitaph::Finished(end), pool);
             self.send_final_ack(now, key, end, pool);
@@ -240,7 +250,7 @@ impl Sessions {
         self.count(DropReason::Malformed);
         let key = self.receivers.get(at).expect("the flow lives").key;
         self.send_reset(now, key, true, ResetReason::Refused, pool);
-        self.end_receiver(now, at, Epitaph::Reset(ResetReason::Refused), pool);
+        self.break_receiver(now, at, Epitaph::Reset(ResetReason::Refused), ResetReason::Refused, pool);
     }
 
     fn flow_ack(
@@ -288,14 +298,10 @@ impl Sessions {
         }
         let Some(&at) = self.receiver_keys.get(&key) else { return };
         let receiver = self.receivers.get(at).expect("a known flow lives");
-        let (session, stream, told) = (receiver.session, receiver.stream, receiver.has_fragments());
-        if stream {
-            return self.reset_stream(now, session, reason, false, pool);
+        if receiver.stream {
+            return self.reset_stream(now, receiver.session, reason, false, pool);
         }
-        self.end_receiver(now, at, Epitaph::Abandoned, pool);
-        if told {
-            self.notify(session, Record::Reset { reason, peer: key.peer });
-        }
+        self.break_receiver(now, at, Epitaph::Abandoned, reason, pool);
     }
 
     /// The peer does not read any more, but what it has still to say may be on its way.

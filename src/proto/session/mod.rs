@@ -34,8 +34,12 @@
 //! sent a retransmission timeout ago, or before a change of routes that is more than a round trip past.
 //!
 //! A datagram session has one flow per destination and order wish, ended by its sender when idle; the next one may start
-//! at once, as everything before it has been received. A stream is two flows between one pair of ports. The first segment to a
+//! at once, as everything before it has been received. What breaks a flow in the middle of a message tells the receiving
+//! application so. A stream is two flows between one pair of ports. The first segment to a
 //! listener makes the incoming session, whose own flow opens at once, so that each end always knows both.
+//!
+//! A stream waits for its reader as long as the reader's router answers, however slow, also when its writer has finished
+//! and is gone. A peer that is gone is noticed in 35 s if something waits for it, else in 45 s ([`Settings::give_up`]).
 //!
 //! # Timers
 //! One wheel entry per flow and lingering session. Sender: repeat, probe after a change of routes, window probe,
@@ -43,7 +47,8 @@
 //! timer that fires too early sets itself again.
 //!
 //! # Bounds
-//! Sessions, flows, tombstones, reassemblies, notices per second and every queue have a limit in [`Settings`]. Packets
+//! Sessions, flows, tombstones, reassemblies, notices per second, records held and every queue have a limit in
+//! [`Settings`]. No tombstone is forgotten early: when no more flows can be remembered none opens. Packets
 //! kept for receivers and for senders are shares of the pool; one flow is offered at most half (may hold a quarter) of
 //! what is left of its share. An application that sends too much is told so ([`Readiness::Full`]), one that does not
 //! read closes its peers' windows and loses best-effort datagrams.

@@ -85,6 +85,8 @@ pub(super) struct Receiver {
     /// In ordered flows: where the next message starts, and how far it was looked at.
     frontier: u64,
     scanned: u64,
+    /// Segments held that are not part of a message handed on, in datagram flows.
+    loose: usize,
     fin: Option<u64>,
     promised: u64,
     marks: u32,
@@ -110,6 +112,7 @@ impl Receiver {
             cumulative: 0,
             frontier: 0,
             scanned: 0,
+            loose: 0,
             fin: None,
             promised: FIRST_WINDOW,
             marks: 0,
@@ -130,9 +133,10 @@ impl Receiver {
         self.fin.map(|fin| fin + 1).filter(|end| self.cumulative == *end)
     }
 
-    /// Whether something was received that is not delivered and never will be if the flow ends now.
+    /// Whether a datagram flow that ends now leaves a hole: something was received (and so acknowledged) that is not
+    /// handed on and never will be, or something was not received that has a successor.
     pub(super) fn has_fragments(&self) -> bool {
-        self.cumulative < self.next() || (self.ordered && self.frontier < self.cumulative)
+        self.cumulative < self.next() || self.loose > 0
     }
 
     /// Takes a segment in.
@@ -183,6 +187,7 @@ impl Receiver {
         self.unacknowledged += 1;
         let at = (sequence - self.base) as usize;
         self.ring[at] = Place::Held(held);
+        self.loose += 1;
         while (self.cumulative - self.base < self.ring.len() as u64)
             && !matches!(self.ring[(self.cumulative - self.base) as usize], Place::Missing)
         {
@@ -206,6 +211,7 @@ impl Receiver {
             let starts = at == self.frontier;
             if starts && is_bare_end(flags) {
                 self.consume((at, at), pool, shelf);
+                self.loose -= 1;
                 (self.frontier, self.scanned) = (at + 1, at + 1);
                 continue;
             }
@@ -215,6 +221,7 @@ impl Receiver {
             self.scanned += 1;
             if flags.last {
                 let span = (self.frontier, at);
+                self.loose -= (self.scanned - self.frontier) as usize;
                 self.frontier = self.scanned;
                 return Ok(Some(span));
             }
@@ -226,6 +233,7 @@ impl Receiver {
     pub(super) fn completed_by(&mut self, sequence: u64, pool: &mut Pool, shelf: &mut Shelf) -> Option<Span> {
         if is_bare_end(self.held(sequence)?.flags) {
             self.consume((sequence, sequence), pool, shelf);
+            self.loose -= 1;
             return None;
         }
         let lowest = sequence.saturating_sub(MAX_MESSAGE_SEGMENTS - 1);
@@ -240,7 +248,11 @@ impl Receiver {
                 return None;
             }
         }
-        (last >= sequence).then_some((first, last))
+        if last < sequence {
+            return None;
+        }
+        self.loose -= (last - first + 1) as usize;
+        Some((first, last))
     }
 
     /// Copies the message's bytes to `target`; their count, and whether one of them was marked. None if they are more

@@ -11,7 +11,7 @@ use crate::base::{Class, Instant, NodeId, Port, SessionId};
 use crate::containers::pool::Urgency;
 use crate::containers::{Packet, Pool};
 use crate::telemetry::DropReason;
-use crate::wire::client::{Endpoint, Record};
+use crate::wire::client::{Endpoint, MAX_RECORD, Record};
 use crate::wire::cursor::{NoRoom, Writer};
 use crate::wire::message::{HEADER_LEN, Header, MAX_BODY, Protocol};
 use crate::wire::session::{DATAGRAM_HEADER_LEN, ECHO_HEADER_LEN, Echo, Fragment, MAX_DATAGRAM_FRAGMENT, MAX_SEGMENT};
@@ -39,8 +39,52 @@ const fn ttl_for(hops: u8) -> u8 {
 }
 
 impl Sessions {
-    /// One record from the application. [`Readiness::Full`] means that it was taken but waits: read no more until
-    /// [`Event::Readable`]. A record that breaks the client protocol closes the session.
+    /// Whether a record of this session may be read: whatever becomes of it, there is room to hold it. If not, read no
+    /// more until [`Event::Readable`]. Ask once before a run of records.
+    pub fn may_read(&mut self, id: SessionId) -> bool {
+        let Some(index) = self.find(id) else { return true };
+        let room = self.can_hold();
+        if !room {
+            self.put_off(index);
+        }
+        room
+    }
+
+    /// Records that could not be read yet because all sessions together hold as many as they may.
+    pub const fn held_back(&self) -> u64 {
+        self.held_back
+    }
+
+    fn can_hold(&self) -> bool {
+        self.held + MAX_RECORD <= self.settings.held_bytes
+    }
+
+    /// The session is not read until there is room to hold a record.
+    fn put_off(&mut self, index: u32) {
+        self.held_back += 1;
+        if !std::mem::replace(&mut self.session_mut(index).put_off, true) {
+            self.put_off.push_back(self.sessions.ticket(index));
+        }
+    }
+
+    /// As many sessions that were put off are read again as records could be held.
+    pub(super) fn resume_reading(&mut self) {
+        let room = self.settings.held_bytes.saturating_sub(self.held) / MAX_RECORD;
+        for _ in 0..room.min(self.put_off.len()) {
+            let ticket = self.put_off.pop_front().expect("counted");
+            let Some(index) = self.sessions.redeem(ticket) else { continue };
+            let session = self.session_mut(index);
+            assert!(std::mem::replace(&mut session.put_off, false), "a session is put off once");
+            if !session.lingering && session.pending.is_empty() {
+                let id = session.id;
+                self.events.push_back(Event::Readable(id));
+            }
+        }
+    }
+
+    /// One record from the application. [`Readiness::Full`] means that it was taken but waits, or that the next one
+    /// would have no room: read no more until [`Event::Readable`]. A record that breaks the client protocol closes the
+    /// session.
     pub fn handle_record(&mut self, now: Instant, id: SessionId, record: &[u8], pool: &mut Pool) -> Readiness {
         let Some(index) = self.find(id).filter(|index| !self.session(*index).lingering) else {
             return Readiness::Gone;
@@ -50,6 +94,11 @@ impl Sessions {
             self.close(now, id, pool);
             return Readiness::Gone;
         };
+        if placed && !self.can_hold() {
+            self.put_off(index);
+            self.retry_at = self.retry_at.or(Some(now + RETRY));
+            return Readiness::Full;
+        }
         if placed { Readiness::Ready } else { Readiness::Full }
     }
 
@@ -75,10 +124,11 @@ impl Sessions {
         }
         let mut held = self.spare.pop().unwrap_or_default();
         held.extend_from_slice(bytes);
+        self.held += bytes.len();
         let session = self.session_mut(index);
         session.pending.push_back(held);
         if !std::mem::replace(&mut session.retrying, true) {
-            self.pending.push_back(index);
+            self.pending.push_back(self.sessions.ticket(index));
         }
         self.retry_at = self.retry_at.or(Some(now + RETRY));
         Some(false)
@@ -188,10 +238,14 @@ impl Sessions {
     }
 
     /// Whether a flow may keep `count` segments more. A flow is always granted a record when no sender holds anything,
-    /// so that small pools work.
-    fn has_room(&self, at: u32, count: usize, pool: &Pool) -> bool {
-        let sender = self.senders.get(at).expect("the flow lives");
-        let left = self.kept.left(pool, self.settings.send_percent);
+    /// so that small pools work. Streams that are closed and overdue give way.
+    fn has_room(&mut self, at: u32, count: usize, pool: &mut Pool) -> bool {
+        let session = self.sender(at).session;
+        let mut left = self.kept.left(pool, self.settings.send_percent);
+        while left < count && self.give_way(session, pool) {
+            left = self.kept.left(pool, self.settings.send_percent);
+        }
+        let sender = self.sender(at);
         let cap = self.settings.send_queue.min((left / 4).max(FIRST_WINDOW as usize));
         let free = pool.capacity() - pool.in_use();
         let granted = sender.len() < cap && left >= count || self.kept.held() == 0;
@@ -241,13 +295,12 @@ impl Sessions {
             return;
         }
         let id = session.id;
-        while let Some(mut held) = self.session_mut(index).pending.pop_front() {
+        while let Some(held) = self.session_mut(index).pending.pop_front() {
             let record = Record::parse(&held).expect("it was parsed before it was held");
             if self.place(now, index, &record, pool) == Placed::No {
                 self.session_mut(index).pending.push_front(held);
                 return;
             }
-            held.clear();
             self.recycle(held);
         }
         if self.session(index).lingering {
@@ -267,13 +320,14 @@ impl Sessions {
     }
 
     pub(super) fn drop_pending(&mut self, index: u32) {
-        while let Some(mut held) = self.sessions.get_mut(index).and_then(|session| session.pending.pop_front()) {
-            held.clear();
+        while let Some(held) = self.sessions.get_mut(index).and_then(|session| session.pending.pop_front()) {
             self.recycle(held);
         }
     }
 
-    fn recycle(&mut self, buffer: Vec<u8>) {
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        self.held -= buffer.len();
+        buffer.clear();
         if self.spare.len() < SPARE_RECORDS {
             self.spare.push(buffer);
         }
@@ -317,11 +371,10 @@ impl Sessions {
     pub(super) fn wake_sender(&mut self, at: u32) {
         let timer = self.sender_timer(at);
         let Some(sender) = self.senders.get_mut(at) else { return };
-        if sender.wants_to_send() && !sender.queued {
-            sender.queued = true;
-            self.sending.push_back(at);
-        }
         let deadline = sender.deadline(&self.settings);
+        if sender.wants_to_send() && !std::mem::replace(&mut sender.queued, true) {
+            self.sending.push_back(self.senders.ticket(at));
+        }
         self.arm(timer, deadline);
     }
 

@@ -17,6 +17,13 @@ use crate::wire::session::{FlowAck, MAX_FLOW_ACK_RANGES, MAX_SEGMENT, SEGMENT_HE
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// Questions in a row that go unanswered before a flow can be given up: time alone is no proof, for it also passes while
+/// this very process is frozen.
+const QUESTIONS: u32 = 4;
+/// Longest pause between questions that go unanswered, unless the round trip is longer: fifteen fit into the time after
+/// which a flow is given up, so that a lossy path with a living peer behind it is not taken for a dead peer.
+const INSISTENCE: Duration = Duration::from_secs(2);
+
 /// Room before the bytes of a kept segment, where its headers go when it is sent.
 const HEADERS: usize = HEADER_LEN + SEGMENT_HEADER_LEN;
 /// A segment that is not yet acknowledged with all before it.
@@ -74,6 +81,8 @@ pub(super) struct Sender {
     opened: bool,
     in_flight: usize,
     lost: usize,
+    /// No segment before this one is marked lost.
+    lost_from: u64,
     unacknowledged: u64,
     window: Window,
     round_trip: RoundTrip,
@@ -86,6 +95,8 @@ pub(super) struct Sender {
     probed: Instant,
     /// Since when an answer is awaited; none if nothing is.
     asked: Option<Instant>,
+    /// Questions sent since then.
+    unanswered: u32,
     heard: Instant,
     progress: Instant,
     used: Instant,
@@ -111,6 +122,7 @@ impl Sender {
             opened: false,
             in_flight: 0,
             lost: 0,
+            lost_from: 0,
             unacknowledged: 0,
             window: Window::new(most),
             round_trip: RoundTrip::default(),
@@ -119,6 +131,7 @@ impl Sender {
             probe: false,
             probed: now,
             asked: None,
+            unanswered: 0,
             heard: now,
             progress: now,
             used: now,
@@ -309,7 +322,9 @@ impl Sender {
     /// The next message of this flow; none if there is none or the pool has no packet for it.
     pub(super) fn transmit(&mut self, now: Instant, node: NodeId, pool: &mut Pool) -> Option<(Header, Packet)> {
         if self.lost > 0 {
-            let at = self.queue.iter().position(|kept| kept.lost).expect("one is marked lost");
+            let from = self.lost_from.saturating_sub(self.base) as usize;
+            let at = from + self.queue.range(from..).position(|kept| kept.lost).expect("one is marked lost");
+            self.lost_from = self.base + at as u64;
             return self.send(now, node, at, self.lost == 1, pool);
         }
         if self.probe {
@@ -368,6 +383,7 @@ impl Sender {
     fn note_asked(&mut self, now: Instant, ask: bool) {
         self.asked = self.asked.or(Some(now));
         if ask {
+            self.unanswered = self.unanswered.saturating_add(1);
             self.probe = false;
             self.probed = now;
         }
@@ -423,7 +439,7 @@ impl Sender {
         }
         let opened = !self.opened;
         self.opened = true;
-        self.heard = now;
+        (self.heard, self.unanswered) = (now, 0);
         let widened = limit > self.limit;
         self.limit = self.limit.max(limit);
         let in_flight = self.in_flight;
@@ -498,10 +514,12 @@ impl Sender {
         let answered = |at: Instant| now >= at + self.round_trip.get().max(settings.probe_after[0]);
         let rerouted = self.rerouted.filter(|at| answered(*at));
         let count = reported.saturating_sub(self.base) as usize;
-        for kept in self.queue.iter_mut().take(count) {
+        for (at, kept) in self.queue.iter_mut().take(count).enumerate() {
             let overdue = now.since(kept.sent) >= patience || rerouted.is_some_and(|at| kept.sent < at);
             if overdue && !kept.acked && !kept.lost {
                 kept.lost = true;
+                let sequence = self.base + at as u64;
+                self.lost_from = if self.lost == 0 { sequence } else { self.lost_from.min(sequence) };
                 self.lost += 1;
             }
         }
@@ -529,8 +547,13 @@ impl Sender {
         self.next >= self.limit && self.base + self.queue.len() as u64 > self.next
     }
 
-    /// How long to wait before the next repeat.
+    /// How long to wait before the next repeat: longer each time, up to the longest pause if the peer answers (it has
+    /// no room), otherwise less long.
     fn pause(&self, settings: &Settings) -> Duration {
+        if self.unanswered > 0 {
+            let timeout = self.round_trip.timeout(settings);
+            return (timeout * (1 << (self.unanswered - 1).min(6))).min(timeout.max(INSISTENCE));
+        }
         (self.round_trip.timeout(settings) * (1 << self.backoff.min(6))).min(settings.rto_max)
     }
 
@@ -554,10 +577,14 @@ impl Sender {
         Some(if self.stream { self.used.max(self.heard) } else { self.used } + pause)
     }
 
-    /// When the flow is given up: without any answer, or with answers that never acknowledge what is under way.
+    /// When the flow is given up: without any answer, or, unless it is a stream, with answers that never acknowledge
+    /// what is under way. A stream waits for its reader as long as that lives.
     fn give_up_at(&self, settings: &Settings) -> Option<Instant> {
-        let silent = self.asked.map(|since| since + settings.give_up);
-        let stuck = (self.in_flight > 0).then_some(self.progress + settings.refused);
+        // Whoever was frozen asks again first, but not so late that the peer may have forgotten that the flow ended.
+        let asked_enough = self.unanswered >= QUESTIONS;
+        let patience = if asked_enough { settings.give_up } else { (settings.give_up + settings.tombstone) / 2 };
+        let silent = self.asked.map(|since| since + patience);
+        let stuck = (self.in_flight > 0 && !self.stream).then_some(self.progress + settings.refused);
         [silent, stuck].into_iter().flatten().min()
     }
 

@@ -6,7 +6,7 @@ use super::receiver::Receiver;
 use super::sender::Sender;
 use super::settings::FIRST_WINDOW;
 use super::shelf::Shelf;
-use super::slab::Slab;
+use super::slab::{Slab, Ticket};
 use super::state::{Kind, Ready, Session, Stream};
 use super::timers::Notices;
 use super::tombstones::{Epitaph, Tombstones};
@@ -18,7 +18,7 @@ use crate::telemetry::{DropReason, Drops};
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::message::Header;
 use crate::wire::session::ResetReason;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Ids of incoming streams have this bit, ids given by control have not.
 const INCOMING: u64 = 1 << 63;
@@ -48,6 +48,11 @@ pub struct Sessions {
     pub(super) routes: BTreeMap<Route, u32>,
     pub(super) receivers: Slab<Receiver>,
     pub(super) receiver_keys: BTreeMap<FlowKey, u32>,
+    /// Flows by session: what ends a session touches its own flows only.
+    senders_of: BTreeSet<(u32, u32)>,
+    pub(super) receivers_of: BTreeSet<(u32, u32)>,
+    /// Streams that wait to be accepted, by listener.
+    backlogs: BTreeSet<(SessionId, SessionId)>,
     pub(super) tombstones: Tombstones,
     pub(super) reassembly: Reassembly,
     pub(super) wheel: Wheel,
@@ -56,15 +61,22 @@ pub struct Sessions {
     pub(super) outbox: VecDeque<(Header, Packet)>,
     /// Receivers that owe an acknowledgement, senders with something to send, sessions with something to deliver,
     /// sessions with records that found no room.
-    pub(super) acks: VecDeque<u32>,
-    pub(super) sending: VecDeque<u32>,
-    pub(super) delivering: VecDeque<u32>,
-    pub(super) pending: VecDeque<u32>,
+    pub(super) acks: VecDeque<Ticket>,
+    pub(super) sending: VecDeque<Ticket>,
+    pub(super) delivering: VecDeque<Ticket>,
+    pub(super) pending: VecDeque<Ticket>,
     pub(super) events: VecDeque<Event>,
     pub(super) retry_at: Option<Instant>,
+    /// Closed streams that linger for longer than is granted to all, and since when.
+    pub(super) overdue: BTreeSet<(Instant, u32)>,
     pub(super) received: Shelf,
     pub(super) kept: Shelf,
     pub(super) spare: Vec<Vec<u8>>,
+    /// Bytes of records that found no room, of all sessions; sessions that are not read because they are as many as may
+    /// be, and how often that was.
+    pub(super) held: usize,
+    pub(super) put_off: VecDeque<Ticket>,
+    pub(super) held_back: u64,
     pub(super) drops: Drops,
     incoming: u64,
 }
@@ -90,6 +102,9 @@ impl Sessions {
             sender_keys: BTreeMap::new(),
             routes: BTreeMap::new(),
             receiver_keys: BTreeMap::new(),
+            senders_of: BTreeSet::new(),
+            receivers_of: BTreeSet::new(),
+            backlogs: BTreeSet::new(),
             outbox: VecDeque::new(),
             acks: VecDeque::new(),
             sending: VecDeque::new(),
@@ -97,9 +112,13 @@ impl Sessions {
             pending: VecDeque::new(),
             events: VecDeque::new(),
             retry_at: None,
+            overdue: BTreeSet::new(),
             received: Shelf::default(),
             kept: Shelf::default(),
             spare: Vec::new(),
+            held: 0,
+            put_off: VecDeque::new(),
+            held_back: 0,
             drops: Drops::default(),
             incoming: 0,
         }
@@ -142,7 +161,7 @@ impl Sessions {
     }
 
     /// The session's application is gone. What it sent reliably (a stream: if it has finished) is still brought to its
-    /// end, within the linger time; otherwise the peers are told.
+    /// end, datagrams within the linger time, a stream as long as its peer lives; otherwise the peers are told.
     pub fn close(&mut self, now: Instant, id: SessionId, pool: &mut Pool) {
         let Some(index) = self.find(id) else { return };
         if std::mem::replace(&mut self.session_mut(index).lingering, true) {
@@ -229,7 +248,7 @@ impl Sessions {
         let session = self.session_mut(index);
         if session.is_deliverable() && !session.queued {
             session.queued = true;
-            self.delivering.push_back(index);
+            self.delivering.push_back(self.sessions.ticket(index));
         }
     }
 
@@ -259,6 +278,7 @@ impl Sessions {
         }
         let index = self.senders.insert(Sender::new(now, key, session, ordered, stream, self.settings.send_window))?;
         self.sender_keys.insert(key, index);
+        self.senders_of.insert((session, index));
         self.session_mut(session).senders += 1;
         Some(index)
     }
@@ -269,6 +289,7 @@ impl Sessions {
         sender.release(pool, &mut self.kept);
         self.wheel.cancel(self.sender_timer(index));
         self.sender_keys.remove(&sender.key);
+        self.senders_of.remove(&(sender.session, index));
         let route = Route { session: sender.session, to: sender.key.peer, ordered: sender.ordered };
         if self.routes.get(&route) == Some(&index) {
             self.routes.remove(&route);
@@ -290,12 +311,32 @@ impl Sessions {
         self.drop_if_over(index, pool);
     }
 
+    /// As [`Sessions::end_receiver`], for an incoming datagram flow that did not come to its end. If it takes part of
+    /// what was acknowledged with it, that is counted, and the application is told.
+    pub(super) fn break_receiver(
+        &mut self,
+        now: Instant,
+        index: u32,
+        epitaph: Epitaph,
+        reason: ResetReason,
+        pool: &mut Pool,
+    ) {
+        let Some(receiver) = self.receivers.get(index) else { return };
+        let (session, peer, hole) = (receiver.session, receiver.key.peer, receiver.has_fragments());
+        self.end_receiver(now, index, epitaph, pool);
+        if hole {
+            self.count(DropReason::Incomplete);
+            self.notify(session, Record::Reset { reason, peer });
+        }
+    }
+
     /// Frees a flow that is over once nothing of it is ready any more.
     pub(super) fn drop_if_over(&mut self, index: u32, pool: &mut Pool) {
         if self.receivers.get(index).is_some_and(|receiver| receiver.over && receiver.ready == 0)
             && let Some(mut receiver) = self.receivers.remove(index)
         {
             receiver.release(pool, &mut self.received);
+            self.receivers_of.remove(&(receiver.session, index));
             if let Some(stream) = self.sessions.get_mut(receiver.session).and_then(Session::stream_mut)
                 && stream.receiver == Some(index)
             {
@@ -327,6 +368,7 @@ impl Sessions {
         if let Kind::Listener { waiting } = &mut self.session_mut(listener).kind {
             *waiting += 1;
         }
+        self.backlogs.insert((listener_id, id));
         self.events.push_back(Event::Incoming { listener: listener_id, session: id, peer });
         Some(index)
     }
@@ -334,20 +376,19 @@ impl Sessions {
     /// An incoming stream is not waiting to be accepted any more.
     fn leave_backlog(&mut self, index: u32) {
         let listener = self.session_mut(index).stream_mut().and_then(|stream| stream.listener.take());
-        let Some(listener) = listener.and_then(|id| self.find(id)) else { return };
+        let Some(listener) = listener else { return };
+        self.backlogs.remove(&(listener, self.session(index).id));
+        let Some(listener) = self.find(listener) else { return };
         if let Kind::Listener { waiting } = &mut self.session_mut(listener).kind {
             *waiting -= 1;
         }
     }
 
     fn close_backlog(&mut self, now: Instant, listener: SessionId, index: u32, pool: &mut Pool) {
-        let waits = |session: &Session| session.stream().is_some_and(|stream| stream.listener == Some(listener));
-        for at in 0..self.sessions.end() {
-            if let Some(session) = self.sessions.get(at).filter(|session| waits(session)) {
-                let id = session.id;
-                self.close(now, id, pool);
-                self.events.push_back(Event::Closed(id));
-            }
+        let waiting = (listener, SessionId(0))..=(listener, SessionId(u64::MAX));
+        while let Some(&(_, id)) = self.backlogs.range(waiting.clone()).next() {
+            self.close(now, id, pool);
+            self.events.push_back(Event::Closed(id));
         }
         self.end_session(index, pool);
     }
@@ -362,10 +403,10 @@ impl Sessions {
 
     /// Nobody reads any more: senders of unfinished flows are told, finished ones are remembered as such.
     fn close_receivers(&mut self, now: Instant, session: u32, pool: &mut Pool) {
-        for index in 0..self.receivers.end() {
-            let Some(receiver) = self.receivers.get(index).filter(|receiver| receiver.session == session) else {
-                continue;
-            };
+        let mut from = 0;
+        while let Some(index) = next_flow(&self.receivers_of, session, from) {
+            from = index + 1;
+            let receiver = self.receivers.get(index).expect("a flow that is listed lives");
             if receiver.over {
                 self.drop_if_over(index, pool);
                 continue;
@@ -411,11 +452,11 @@ impl Sessions {
             return self.end_session(index, pool);
         }
         if matches!(session.kind, Kind::Datagram) {
-            for at in 0..self.senders.end() {
-                if let Some(sender) = self.senders.get_mut(at).filter(|sender| sender.session == index) {
-                    sender.finish(now, DEFAULT_TTL);
-                    self.wake_sender(at);
-                }
+            let mut from = 0;
+            while let Some(at) = next_flow(&self.senders_of, index, from) {
+                from = at + 1;
+                self.senders.get_mut(at).expect("a flow that is listed lives").finish(now, DEFAULT_TTL);
+                self.wake_sender(at);
             }
         }
     }
@@ -470,12 +511,9 @@ impl Sessions {
     /// Forgets a session with all its flows. Peers of flows that have not ended are told.
     pub(super) fn end_session(&mut self, index: u32, pool: &mut Pool) {
         self.empty_inbox(index, pool);
-        for at in 0..self.senders.end() {
-            if let Some(sender) = self.senders.get(at).filter(|sender| sender.session == index) {
-                let key = sender.key;
-                self.push_reset(key, false, ResetReason::Closed, pool);
-                self.remove_sender(at, pool);
-            }
+        while let Some(at) = next_flow(&self.senders_of, index, 0) {
+            self.push_reset(self.sender(at).key, false, ResetReason::Closed, pool);
+            self.remove_sender(at, pool);
         }
         self.forget_session(index);
     }
@@ -484,8 +522,8 @@ impl Sessions {
         self.drop_pending(index);
         self.wheel.cancel(self.session_timer(index));
         let Some(session) = self.sessions.remove(index) else { return };
-        if session.retrying {
-            self.pending.retain(|waiting| *waiting != index);
+        if let Some(since) = session.overdue {
+            self.overdue.remove(&(since, index));
         }
         if session.owns_port {
             self.ports.release(session.port);
@@ -496,6 +534,11 @@ impl Sessions {
     pub(super) fn count(&mut self, reason: DropReason) {
         self.drops.count(reason);
     }
+}
+
+/// The first flow of a session whose index is at least `from`.
+fn next_flow(flows: &BTreeSet<(u32, u32)>, session: u32, from: u32) -> Option<u32> {
+    flows.range((session, from)..=(session, u32::MAX)).next().map(|(_, index)| *index)
 }
 
 /// The figures that the session itself holds.

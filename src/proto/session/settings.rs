@@ -1,6 +1,7 @@
 //! The session room's numbers, each with its reason.
 
 use crate::base::limits::MAX_SESSIONS;
+use crate::wire::client::MAX_RECORD;
 use std::time::Duration;
 
 /// Segments a sender may send before it has heard of the receiver's limit, and the least window a receiver ever offers.
@@ -22,6 +23,10 @@ pub struct Settings {
     pub send_window: u32,
     /// Segments of one flow, sent or not, beyond which its application is asked to wait.
     pub send_queue: usize,
+    /// Records that found no room and are held, of all sessions together, bytes. When no further record of the largest
+    /// size fits, no session is read until one does, and that is counted. A caller that does not ask before it reads
+    /// ([`Sessions::may_read`](super::Sessions::may_read)) adds a record for each session at most.
+    pub held_bytes: usize,
     /// Share of the packet pool that all receivers may hold, percent. Each flow is offered at most half of what is left
     /// of it (so n greedy flows settle at fair shares and leave room for one more), though never less than 64 segments.
     pub receive_percent: usize,
@@ -53,9 +58,11 @@ pub struct Settings {
     pub rto_margin: Duration,
     /// Longest pause between two repeats, and so the longest a healed path stays unused.
     pub rto_max: Duration,
-    /// A flow whose peer does not answer for so long is reset.
+    /// A flow whose peer does not answer for so long, though asked every 2 s or oftener, is reset. So the death of a
+    /// stream's peer is noticed after this and a pause between questions: 35 s while something waits for the peer, else
+    /// 45 s, as a silent stream asks only after `keepalive`.
     pub give_up: Duration,
-    /// A flow whose peer answers but takes nothing of what is under way is reset after this. That is so while very many
+    /// A datagram flow whose peer answers but takes nothing of what is under way is reset after this. That is so while many
     /// flows wait for readers that do not read; it would be so for ever if the receivers' share of the pool were full of
     /// halves of messages.
     pub refused: Duration,
@@ -70,11 +77,18 @@ pub struct Settings {
     pub silence: Duration,
     /// A stream that is not heard of for so long is reset: its sender would have asked.
     pub stream_silence: Duration,
-    /// How long a closed session tries to get its last data acknowledged.
+    /// How long a closed datagram session tries to get its last data acknowledged. A stream that has finished goes on as
+    /// long as its peer answers: its reader may be slow.
     pub linger: Duration,
+    /// Closed streams that may go on for longer than `linger`. For one more, and when the senders' share of the pool is
+    /// used up, the one that has done so longest is reset and counted.
+    pub overdue: usize,
     /// How long an ended flow is remembered, so that a late repeat never opens it again: longer than any sender repeats.
     pub tombstone: Duration,
-    /// Ended flows remembered; for one more the oldest is forgotten.
+    /// Incoming flows that live or are remembered. For one more no flow opens, and that is counted (its sender repeats its
+    /// first segment until there is room or it gives up): a flow that could not be remembered could be delivered twice.
+    /// So flows may end at a rate of `tombstones / tombstone`, 1,092 a second, and bursts up to the bound at any rate.
+    /// One router's flows may take as many of these places as they leave free. An entry takes about 100 bytes.
     pub tombstones: usize,
     /// Resets and expiry notes sent per second: answers to what may be garbage.
     pub notices_per_second: u32,
@@ -89,6 +103,7 @@ impl Default for Settings {
             receive_window: 1024,
             send_window: 1024,
             send_queue: 1024,
+            held_bytes: 64 << 20,
             receive_percent: 40,
             complete_percent: 15,
             send_percent: 25,
@@ -111,8 +126,9 @@ impl Default for Settings {
             silence: Duration::from_secs(180),
             stream_silence: Duration::from_secs(60),
             linger: Duration::from_secs(60),
+            overdue: 256,
             tombstone: Duration::from_secs(60),
-            tombstones: 4096,
+            tombstones: 65_536,
             notices_per_second: 200,
         }
     }
@@ -125,6 +141,7 @@ impl Settings {
         assert!(self.keepalive + self.give_up < self.stream_silence, "a living stream is heard of in time");
         assert!(self.idle + self.give_up < self.silence, "a living datagram flow ends before it is forgotten");
         assert!(self.receive_window >= FIRST_WINDOW, "a receiver offers what every sender assumes");
+        assert!(self.held_bytes >= MAX_RECORD, "a record can be held");
         let shares = self.receive_percent + self.complete_percent + self.send_percent;
         assert!(shares <= 80, "a fifth of the pool is left to packets on their way");
         assert!(self.max_sessions > 0 && self.max_flows > 0 && self.reassemblies > 0 && self.tombstones > 0);

@@ -1,9 +1,17 @@
 //! A bounded table of values found by a small stable index.
 
+/// Names a value by its place and by how often the place was emptied before: it never names the value's successor there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    index: u32,
+    generation: u32,
+}
+
 /// At most a fixed number of values. Grows to what is used, then reuses.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     places: Vec<Option<T>>,
+    generations: Vec<u32>,
     free: Vec<u32>,
     capacity: usize,
 }
@@ -11,7 +19,7 @@ pub(super) struct Slab<T> {
 impl<T> Slab<T> {
     pub(super) fn new(capacity: usize) -> Slab<T> {
         assert!(u32::try_from(capacity).is_ok(), "an index has 32 bits");
-        Slab { places: Vec::new(), free: Vec::new(), capacity }
+        Slab { places: Vec::new(), generations: Vec::new(), free: Vec::new(), capacity }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -28,13 +36,28 @@ impl<T> Slab<T> {
             return None;
         }
         self.places.push(Some(value));
+        self.generations.push(0);
         Some((self.places.len() - 1) as u32)
     }
 
     pub(super) fn remove(&mut self, index: u32) -> Option<T> {
         let value = self.places.get_mut(index as usize)?.take()?;
+        let generation = &mut self.generations[index as usize];
+        *generation = generation.wrapping_add(1);
         self.free.push(index);
         Some(value)
+    }
+
+    /// A ticket for the value, to be kept where it may outlive it.
+    pub(super) fn ticket(&self, index: u32) -> Ticket {
+        assert!(self.get(index).is_some(), "a ticket is for a value that is there");
+        Ticket { index, generation: self.generations[index as usize] }
+    }
+
+    /// The index of the ticket's value; none if it was removed.
+    pub(super) fn redeem(&self, ticket: Ticket) -> Option<u32> {
+        let Ticket { index, generation } = ticket;
+        (self.generations[index as usize] == generation).then_some(index)
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&T> {
@@ -52,5 +75,24 @@ impl<T> Slab<T> {
     /// One past the largest index ever used.
     pub(super) fn end(&self) -> u32 {
         self.places.len() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_never_names_a_successor() {
+        let mut slab = Slab::new(1);
+        let first = slab.insert('a').expect("room");
+        let ticket = slab.ticket(first);
+        assert_eq!(slab.redeem(ticket), Some(first));
+        assert_eq!(slab.remove(first), Some('a'));
+        assert_eq!(slab.redeem(ticket), None);
+        let second = slab.insert('b').expect("room");
+        assert_eq!(first, second, "the place is used again");
+        assert_eq!(slab.redeem(ticket), None);
+        assert_eq!(slab.redeem(slab.ticket(second)), Some(second));
     }
 }

@@ -1,7 +1,7 @@
 //! One session: its port, its inbox, its flows.
 
 use super::receiver::Span;
-use crate::base::{Class, Port, SessionId};
+use crate::base::{Class, Instant, Port, SessionId};
 use crate::containers::Packet;
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::session::ResetReason;
@@ -90,6 +90,8 @@ pub(super) struct Session {
     pub(super) attached: bool,
     /// The application is gone; what it sent is still being acknowledged.
     pub(super) lingering: bool,
+    /// A stream that lingers for longer than is granted to all, and since when.
+    pub(super) overdue: Option<Instant>,
     pub(super) inbox: VecDeque<Ready>,
     /// Entries of the inbox that only the inbox's own bound limits.
     pub(super) waiting: usize,
@@ -102,6 +104,8 @@ pub(super) struct Session {
     pub(super) pending: VecDeque<Vec<u8>>,
     /// Whether it stands in the shard's round of sessions with such records.
     pub(super) retrying: bool,
+    /// It is not read until there is room to hold a record.
+    pub(super) put_off: bool,
     pub(super) next_message: u32,
     /// Senders of this session, ended ones included until they are acknowledged.
     pub(super) senders: usize,
@@ -120,6 +124,7 @@ impl Session {
             owns_port: true,
             attached: true,
             lingering: false,
+            overdue: None,
             inbox: VecDeque::new(),
             waiting: 0,
             offered: None,
@@ -127,6 +132,7 @@ impl Session {
             queued: false,
             pending: VecDeque::new(),
             retrying: false,
+            put_off: false,
             next_message,
             senders: 0,
             sent: 0,

@@ -68,13 +68,30 @@ impl Sessions {
             } else if key < 2 * flows {
                 self.receiver_due(now, (key - flows) as u32, pool);
             } else {
-                // A session lingered long enough.
-                let index = (key - 2 * flows) as u32;
-                if self.sessions.get(index).is_some_and(|session| session.lingering) {
-                    self.end_session(index, pool);
-                }
+                self.lingered(now, (key - 2 * flows) as u32, pool);
             }
         }
+    }
+
+    /// A session lingered for the time that is granted. A stream goes on as long as its peer answers.
+    fn lingered(&mut self, now: Instant, index: u32, pool: &mut Pool) {
+        let Some(session) = self.sessions.get_mut(index).filter(|session| session.lingering) else { return };
+        if session.stream().is_none() {
+            return self.end_session(index, pool);
+        }
+        session.overdue = Some(now);
+        self.overdue.insert((now, index));
+        if self.overdue.len() > self.settings.overdue {
+            self.give_way(index, pool);
+        }
+    }
+
+    /// Resets the stream that has been overdue longest, `but` one; false if there is none.
+    pub(super) fn give_way(&mut self, but: u32, pool: &mut Pool) -> bool {
+        let Some(&(_, index)) = self.overdue.iter().find(|(_, index)| *index != but) else { return false };
+        self.count(DropReason::Abandoned);
+        self.end_session(index, pool);
+        true
     }
 
     pub(super) fn count_given_up(&mut self) {
@@ -85,16 +102,21 @@ impl Sessions {
 
     fn retry_all(&mut self, now: Instant, pool: &mut Pool) {
         for _ in 0..self.pending.len().min(RETRIES) {
-            let Some(index) = self.pending.pop_front() else { break };
+            let Some(ticket) = self.pending.pop_front() else { break };
+            let Some(index) = self.sessions.redeem(ticket) else { continue };
+            assert!(self.session(index).retrying, "a session stands in the round once");
             self.retry_pending(now, index, pool);
-            if let Some(session) = self.sessions.get_mut(index) {
+            // It may have ended with its last record.
+            if let Some(index) = self.sessions.redeem(ticket) {
+                let session = self.session_mut(index);
                 session.retrying = !session.pending.is_empty();
                 if session.retrying {
-                    self.pending.push_back(index);
+                    self.pending.push_back(ticket);
                 }
             }
         }
-        if !self.pending.is_empty() {
+        self.resume_reading();
+        if !self.pending.is_empty() || !self.put_off.is_empty() {
             self.retry_at = Some(now + RETRY);
         }
     }
@@ -157,7 +179,7 @@ impl Sessions {
             if stream {
                 return self.reset_stream(now, session, ResetReason::Refused, true, pool);
             }
-            return self.end_receiver(now, at, Epitaph::Abandoned, pool);
+            return self.break_receiver(now, at, Epitaph::Abandoned, ResetReason::Refused, pool);
         }
         if ack {
             self.queue_ack(at);

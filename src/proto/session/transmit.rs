@@ -20,10 +20,11 @@ impl Sessions {
         if let Some(message) = self.outbox.pop_front() {
             return Some(message);
         }
-        while let Some(at) = self.sending.pop_front() {
+        while let Some(ticket) = self.sending.pop_front() {
             let node = self.node;
-            let Some(sender) = self.senders.get_mut(at) else { continue };
-            sender.queued = false;
+            let Some(at) = self.senders.redeem(ticket) else { continue };
+            let sender = self.senders.get_mut(at).expect("the ticket is good");
+            assert!(std::mem::replace(&mut sender.queued, false), "a sender stands in the round once");
             let message = sender.transmit(now, node, pool);
             let starved = message.is_none() && sender.wants_to_send();
             self.wake_sender(at);
@@ -43,10 +44,12 @@ impl Sessions {
             self.retry_at = self.retry_at.or(Some(now + RETRY));
             return None;
         }
-        while let Some(at) = self.acks.pop_front() {
+        while let Some(ticket) = self.acks.pop_front() {
             let left = self.received.left(pool, self.settings.receive_percent);
-            let Some(receiver) = self.receivers.get_mut(at) else { continue };
-            if !std::mem::replace(&mut receiver.queued, false) || receiver.over {
+            let Some(at) = self.receivers.redeem(ticket) else { continue };
+            let receiver = self.receivers.get_mut(at).expect("the ticket is good");
+            assert!(std::mem::replace(&mut receiver.queued, false), "a receiver stands in the list once");
+            if receiver.over {
                 continue;
             }
             let mut body = [0; MAX_ACK];
@@ -65,7 +68,7 @@ impl Sessions {
         if let Some(receiver) = self.receivers.get_mut(at)
             && !std::mem::replace(&mut receiver.queued, true)
         {
-            self.acks.push_back(at);
+            self.acks.push_back(self.receivers.ticket(at));
         }
     }
 

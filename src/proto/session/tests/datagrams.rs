@@ -8,7 +8,7 @@ use crate::proto::session::{Refusal, SessionKind, Settings};
 use crate::telemetry::DropReason;
 use crate::wire::client::Record;
 use crate::wire::cursor::Writer;
-use crate::wire::message::{Header, Protocol};
+use crate::wire::message::{HEADER_LEN, Header, Protocol};
 use crate::wire::session::{FlowReset, ResetReason, SEGMENT_HEADER_LEN, Segment, SegmentFlags};
 
 const SIZES: [usize; 8] = [0, 1, 1158, 1159, 1160, 5000, 40_000, 65_536];
@@ -461,5 +461,87 @@ fn strangers_cannot_fill_the_inbox_with_resets() {
     assert_eq!(world.nodes[1].sessions.drops().get(DropReason::ReceiverSlow), 2000 - kept);
     world.set_reads(1, SessionId(1), true);
     assert_eq!(world.app(1, 1).got.len() as u64, kept);
+    world.finish();
+}
+
+#[test]
+fn lingering_ends() {
+    let mut world = World::new(24, 2);
+    world.datagram(0, 1, 7);
+    world.datagram(1, 1, 9);
+    world.set_reads(1, SessionId(1), false);
+    for number in 0..22 {
+        world.send(0, 1, Class::Reliable, true, endpoint(1, 9), &numbered(number, 60_000));
+    }
+    world.run(ms(1000));
+    world.close(0, SessionId(1));
+    world.run(ms(59_000));
+    assert_eq!(world.nodes[0].sessions.reports().count(), 1, "it still tries");
+    world.run(ms(2000));
+    assert_eq!(world.nodes[0].sessions.reports().count(), 0);
+    world.finish();
+}
+
+#[test]
+fn half_a_message_of_a_flow_that_breaks_is_told_and_counted() {
+    for ordered in [false, true] {
+        for silent in [false, true] {
+            let mut world = World::new(25, 2);
+            world.datagram(0, 1, 7);
+            world.datagram(1, 1, 9);
+            world.send(0, 1, Class::Reliable, ordered, endpoint(1, 9), b"warm up");
+            world.run(ms(500));
+            world.send(0, 1, Class::Reliable, ordered, endpoint(1, 9), &[7; 20_000]);
+            let parts = world.flight_to(1);
+            world.lose_flight();
+            for part in &parts[..9] {
+                world.inject_message(1, part);
+            }
+            world.wire.loss = 1.0;
+            let mut reason = ResetReason::Refused;
+            if !silent {
+                reason = ResetReason::Closed;
+                let mut header = Header::parse(&parts[0]).expect("a good header");
+                header.protocol = Protocol::FlowReset;
+                let flow = u32::from_be_bytes(parts[0][HEADER_LEN..HEADER_LEN + 4].try_into().expect("four bytes"));
+                world.inject(1, &header, &FlowReset { flow, by_receiver: false, reason }.to_bytes());
+            }
+            world.run(ms(200_000));
+            let app = world.app(1, 1);
+            assert_eq!(app.datagrams(), [b"warm up"]);
+            assert!(app.has(Record::Reset { reason, peer: endpoint(0, 7) }), "ordered {ordered}, silent {silent}");
+            assert_eq!(world.nodes[1].sessions.drops().get(DropReason::Incomplete), 1);
+            assert_eq!(world.nodes[1].pool.in_use(), 0);
+        }
+    }
+}
+
+#[test]
+fn more_flows_than_can_be_remembered_are_refused_and_none_is_delivered_twice() {
+    let mut world = World::with(26, 2, Settings { tombstones: 40, ..Settings::default() });
+    world.datagram(1, 1, 9);
+    let mut late = Vec::new();
+    for id in 1..=60 {
+        world.datagram(0, id, 1000 + id as u16);
+        world.send(0, id, Class::Reliable, false, endpoint(1, 9), &numbered(id as u32, 4));
+        late.extend(world.flight_to(1));
+        world.run(ms(20));
+        world.close(0, SessionId(id));
+        world.run(ms(100));
+    }
+    assert!(world.nodes[1].sessions.drops().get(DropReason::FlowRefused) >= 20);
+    for message in &late {
+        world.inject_message(1, message);
+    }
+    world.run(ms(100_000));
+    let mut got = world.app(1, 1).datagrams();
+    let count = got.len();
+    got.sort();
+    got.dedup();
+    assert_eq!((got.len(), count >= 40), (count, true), "each at most once");
+    world.datagram(0, 100, 99);
+    world.send(0, 100, Class::Reliable, false, endpoint(1, 9), &numbered(100, 4));
+    world.run(ms(100));
+    assert_eq!(world.app(1, 1).datagrams().len(), count + 1, "there is room again");
     world.finish();
 }

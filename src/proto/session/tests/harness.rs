@@ -221,7 +221,11 @@ impl World {
     fn pump(&mut self, node: usize, id: SessionId) {
         let Node { sessions, pool, apps, .. } = &mut self.nodes[node];
         let Some(app) = apps.get_mut(&id) else { return };
-        while !app.full && !app.gone {
+        while !app.full && !app.gone && !app.writes.is_empty() {
+            if !sessions.may_read(id) {
+                app.full = true;
+                break;
+            }
             let Some(record) = app.writes.pop_front() else { break };
             match sessions.handle_record(self.now, id, &record, pool) {
                 Readiness::Ready => {}

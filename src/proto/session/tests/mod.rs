@@ -4,4 +4,5 @@ mod datagrams;
 mod echoes;
 mod harness;
 mod random;
+mod stalls;
 mod streams;

@@ -237,22 +237,6 @@ fn a_writer_hears_that_nobody_reads_after_it_has_read_what_is_left() {
 }
 
 #[test]
-fn lingering_ends() {
-    let mut world = World::new(12, 2);
-    let far = world.connect();
-    world.set_reads(1, far, false);
-    write_all(&mut world, 0, NEAR, &pattern(10, 1_300_000), 60_000);
-    world.write(0, NEAR, &Record::Finish);
-    world.run(ms(1000));
-    world.close(0, NEAR);
-    world.run(ms(59_000));
-    assert_eq!(world.nodes[0].sessions.reports().count(), 1, "it still tries");
-    world.run(ms(2000));
-    assert_eq!(world.nodes[0].sessions.reports().count(), 0);
-    world.finish();
-}
-
-#[test]
 fn a_stream_is_held_until_it_is_accepted() {
     let mut world = World::new(13, 2);
     world.nodes[1].accepts = false;
@@ -333,4 +317,24 @@ fn a_greedy_application_waits_in_one_place() {
         assert!(world.nodes[0].sessions.waiting_for_room() <= 1, "one session waits for room, once");
     }
     world.finish();
+}
+
+#[test]
+fn both_ends_finish_at_once() {
+    for seed in 0..12 {
+        let mut world = World::new(100 + seed, 2);
+        let far = world.connect();
+        world.wire = Wire { loss: 0.1, jitter: ms(40), duplicate: 0.1, mark: 0.05, ..Wire::default() };
+        let (there, back) = (pattern(seed, 65_536), pattern(seed + 50, 120_000));
+        for (node, id, bytes) in [(0, NEAR, &there), (1, far, &back)] {
+            write_all(&mut world, node, id, bytes, 65_536);
+            world.write(node, id, &Record::Finish);
+        }
+        let over = |world: &World| world.nodes[0].closed.contains(&NEAR) && world.nodes[1].closed.contains(&far);
+        world.run_until(ms(30_000), over);
+        assert!(world.app(0, 1).stream() == back && world.far(far).stream() == there);
+        assert!(!world.app(0, 1).was_reset() && !world.far(far).was_reset());
+        assert_eq!(world.nodes[1].sessions.reports().count(), 1, "only the listener is left");
+        world.finish();
+    }
 }
