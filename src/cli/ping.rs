@@ -127,7 +127,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     if args.interval < Duration::from_millis(1) {
         return Err(Failure::Usage("--interval is at least 1ms; `sinew perf` sends faster".to_owned()));
     }
-    let mut router = Router::connect(socket)?;
+    let router = Router::connect(socket)?;
     let node = router.resolve(&args.node)?;
     let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
     let mut pinger = Pinger {
@@ -143,12 +143,12 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     if !args.json {
         output::line(format_args!("PING {} ({node}): {} bytes, {}", pinger.name, args.size, args.class))?;
     }
-    pinger.ping(node, &session, &mut router)?;
+    pinger.ping(node, &session, &router)?;
     pinger.report(node)
 }
 
 impl Pinger<'_> {
-    fn ping(&mut self, node: NodeId, session: &Datagrams, router: &mut Router) -> Result<(), Failure> {
+    fn ping(&mut self, node: NodeId, session: &Datagrams, router: &Router) -> Result<(), Failure> {
         let stop = Stop::on_signals();
         let padding = vec![0; self.args.size];
         let mut next = Instant::now();
@@ -166,7 +166,7 @@ impl Pinger<'_> {
     fn listen(
         &mut self,
         session: &Datagrams,
-        router: &mut Router,
+        router: &Router,
         end: Instant,
         stop: &Stop,
         last: bool,

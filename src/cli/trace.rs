@@ -97,14 +97,14 @@ struct Tracer {
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
-    let mut router = Router::connect(socket)?;
+    let router = Router::connect(socket)?;
     let target = router.resolve(&args.node)?;
     let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
     let hops = vec![Hop::default(); usize::from(args.max_hops)];
     let mut tracer = Tracer { id: std::process::id(), target, hops, end: None };
     tracer.trace(&session, &args)?;
     let reached = tracer.end.is_some();
-    let report = tracer.report(&mut router);
+    let report = tracer.report(&router);
     if args.json {
         output::json(&report)?;
     } else {
@@ -182,7 +182,7 @@ impl Tracer {
         }
     }
 
-    fn report(mut self, router: &mut Router) -> Report {
+    fn report(mut self, router: &Router) -> Report {
         let answering = self.hops.iter().rposition(|hop| hop.figures.count > 0).map_or(0, |last| last + 1);
         self.hops.truncate(self.end.unwrap_or(answering));
         let hops = self.hops.into_iter().enumerate();
@@ -191,7 +191,7 @@ impl Tracer {
     }
 }
 
-fn hop_report(number: usize, mut hop: Hop, router: &mut Router) -> HopReport {
+fn hop_report(number: usize, mut hop: Hop, router: &Router) -> HopReport {
     hop.nodes.sort_by_key(|&(_, times)| std::cmp::Reverse(times));
     let mut nodes = hop.nodes.into_iter().map(|(node, _)| node);
     let node = nodes.next();
