@@ -23,13 +23,19 @@ const MAX_LISTED: usize = 100_000;
 
 /// Reach another router through the overlay and measure the round trip
 ///
-/// Times are taken by the router on this machine, so they are the overlay's own. Exit code 1 if nothing was answered.
+/// Times are taken by the router on this machine, so they are the overlay's own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   sinew ping b                        until Ctrl-C
   sinew ping b -c 5 --class reliable  every loss is recovered: late instead of lost
-  sinew ping b -c 100 -i 10ms --json")]
+  sinew ping b -c 100 -i 10ms --json
+
+Durations are as 10ms, 1s or 2m. JSON, one document at the end: {\"node\", \"name\", \"sent\", \"received\", \"duplicated\",
+\"loss_percent\", \"min_ms\", \"mean_ms\", \"max_ms\", \"sd_ms\", \"replies\": [{\"sequence\", \"hops\", \"rtt_ms\"}, ...]}.
+Ctrl-C ends it with the summary.
+
+Exit codes: 0 something was answered, 1 nothing was or no such router, 2 wrong command line, 3 no router answers.")]
 pub(super) struct Args {
     /// The router: its name or id
     node: Node,

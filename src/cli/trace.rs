@@ -19,14 +19,17 @@ use std::time::{Duration, Instant};
 /// Show the routers on the way to another one, with loss and round trip of each
 ///
 /// Sends echoes whose hops run out at the first router, the second, and so on, several rounds of them. A loss at one
-/// line that the lines below do not show is that router being busy, not the path losing. Exit code 1 if the router was
-/// never reached.
+/// line that the lines below do not show is that router being busy, not the path losing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   sinew trace f
   sinew trace f --rounds 100 -i 100ms
-  sinew trace f --json | jq '.hops[] | {name, loss_percent, mean_ms}'")]
+  sinew trace f --json | jq '.hops[] | {name, loss_percent, mean_ms}'
+
+Durations are as 10ms or 1s. Ctrl-C ends it early with what is known by then.
+
+Exit codes: 0 the router was reached, 1 it was not, 2 wrong command line, 3 no router answers.")]
 pub(super) struct Args {
     /// The router: its name or id
     node: Node,

@@ -127,9 +127,7 @@ impl Bench {
     }
 
     fn own_topology(&mut self, path: &std::path::Path) -> io::Result<World> {
-        let in_file = |error: String| io::Error::other(format!("{}: {error}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
-        let (topology, flows) = topology::read(&text).map_err(in_file)?;
+        let (topology, flows) = topology::load(path)?;
         let world = self.build(topology)?;
         for entry in flows {
             let place = own_place(&world, &entry);

@@ -55,6 +55,9 @@ use std::time::Duration;
 /// Runs `sinew lab`. Starts this very program again, with the same command line, on the best rung of the ladder, unless
 /// it is there already.
 pub fn run(args: Args) -> ExitCode {
+    if let Err(error) = args.topology.as_deref().map_or(Ok(()), |path| topology::load(path).map(drop)) {
+        return report_end(Err(error));
+    }
     if let Err(error) = files::prepare(&args.out) {
         return report_end(Err(error));
     }
@@ -77,6 +80,11 @@ fn report_end(result: io::Result<()>) -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
             eprintln!("lab: interrupted; everything is cleaned up");
             ExitCode::from(130)
+        }
+        // A file that was given is wrong, as a command line can be.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            eprintln!("lab: {error}");
+            ExitCode::from(2)
         }
         Err(error) => {
             eprintln!("lab: {error}");
