@@ -123,7 +123,9 @@ fn what_is_no_router_s_socket_is_said_to_be_none() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(directory.path().join("file"), "").expect("is written");
     let _datagrams = std::os::unix::net::UnixDatagram::bind(directory.path().join("other")).expect("a socket");
-    for (path, what) in [("file", "not a router's socket but a file"), (".", "but a directory"), ("other", "other: ")] {
+    for (path, what) in
+        [("file", "not a router's socket but a file"), (".", "but a directory"), ("other", "but one of another kind")]
+    {
         let output = sinew(directory.path(), &format!("show links -s {path}"));
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{path}: {said}");

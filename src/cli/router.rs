@@ -83,9 +83,8 @@ fn unreachable(path: &Path, error: &io::Error) -> String {
         io::ErrorKind::NotFound => {
             "start one with `sinew run -c FILE`, or name its socket with -s PATH or SINEW_SOCKET"
         }
-        // Not a socket, a socket of another kind (EPROTOTYPE), or one whose owner answers in another language.
+        // Not a socket, a socket of another kind, or one whose owner answers in another language.
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => OTHER_SOCKET,
-        _ if error.raw_os_error() == Some(libc::EPROTOTYPE) => OTHER_SOCKET,
         io::ErrorKind::ConnectionRefused => "the router there has ended: start it again with `sinew run -c FILE`",
         io::ErrorKind::PermissionDenied => "ask as the router's user or as a member of its group",
         _ => "see the router's log",

@@ -36,6 +36,10 @@ impl Connection {
                     return io::Error::new(io::ErrorKind::InvalidInput, text);
                 }
                 io::ErrorKind::ConnectionRefused => "no router answers there any more: is it running?",
+                _ if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+                    let text = format!("{} is not a router's socket but one of another kind", path.display());
+                    return io::Error::new(io::ErrorKind::InvalidInput, text);
+                }
                 io::ErrorKind::PermissionDenied => "not allowed: the socket is for the router's user and group",
                 _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
             };

@@ -214,6 +214,7 @@ impl Bench {
         measured.iter().for_each(|(measured, _)| senders.merge(&measured.sender));
         let noise = watch.finish(world.emulator(), senders.summary());
         let links = LinkTraffic::since(world, &before.0);
+        let overlay = OverlayTraffic::of(world).since(&before.1, &links);
         let cell = self.outcome.cells.len();
         for (measured, alone) in measured {
             let name = measured.flow.transport.to_string();
@@ -231,7 +232,7 @@ impl Bench {
             link_delay_ms: place.link_delay_ms,
             noise,
             links,
-            overlay: OverlayTraffic::of(world).since(&before.1),
+            overlay,
         });
         Ok(())
     }

@@ -66,11 +66,12 @@ struct Server<'a> {
 
 pub(super) fn run(socket: Option<PathBuf>, args: &ServerArgs) -> Result<(), Failure> {
     let router = Router::connect(socket)?;
+    // Before the port is there: who sees it may ask this to stop.
+    let stop = Stop::on_signals();
     let listener = router.overlay.listen(args.port).map_err(|error| {
         Failure::Failed(format!("cannot listen at port {}: {error}; choose another with --port", args.port))
     })?;
     eprintln!("waiting for `sinew perf client --to {}`", router.session(listener.local()));
-    let stop = Stop::on_signals();
     let server = Server { router: &router, stop: &stop, json: args.json };
     if args.once {
         let Some(stream) = accept(&listener, &stop)? else { return Err(Failure::Interrupted) };
