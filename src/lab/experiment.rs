@@ -90,10 +90,7 @@ impl Bench {
         // Another world, other losses: cells must not share their luck.
         topology.seed = self.args.seed.wrapping_add(self.outcome.cells.len() as u64 + self.outcome.bulk.len() as u64);
         topology.io.clone_from(&self.args.io);
-        let mut world = World::with_mode(&topology, self.mode)?;
-        if self.args.keep {
-            world.keep_files();
-        }
+        let world = World::with_mode(&topology, self.mode)?;
         if self.args.keep || self.transports.iter().any(Transport::is_overlay) {
             world.start(CONVERGENCE)?;
         }

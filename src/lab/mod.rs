@@ -100,10 +100,12 @@ fn run_here(args: &Args, mode: Mode) -> io::Result<()> {
     let Finished { outcome, world } = Bench::new(args, mode, Arc::clone(&board)).run()?;
     publish(args, &outcome, started)?;
     if let Some(world) = world {
-        eprintln!("lab: left running; Ctrl-C ends it\n{}", world.directions());
+        eprintln!("lab: left running; Ctrl-C ends it and removes everything\n{}", world.directions());
         while !board.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100));
         }
+        drop(world);
+        eprintln!("lab: ended; nothing is left behind");
     }
     Ok(())
 }

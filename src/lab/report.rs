@@ -11,6 +11,9 @@ use std::fmt::Write as _;
 /// Cells whose latency distribution is drawn; a sweep has too many to draw all.
 const MAX_DISTRIBUTIONS: usize = 4;
 
+/// Between groups of digits in running text: a space that breaks no line.
+const NARROW: &str = "\u{202f}";
+
 /// Writes to a string, which cannot fail.
 macro_rules! put {
     ($($arguments:tt)*) => { let _ = write!($($arguments)*); };
@@ -89,8 +92,8 @@ fn head(page: &mut String, outcome: &Outcome) {
                 run.transport,
                 run.p99_ms,
                 run.mean_ms,
-                thousands(run.lost),
-                thousands(run.sent)
+                thousands(run.lost).replace(' ', NARROW),
+                thousands(run.sent).replace(' ', NARROW)
             );
         }
         put!(page, "</div>");

@@ -214,7 +214,7 @@ mod tests {
         let overlay = OverlayTraffic { datagrams, retransmissions, links, ..OverlayTraffic::default() };
         let noise = Noise { cores: 64, stalls: 1234, longest_stall_ms: 123.4, ..Noise::default() };
         let mut outcome = Outcome::new(Experiment::Default, Mode::User, 1, false);
-        outcome.noise = noise.clone();
+        outcome.noise = noise;
         let (loss_percent, rate_kbps, hops, link_delay_ms) = (1.25, 100_000, 10, 16.67);
         let links = Vec::new();
         outcome.cells.push(Cell { loss_percent, rate_kbps, hops, link_delay_ms, noise, links, overlay });
