@@ -1,5 +1,7 @@
 //! The real binary's command line: exit codes, what goes where, and what is said. No router is needed.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -76,14 +78,71 @@ fn keys_and_configurations_from_nothing_to_right() {
     let output = sinew(directory.path(), "config check a.toml");
     assert_eq!(
         (output.status.code(), text(&output.stdout)),
-        (Some(0), "a.toml: ok: router `a`, 1 members, 0 links\n".into())
+        (Some(0), "a.toml: ok: router `a`, 1 member, 0 links\n".into())
     );
 
     sinew(directory.path(), "key generate b.key");
     std::fs::write(&file, config("b.key", &public)).expect("is written");
     let output = sinew(directory.path(), "config check a.toml");
     assert_eq!(output.status.code(), Some(2), "another router's key");
-    assert!(text(&output.stdout).contains("is not the key of the member `a`"), "{}", text(&output.stdout));
+    let said = text(&output.stdout);
+    let first = said.lines().next().unwrap_or_default();
+    assert!(first.contains("b.key is not the key of the member `a`"), "the first line says what is wrong: {said}");
+    assert!(said.contains("help: ") && !said.contains("ok"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_a_key_is_said_with_the_next_step() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| directory.path().join(name);
+    assert!(sinew(directory.path(), "key generate a.key").status.success());
+    assert!(sinew(directory.path(), "key generate open.key").status.success());
+    std::fs::set_permissions(path("open.key"), Permissions::from_mode(0o644)).expect("our own file");
+    std::fs::write(path("text"), "hello").expect("is written");
+    std::fs::set_permissions(path("text"), Permissions::from_mode(0o600)).expect("our own file");
+    for (line, what, next) in [
+        ("key generate a.key", "a.key is there already", "sinew key show a.key"),
+        ("key generate no/where.key", "no/where.key: cannot create it", "mkdir -p no"),
+        ("key generate a.key/b.key", "cannot create it", "a.key is a file"),
+        ("key show b.key", "b.key is not there", "sinew key generate b.key"),
+        ("key show open.key", "(mode 0644)", "chmod 600 open.key"),
+        ("key show .", "not a key file", "name the file"),
+        ("key show text", "holds no secret identity", "name the file"),
+    ] {
+        let output = sinew(directory.path(), line);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}: {said}");
+        let mut lines = said.lines();
+        assert!(lines.next().is_some_and(|first| first.contains(what)), "{line}: {said}");
+        assert!(lines.next().is_some_and(|help| help.contains("help: ") && help.contains(next)), "{line}: {said}");
+    }
+}
+
+#[test]
+fn what_is_no_router_s_socket_is_said_to_be_none() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("file"), "").expect("is written");
+    let _datagrams = std::os::unix::net::UnixDatagram::bind(directory.path().join("other")).expect("a socket");
+    for (path, what) in
+        [("file", "not a router's socket but a file"), (".", "but a directory"), ("other", "but one of another kind")]
+    {
+        let output = sinew(directory.path(), &format!("show links -s {path}"));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{path}: {said}");
+        assert!(said.contains(what) && said.contains("control_socket"), "{path}: {said}");
+    }
+}
+
+#[test]
+fn a_topology_that_cannot_be_used_is_2_before_anything_is_built() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("bad.toml"), "nodes = [\"a\"]\nnods = 1\n").expect("is written");
+    for (file, what) in [("missing.toml", "missing.toml"), ("bad.toml", "nods")] {
+        let output = sinew(directory.path(), &format!("lab --topology {file}"));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{file}: {said}");
+        assert!(said.contains(what) && said.contains("help: ") && said.contains("[[link]]"), "{file}: {said}");
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ use clap::Subcommand;
 #[command(after_help = "\
 Example:
   sinew config example ring net        six routers on this machine, with their keys, ready to run
-  sinew config check net/a.toml /etc/sinew/sinew.toml")]
+  sinew config check net/a.toml /etc/sinew/sinew.toml
+
+configs/sinew.toml explains every key. Exit codes: 0 done, 1 it could not be, 2 a mistake.")]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Action,

@@ -9,6 +9,8 @@ pub(super) const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// Exit code for a router that does not answer.
 pub(super) const UNREACHABLE: u8 = 3;
+/// Exit code for a command that was asked to stop (SIGINT or SIGTERM) before it was done: as shells say it of SIGINT.
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// Why a command did not end well.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) enum Failure {
     Refused,
     /// No router answers.
     Unreachable(String),
+    /// It was asked to stop before it was done, and what was done was said already.
+    Interrupted,
     /// Nobody reads the output any more.
     Pipe,
 }
@@ -38,6 +42,7 @@ impl Failure {
             Failure::Failed(_) | Failure::Degraded => FAILED,
             Failure::Usage(_) | Failure::Refused => USAGE,
             Failure::Unreachable(_) => UNREACHABLE,
+            Failure::Interrupted => INTERRUPTED,
             // As a pager that was closed: the reader has what it wanted.
             Failure::Pipe => 0,
         }
@@ -47,7 +52,7 @@ impl Failure {
     pub(super) fn message(&self) -> Option<&str> {
         match self {
             Failure::Failed(message) | Failure::Usage(message) | Failure::Unreachable(message) => Some(message),
-            Failure::Degraded | Failure::Refused | Failure::Pipe => None,
+            Failure::Degraded | Failure::Refused | Failure::Interrupted | Failure::Pipe => None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! Floor 6: the command line, one file per subcommand.
 //!
 //! Every command has `--help` with an example and, where it prints anything, `--json`. Exit codes: 0 done and well, 1
-//! failed or degraded, 2 a mistake in the command line or a configuration, 3 no router answers. Messages go to standard
-//! error and say what to do next; only results go to standard output.
+//! failed or degraded, 2 a mistake in the command line or a configuration, 3 no router answers, 130 interrupted before it
+//! was done. Messages go to standard error and say what to do next; only results go to standard output.
 
 #![allow(clippy::disallowed_methods, reason = "commands live in real time")]
 
@@ -41,7 +41,8 @@ First steps:
   sinew show links                       ask the router on this machine
   sinew ping b                           reach another one
 
-Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration, 3 no router answers."
+Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration, 3 no router answers,
+130 interrupted before it was done. Every command's --help says what these mean there."
 )]
 struct Cli {
     /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]

@@ -21,6 +21,11 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(text)
 }
 
+/// So many of something: `1 link`, `2 links`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Writes raw bytes.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     write(|out| out.write_all(bytes))

@@ -23,13 +23,19 @@ const MAX_LISTED: usize = 100_000;
 
 /// Reach another router through the overlay and measure the round trip
 ///
-/// Times are taken by the router on this machine, so they are the overlay's own. Exit code 1 if nothing was answered.
+/// Times are taken by the router on this machine, so they are the overlay's own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   sinew ping b                        until Ctrl-C
   sinew ping b -c 5 --class reliable  every loss is recovered: late instead of lost
-  sinew ping b -c 100 -i 10ms --json")]
+  sinew ping b -c 100 -i 10ms --json
+
+Durations are as 10ms, 1s or 2m. JSON, one document at the end: {\"node\", \"name\", \"sent\", \"received\", \"duplicated\",
+\"loss_percent\", \"min_ms\", \"mean_ms\", \"max_ms\", \"sd_ms\", \"replies\": [{\"sequence\", \"hops\", \"rtt_ms\"}, ...]}.
+Ctrl-C ends it with the summary.
+
+Exit codes: 0 something was answered, 1 nothing was or no such router, 2 wrong command line, 3 no router answers.")]
 pub(super) struct Args {
     /// The router: its name or id
     node: Node,
@@ -127,7 +133,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     if args.interval < Duration::from_millis(1) {
         return Err(Failure::Usage("--interval is at least 1ms; `sinew perf` sends faster".to_owned()));
     }
-    let mut router = Router::connect(socket)?;
+    let router = Router::connect(socket)?;
     let node = router.resolve(&args.node)?;
     let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
     let mut pinger = Pinger {
@@ -143,12 +149,12 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     if !args.json {
         output::line(format_args!("PING {} ({node}): {} bytes, {}", pinger.name, args.size, args.class))?;
     }
-    pinger.ping(node, &session, &mut router)?;
+    pinger.ping(node, &session, &router)?;
     pinger.report(node)
 }
 
 impl Pinger<'_> {
-    fn ping(&mut self, node: NodeId, session: &Datagrams, router: &mut Router) -> Result<(), Failure> {
+    fn ping(&mut self, node: NodeId, session: &Datagrams, router: &Router) -> Result<(), Failure> {
         let stop = Stop::on_signals();
         let padding = vec![0; self.args.size];
         let mut next = Instant::now();
@@ -166,7 +172,7 @@ impl Pinger<'_> {
     fn listen(
         &mut self,
         session: &Datagrams,
-        router: &mut Router,
+        router: &Router,
         end: Instant,
         stop: &Stop,
         last: bool,

@@ -1,13 +1,13 @@
 //! `sinew recv`: what arrives at a port, to standard output or a file.
 
 use super::failure::Failure;
-use super::output;
-use super::ping::{closed, receive};
+use super::output::{self, counted};
+use super::ping::{closed, is_pause, receive};
 use super::router::Router;
 use super::send::CHUNK;
 use super::stop::{LOOK, Stop};
-use crate::base::{Class, Port};
-use crate::client::{Event, Stream};
+use crate::base::{Class, NodeId, Port};
+use crate::client::{Event, Listener, Stream};
 use crate::config::units;
 use crate::wire::client::{Endpoint, MAX_RECORD};
 use base64::Engine as _;
@@ -27,7 +27,12 @@ Example:
   sinew recv 7000                      datagrams, one after the other, until Ctrl-C
   sinew recv 7000 --lines --count 10   ten datagrams, each as a line
   sinew recv 7000 --stream -o got.tar  one stream into a file
-  sinew recv 7000 --json               one object a datagram: from, class, size, and text or base64")]
+  sinew recv 7000 --json               one object a datagram: from, class, size, and text or base64
+
+Ctrl-C ends it with a summary on standard error; with --stream --json that is the object, with `complete` false.
+
+Exit codes: 0 all that was asked for came, or Ctrl-C where nothing certain was; 1 a broken stream or too few datagrams
+before --timeout; 2 wrong command line; 3 no router answers; 130 Ctrl-C before the stream's end or the --count.")]
 pub(super) struct Args {
     /// The port, from 1
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
@@ -54,7 +59,10 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Received<'a> {
+    /// The sender as `ROUTER:PORT`.
     from: String,
+    /// The id of its router.
+    node: NodeId,
     class: Class,
     marked: bool,
     size: usize,
@@ -67,9 +75,12 @@ struct Received<'a> {
 
 #[derive(Serialize)]
 struct StreamEnd {
-    from: String,
+    /// The sender as `ROUTER:PORT`; null if nobody opened a stream.
+    from: Option<String>,
     bytes: u64,
     seconds: f64,
+    /// Whether this is the whole stream.
+    complete: bool,
 }
 
 /// Where it goes.
@@ -97,49 +108,86 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     }
     let router = Router::connect(socket)?;
     let sink = Sink::open(&args)?;
-    if args.stream { receive_stream(&router, &args, sink) } else { receive_datagrams(&router, &args, sink) }
+    let stop = Stop::on_signals();
+    if args.stream {
+        receive_stream(&router, &args, sink, &stop)
+    } else {
+        receive_datagrams(&router, &args, sink, &stop)
+    }
 }
 
 fn cannot_open(port: Port) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::Failed(format!("cannot listen at port {port}: {error}; `sinew show sessions` lists who does"))
 }
 
-fn receive_stream(router: &Router, args: &Args, mut sink: Sink) -> Result<(), Failure> {
+fn receive_stream(router: &Router, args: &Args, mut sink: Sink, stop: &Stop) -> Result<(), Failure> {
     let listener = router.overlay.listen(args.port).map_err(cannot_open(args.port))?;
-    let mut stream = listener.accept().map_err(|error| Failure::failed("cannot wait for a stream", error))?;
+    let Some(mut stream) = accept(&listener, stop)? else {
+        return end_stream(args, StreamEnd { from: None, bytes: 0, seconds: 0.0, complete: false });
+    };
+    let patience = stream.set_read_timeout(Some(LOOK));
+    patience.map_err(|error| Failure::failed("cannot set a timeout", error))?;
     let begin = Instant::now();
-    let bytes = copy(&mut stream, &mut sink)?;
-    let (from, seconds) = (stream.peer().to_string(), begin.elapsed().as_secs_f64());
-    // Tells the sender that everything was read and written.
-    stream.finish().map_err(|error| Failure::failed("the stream broke at its end", error))?;
-    if args.json {
-        return output::json(&StreamEnd { from, bytes, seconds });
+    let (bytes, complete) = copy(&mut stream, &mut sink, stop)?;
+    if complete {
+        // Tells the sender that everything was read and written. One that is left unfinished tells it the contrary.
+        stream.finish().map_err(|error| Failure::failed("the stream broke at its end", error))?;
     }
-    eprintln!("received {bytes} bytes from {from} in {seconds:.2} s");
-    Ok(())
+    let (from, seconds) = (Some(router.session(stream.peer())), begin.elapsed().as_secs_f64());
+    end_stream(args, StreamEnd { from, bytes, seconds, complete })
 }
 
-fn copy(stream: &mut Stream, sink: &mut Sink) -> Result<u64, Failure> {
+/// Waits for a stream; `None` if asked to stop.
+pub(super) fn accept(listener: &Listener, stop: &Stop) -> Result<Option<Stream>, Failure> {
+    let failed = |error| Failure::failed("cannot wait for a stream", error);
+    listener.set_read_timeout(Some(LOOK)).map_err(failed)?;
+    while !stop.is_set() {
+        match listener.accept() {
+            Ok(stream) => return Ok(Some(stream)),
+            Err(error) if is_pause(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(closed()),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(None)
+}
+
+fn end_stream(args: &Args, end: StreamEnd) -> Result<(), Failure> {
+    if args.json {
+        output::json(&end)?;
+    } else {
+        let StreamEnd { from, bytes, seconds, .. } = &end;
+        let what = if end.complete { "" } else { "interrupted: " };
+        match from {
+            Some(from) => eprintln!("{what}received {bytes} bytes from {from} in {seconds:.2} s"),
+            None => eprintln!("{what}nobody opened a stream"),
+        }
+    }
+    if end.complete { Ok(()) } else { Err(Failure::Interrupted) }
+}
+
+/// Copies until the stream's end, or until asked to stop: how much, and whether that is all.
+fn copy(stream: &mut Stream, sink: &mut Sink, stop: &Stop) -> Result<(u64, bool), Failure> {
     let mut buffer = vec![0; CHUNK];
     let mut bytes = 0;
-    loop {
+    while !stop.is_set() {
         match stream.read(&mut buffer) {
-            Ok(0) => return Ok(bytes),
+            Ok(0) => return Ok((bytes, true)),
             Ok(length) => {
                 sink.write(&buffer[..length])?;
                 bytes += length as u64;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_pause(&error) => {}
             Err(error) => return Err(Failure::failed(format!("the stream broke after {bytes} bytes"), error)),
         }
     }
+    Ok((bytes, false))
 }
 
-fn receive_datagrams(router: &Router, args: &Args, mut sink: Sink) -> Result<(), Failure> {
+fn receive_datagrams(router: &Router, args: &Args, mut sink: Sink, stop: &Stop) -> Result<(), Failure> {
     let session = router.overlay.datagrams(args.port).map_err(cannot_open(args.port))?;
-    let stop = Stop::on_signals();
     let mut buffer = vec![0; MAX_RECORD];
-    let (mut count, mut heard) = (0, Instant::now());
+    let (mut count, mut bytes_taken, mut heard) = (0, 0, Instant::now());
     while !stop.is_set() && args.count.is_none_or(|most| count < most) {
         let left = args.timeout.map_or(LOOK, |timeout| timeout.saturating_sub(heard.elapsed()));
         if left.is_zero() {
@@ -147,20 +195,38 @@ fn receive_datagrams(router: &Router, args: &Args, mut sink: Sink) -> Result<(),
         }
         match receive(&session, &mut buffer, left.min(LOOK))? {
             Some(Event::Datagram { from, class, mark, bytes }) => {
-                take(args, &mut sink, from, class, mark, bytes)?;
+                take(router, args, &mut sink, from, class, mark, bytes)?;
                 count += 1;
+                bytes_taken += bytes.len();
                 heard = Instant::now();
             }
-            Some(Event::Reset { reason, peer }) => eprintln!("sinew: {peer} reset its flow: {reason:?}"),
+            Some(Event::Reset { reason, peer }) => {
+                eprintln!("sinew: {} reset its flow: {reason:?}", router.session(peer));
+            }
             Some(Event::Closed) => return Err(closed()),
             _ => {}
         }
     }
-    let enough = args.count.is_none_or(|wanted| count >= wanted);
-    if enough { Ok(()) } else { Err(Failure::Failed(format!("only {count} datagrams came"))) }
+    eprintln!("received {}, {}", counted(count, "datagram"), counted(bytes_taken as u64, "byte"));
+    match args.count {
+        Some(wanted) if count < wanted && stop.is_set() => Err(Failure::Interrupted),
+        Some(wanted) if count < wanted => {
+            let timeout = args.timeout.unwrap_or_default();
+            Err(Failure::Failed(format!("{wanted} were asked for, and none came for {timeout:?}")))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn take(args: &Args, sink: &mut Sink, from: Endpoint, class: Class, mark: bool, bytes: &[u8]) -> Result<(), Failure> {
+fn take(
+    router: &Router,
+    args: &Args,
+    sink: &mut Sink,
+    from: Endpoint,
+    class: Class,
+    marked: bool,
+    bytes: &[u8],
+) -> Result<(), Failure> {
     if !args.json {
         sink.write(bytes)?;
         return if args.lines { sink.write(b"\n") } else { Ok(()) };
@@ -168,7 +234,8 @@ fn take(args: &Args, sink: &mut Sink, from: Endpoint, class: Class, mark: bool, 
     let plain = |text: &&str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());
     let text = std::str::from_utf8(bytes).ok().filter(plain);
     let base64 = text.is_none().then(|| STANDARD.encode(bytes));
-    let received = Received { from: from.to_string(), class, marked: mark, size: bytes.len(), text, base64 };
+    let received =
+        Received { from: router.session(from), node: from.node, class, marked, size: bytes.len(), text, base64 };
     let line = serde_json::to_string(&received).map_err(|error| Failure::failed("cannot write JSON", error))?;
     sink.write((line + "\n").as_bytes())
 }

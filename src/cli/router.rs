@@ -5,9 +5,11 @@ use super::target::Node;
 use crate::base::NodeId;
 use crate::client::Overlay;
 use crate::wire::admin::{Request, Response};
+use crate::wire::client::Endpoint;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Where a router's control socket is if nobody says.
 const DEFAULT_SOCKET: &str = "/run/sinew/control.sock";
@@ -16,7 +18,7 @@ const DEFAULT_SOCKET: &str = "/run/sinew/control.sock";
 pub(super) struct Router {
     /// The client library's connection.
     pub(super) overlay: Overlay,
-    names: BTreeMap<NodeId, String>,
+    names: Mutex<BTreeMap<NodeId, String>>,
 }
 
 impl Router {
@@ -25,7 +27,7 @@ impl Router {
         let from_environment = || std::env::var_os("SINEW_SOCKET").map(PathBuf::from);
         let path = socket.or_else(from_environment).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
         match Overlay::connect(&path) {
-            Ok(overlay) => Ok(Router { overlay, names: BTreeMap::new() }),
+            Ok(overlay) => Ok(Router { overlay, names: Mutex::default() }),
             Err(error) => Err(Failure::Unreachable(unreachable(&path, &error))),
         }
     }
@@ -61,18 +63,28 @@ impl Router {
     }
 
     /// What people call `node`: its name, else its id.
-    pub(super) fn name(&mut self, node: NodeId) -> String {
-        let overlay = &self.overlay;
-        let name = self.names.entry(node);
-        name.or_insert_with(|| overlay.name_of(node).unwrap_or_else(|_| node.to_string())).clone()
+    pub(super) fn name(&self, node: NodeId) -> String {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = names.entry(node);
+        name.or_insert_with(|| self.overlay.name_of(node).unwrap_or_else(|_| node.to_string())).clone()
+    }
+
+    /// What people call the session at `end`: `ROUTER:PORT`.
+    pub(super) fn session(&self, end: Endpoint) -> String {
+        format!("{}:{}", self.name(end.node), end.port)
     }
 }
+
+const OTHER_SOCKET: &str = "name the socket that the router's configuration has as `control_socket`, with -s PATH or \
+                            SINEW_SOCKET; `ss -xlp | grep sinew` lists those of running routers";
 
 fn unreachable(path: &Path, error: &io::Error) -> String {
     let next = match error.kind() {
         io::ErrorKind::NotFound => {
             "start one with `sinew run -c FILE`, or name its socket with -s PATH or SINEW_SOCKET"
         }
+        // Not a socket, a socket of another kind, or one whose owner answers in another language.
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => OTHER_SOCKET,
         io::ErrorKind::ConnectionRefused => "the router there has ended: start it again with `sinew run -c FILE`",
         io::ErrorKind::PermissionDenied => "ask as the router's user or as a member of its group",
         _ => "see the router's log",

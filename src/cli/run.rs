@@ -17,7 +17,11 @@ Example:
   sinew key generate a.key
   sinew config check a.toml && sinew run -c a.toml
   sinew run -c a.toml --log-json --log-level debug 2> a.log
-As a service: configs/systemd/sinew.service")]
+As a service: configs/systemd/sinew.service
+
+Signals: SIGTERM and SIGINT stop it in order, SIGHUP reads the configuration again.
+Exit codes: 0 stopped in order, 1 it could not start or go on (the log says why), 2 a mistake in the command line, the
+configuration or the key.")]
 pub(super) struct Args {
     /// The configuration; configs/sinew.toml explains every key
     #[arg(short, long, value_name = "FILE")]

@@ -1,19 +1,21 @@
 //! `sinew send`: files and standard input into the overlay.
 
 use super::failure::Failure;
-use super::output;
-use super::ping::{closed, receive};
+use super::output::{self, counted};
+use super::ping::{closed, is_pause, receive};
 use super::router::Router;
 use super::stop::{LOOK, Stop};
 use super::target::Session;
 use crate::base::Class;
 use crate::base::limits::MAX_PAYLOAD;
-use crate::client::{Datagrams, Event};
+use crate::client::{Datagrams, Event, Stream};
 use crate::config::units;
 use crate::wire::client::Endpoint;
 use serde::Serialize;
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write as _};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,7 +33,12 @@ Example:
   on a:  tar c /etc | sinew send b:7000 --stream
 
   on b:  sinew recv 7000 --lines
-  on a:  echo hello | sinew send b:7000 --lines --ordered")]
+  on a:  echo hello | sinew send b:7000 --lines --ordered
+
+Sizes are bytes, or with k, M, G; rates are as `2mbit`; durations as `300ms` or `5s`.
+
+Exit codes: 0 all was sent (a stream: and read at the other end), 1 it could not be, 2 wrong command line or no such
+file, 3 no router answers, 130 Ctrl-C before the end of the input (what was sent by then is said).")]
 pub(super) struct Args {
     /// Where to: ROUTER:PORT
     #[arg(value_name = "ROUTER:PORT")]
@@ -70,70 +77,109 @@ struct Sent {
     /// Datagrams; 0 for a stream.
     datagrams: u64,
     seconds: f64,
+    /// Whether all of the input was sent and, of a stream, read at the other end.
+    complete: bool,
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     if args.size == 0 || args.size > MAX_PAYLOAD as u64 {
         return Err(Failure::Usage(format!("--size is from 1 to {MAX_PAYLOAD}: longer messages are for --stream")));
     }
-    let input = input(&args.files)?;
+    let stop = Stop::on_signals();
+    let input = input(&args.files, &stop)?;
     let router = Router::connect(socket)?;
     let to = Endpoint { node: router.resolve(&args.to.node)?, port: args.to.port };
     let begin = Instant::now();
     let mut sent = if args.stream {
-        send_stream(&router, to, input)?
+        send_stream(&router, &args.to, to, input, &stop)?
     } else {
         let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
-        send_datagrams(&session, to, input, &args)?
+        send_datagrams(&session, to, input, &args, &stop)?
     };
     sent.seconds = begin.elapsed().as_secs_f64();
     if args.json {
-        return output::json(&sent);
+        output::json(&sent)?;
+    } else {
+        let (bytes, datagrams) = (counted(sent.bytes, "byte"), counted(sent.datagrams, "datagram"));
+        let what = if args.stream { bytes } else { format!("{bytes} in {datagrams}") };
+        let interrupted = if sent.complete { "" } else { "interrupted: " };
+        eprintln!("{interrupted}sent {what} in {:.2} s", sent.seconds);
     }
-    let what = if args.stream { "bytes".to_owned() } else { format!("bytes in {} datagrams", sent.datagrams) };
-    eprintln!("sent {} {what} in {:.2} s", sent.bytes, sent.seconds);
-    Ok(())
+    if sent.complete { Ok(()) } else { Err(Failure::Interrupted) }
 }
 
 /// All inputs as one.
-fn input(files: &[PathBuf]) -> Result<Box<dyn BufRead>, Failure> {
+fn input(files: &[PathBuf], stop: &Stop) -> Result<Box<dyn BufRead>, Failure> {
     let mut all: Box<dyn BufRead> = match files {
-        [] => return Ok(Box::new(BufReader::new(io::stdin()))),
+        [] => return open(Path::new("-"), stop),
         _ => Box::new(io::empty()),
     };
     for file in files {
-        all = Box::new(BufReader::new(all.chain(open(file)?)));
+        all = Box::new(BufReader::new(all.chain(open(file, stop)?)));
     }
     Ok(all)
 }
 
-fn open(file: &Path) -> Result<Box<dyn BufRead>, Failure> {
-    if file == Path::new("-") {
-        return Ok(Box::new(BufReader::new(io::stdin())));
+fn open(file: &Path, stop: &Stop) -> Result<Box<dyn BufRead>, Failure> {
+    let opened = if file == Path::new("-") {
+        io::stdin().as_fd().try_clone_to_owned().map(File::from)
+    } else {
+        File::open(file)
+    };
+    let refuse = |error: &dyn Display| Failure::Usage(format!("cannot read {}: {error}", file.display()));
+    let opened = opened.map_err(|error| refuse(&error))?;
+    if opened.metadata().is_ok_and(|found| found.is_dir()) {
+        return Err(refuse(&"it is a directory; send it as `tar c DIRECTORY | sinew send ROUTER:PORT --stream`"));
     }
-    let opened = File::open(file);
-    let opened = opened.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
-    Ok(Box::new(BufReader::with_capacity(CHUNK, opened)))
+    Ok(Box::new(BufReader::with_capacity(CHUNK, stop.guard(opened))))
 }
 
-fn send_stream(router: &Router, to: Endpoint, mut input: Box<dyn BufRead>) -> Result<Sent, Failure> {
+fn send_stream(
+    router: &Router,
+    name: &Session,
+    to: Endpoint,
+    mut input: Box<dyn BufRead>,
+    stop: &Stop,
+) -> Result<Sent, Failure> {
     let mut stream = router.overlay.stream(to).map_err(|error| {
-        Failure::Failed(format!("no stream to {to}: {error}; is `sinew recv {} --stream` running there?", to.port))
+        let (node, port) = (&name.node.0, to.port);
+        Failure::Failed(format!("no stream to {node}:{port}: {error}; is `sinew recv {port} --stream` running there?"))
     })?;
+    let broke = |error| Failure::failed("the stream broke", error);
+    // Waits end now and then, to look whether to stop.
+    stream.set_nonblocking(true).map_err(broke)?;
     let mut buffer = vec![0; CHUNK];
     let mut sent = Sent::default();
     loop {
         let length = read_some(&mut input, &mut buffer)?;
-        if length == 0 {
+        if length == 0 && !stop.is_set() {
             break;
         }
-        stream.write_all(&buffer[..length]).map_err(|error| Failure::failed("the stream broke", error))?;
-        sent.bytes += length as u64;
+        let written = stop.write(&stream, &buffer[..length]).map_err(broke)?;
+        sent.bytes += written as u64;
+        if stop.is_set() {
+            // Left unfinished: the other end must not take it for the whole.
+            return Ok(sent);
+        }
     }
-    stream.finish().map_err(|error| Failure::failed("the stream broke", error))?;
+    stream.finish().map_err(broke)?;
     // The other end finishes when it has read everything: only then is it known to be there.
-    io::copy(&mut stream, &mut io::sink()).map_err(|error| Failure::failed("the stream broke at its end", error))?;
+    sent.complete = read_to_end(&mut stream, &mut buffer, stop)?;
     Ok(sent)
+}
+
+/// Reads what the other end says until it has finished; false if asked to stop before.
+fn read_to_end(stream: &mut Stream, buffer: &mut [u8], stop: &Stop) -> Result<bool, Failure> {
+    let broke = |error| Failure::failed("the stream broke at its end", error);
+    stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(LOOK))).map_err(broke)?;
+    while !stop.is_set() {
+        match stream.read(buffer) {
+            Ok(0) => return Ok(true),
+            Err(error) if !is_pause(&error) => return Err(broke(error)),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Failure> {
@@ -150,20 +196,27 @@ fn send_datagrams(
     to: Endpoint,
     mut input: Box<dyn BufRead>,
     args: &Args,
+    stop: &Stop,
 ) -> Result<Sent, Failure> {
-    let stop = Stop::on_signals();
     let begin = Instant::now();
     let (mut sent, mut datagram) = (Sent::default(), Vec::new());
+    let cannot = |error| Failure::failed("cannot send", error);
+    // Waits end now and then, to look whether to stop.
+    session.set_nonblocking(true).map_err(cannot)?;
     while !stop.is_set() && next_datagram(&mut input, args, &mut datagram)? {
         if let Some(rate) = args.rate {
             stop.sleep_until(begin + Duration::from_secs_f64(sent.bytes as f64 * 8.0 / rate as f64));
         }
-        let done = session.send(to, args.class, args.ordered, &datagram);
-        done.map_err(|error| Failure::failed("cannot send", error))?;
+        let done = stop.insist(session, || session.send(to, args.class, args.ordered, &datagram));
+        if done.map_err(cannot)?.is_none() {
+            break;
+        }
         sent.bytes += datagram.len() as u64;
         sent.datagrams += 1;
     }
-    listen_for_refusals(session, args.linger, &stop)?;
+    sent.complete = !stop.is_set();
+    session.set_nonblocking(false).map_err(cannot)?;
+    listen_for_refusals(session, &args.to, args.linger, stop)?;
     Ok(sent)
 }
 
@@ -184,7 +237,7 @@ fn next_datagram(input: &mut impl BufRead, args: &Args, datagram: &mut Vec<u8>) 
     Ok(read > 0)
 }
 
-fn listen_for_refusals(session: &Datagrams, linger: Duration, stop: &Stop) -> Result<(), Failure> {
+fn listen_for_refusals(session: &Datagrams, to: &Session, linger: Duration, stop: &Stop) -> Result<(), Failure> {
     let end = Instant::now() + linger;
     let mut buffer = vec![0; crate::wire::client::MAX_RECORD];
     loop {
@@ -194,8 +247,9 @@ fn listen_for_refusals(session: &Datagrams, linger: Duration, stop: &Stop) -> Re
         }
         match receive(session, &mut buffer, left.min(LOOK))? {
             Some(Event::Reset { reason, peer }) => {
-                let help = format!("is `sinew recv {}` running there?", peer.port);
-                return Err(Failure::Failed(format!("{peer} refused what was sent ({reason:?}); {help}")));
+                let (node, port) = (&to.node.0, peer.port);
+                let help = format!("is `sinew recv {port}` running there?");
+                return Err(Failure::Failed(format!("{node}:{port} refused what was sent ({reason:?}); {help}")));
             }
             Some(Event::Closed) => return Err(closed()),
             _ => {}

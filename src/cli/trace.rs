@@ -19,14 +19,17 @@ use std::time::{Duration, Instant};
 /// Show the routers on the way to another one, with loss and round trip of each
 ///
 /// Sends echoes whose hops run out at the first router, the second, and so on, several rounds of them. A loss at one
-/// line that the lines below do not show is that router being busy, not the path losing. Exit code 1 if the router was
-/// never reached.
+/// line that the lines below do not show is that router being busy, not the path losing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   sinew trace f
   sinew trace f --rounds 100 -i 100ms
-  sinew trace f --json | jq '.hops[] | {name, loss_percent, mean_ms}'")]
+  sinew trace f --json | jq '.hops[] | {name, loss_percent, mean_ms}'
+
+Durations are as 10ms or 1s. Ctrl-C ends it early with what is known by then.
+
+Exit codes: 0 the router was reached, 1 it was not, 2 wrong command line, 3 no router answers.")]
 pub(super) struct Args {
     /// The router: its name or id
     node: Node,
@@ -97,14 +100,14 @@ struct Tracer {
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
-    let mut router = Router::connect(socket)?;
+    let router = Router::connect(socket)?;
     let target = router.resolve(&args.node)?;
     let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
     let hops = vec![Hop::default(); usize::from(args.max_hops)];
     let mut tracer = Tracer { id: std::process::id(), target, hops, end: None };
     tracer.trace(&session, &args)?;
     let reached = tracer.end.is_some();
-    let report = tracer.report(&mut router);
+    let report = tracer.report(&router);
     if args.json {
         output::json(&report)?;
     } else {
@@ -182,7 +185,7 @@ impl Tracer {
         }
     }
 
-    fn report(mut self, router: &mut Router) -> Report {
+    fn report(mut self, router: &Router) -> Report {
         let answering = self.hops.iter().rposition(|hop| hop.figures.count > 0).map_or(0, |last| last + 1);
         self.hops.truncate(self.end.unwrap_or(answering));
         let hops = self.hops.into_iter().enumerate();
@@ -191,7 +194,7 @@ impl Tracer {
     }
 }
 
-fn hop_report(number: usize, mut hop: Hop, router: &mut Router) -> HopReport {
+fn hop_report(number: usize, mut hop: Hop, router: &Router) -> HopReport {
     hop.nodes.sort_by_key(|&(_, times)| std::cmp::Reverse(times));
     let mut nodes = hop.nodes.into_iter().map(|(node, _)| node);
     let node = nodes.next();

@@ -5,8 +5,10 @@ use crate::wire::admin::{MAX_LINE, Request, Response};
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 /// Read at a time.
 const CHUNK: usize = 64 << 10;
@@ -29,13 +31,26 @@ impl Connection {
                 io::ErrorKind::NotFound => {
                     "there is no such socket: is the router running, with this `control_socket`?"
                 }
+                io::ErrorKind::ConnectionRefused if !is_socket(path) => {
+                    let text = format!("{} is not a router's socket but {}", path.display(), kind_of(path));
+                    return io::Error::new(io::ErrorKind::InvalidInput, text);
+                }
                 io::ErrorKind::ConnectionRefused => "no router answers there any more: is it running?",
+                _ if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+                    let text = format!("{} is not a router's socket but one of another kind", path.display());
+                    return io::Error::new(io::ErrorKind::InvalidInput, text);
+                }
                 io::ErrorKind::PermissionDenied => "not allowed: the socket is for the router's user and group",
                 _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
             };
             io::Error::new(error.kind(), format!("{}: {why}", path.display()))
         })?;
         Ok(Connection { stream, bytes: Vec::new(), descriptors: VecDeque::new() })
+    }
+
+    /// Makes [`Connection::receive`] fail with `WouldBlock` after a while; what came by then is kept for the next call.
+    pub(super) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(timeout)
     }
 
     /// Asks, and takes a refusal as an error.
@@ -90,6 +105,19 @@ impl Connection {
     /// Closes descriptors that nobody wants.
     pub(super) fn drop_descriptors(&mut self) {
         self.descriptors.clear();
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// What is at `path` instead of a socket.
+fn kind_of(path: &Path) -> &'static str {
+    match std::fs::metadata(path).map(|found| found.file_type()) {
+        Ok(found) if found.is_dir() => "a directory",
+        Ok(found) if found.is_file() => "a file",
+        _ => "something else",
     }
 }
 

@@ -45,6 +45,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 pub use stream::Stream;
 
 pub use crate::wire::admin;
@@ -208,6 +209,11 @@ impl Listener {
     /// Its address.
     pub fn local(&self) -> Endpoint {
         self.local
+    }
+
+    /// Makes [`Listener::accept`] fail with `WouldBlock` after a while; with none it waits for ever.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).set_read_timeout(timeout)
     }
 
     /// The next stream; waits for one.

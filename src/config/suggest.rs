@@ -2,9 +2,20 @@
 
 /// The candidate that `word` was probably meant to be, if one is near.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = 1 + word.chars().count() / 4;
-    let near = candidates.into_iter().map(|candidate| (distance(word, candidate), candidate));
-    near.filter(|&(distance, _)| distance <= allowed).min_by_key(|&(distance, _)| distance).map(|(_, found)| found)
+    let near = candidates.into_iter().map(|candidate| (edits(word, candidate), candidate));
+    let near = near.filter(|&(edits, candidate)| edits <= allowed(word, candidate));
+    near.min_by_key(|&(edits, _)| edits).map(|(_, found)| found)
+}
+
+/// Most edits that leave a word recognisable: one in three letters. So `b` is not taken for a slip of `a`: names of one
+/// or two letters are as near to each other as to anything else.
+fn allowed(word: &str, candidate: &str) -> usize {
+    word.chars().count().max(candidate.chars().count()) / 3
+}
+
+/// Edits between two words, where another case is none.
+fn edits(word: &str, candidate: &str) -> usize {
+    distance(&word.to_lowercase(), &candidate.to_lowercase())
 }
 
 /// Edits between two words: insertions, deletions, replacements and swaps of neighbours each count one (optimal string
@@ -47,5 +58,16 @@ mod tests {
         assert_eq!(closest("peers", keys), Some("peer"));
         assert_eq!(closest("bandwidth", keys), None);
         assert_eq!(closest("x", []), None);
+        assert_eq!(closest("Peer", keys), Some("peer"));
+    }
+
+    #[test]
+    fn short_names_are_not_near_to_each_other() {
+        let names = ["a", "b", "c1", "lon"];
+        assert_eq!(closest("z", names), None);
+        assert_eq!(closest("ab", names), None);
+        assert_eq!(closest("c2", names), None);
+        assert_eq!(closest("B", names), Some("b"), "only its case is wrong");
+        assert_eq!(closest("lan", names), Some("lon"));
     }
 }

@@ -9,6 +9,9 @@ use crate::proto::routing::Input;
 use crate::wire::admin::LinkEntry;
 use std::net::SocketAddr;
 
+/// Why a link is down that was never up.
+const NEVER_UP: &str = "never heard from";
+
 /// A link of this router.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -84,7 +87,10 @@ impl Link {
             node: self.peer,
             remote: self.remote,
             up: self.up,
-            down_reason: self.down_reason.map(|reason| describe(reason).to_owned()),
+            down_reason: match self.down_reason {
+                Some(reason) => Some(describe(reason).to_owned()),
+                None => (!self.up).then(|| NEVER_UP.to_owned()),
+            },
             since_s: now.since(self.since).as_secs_f64(),
             metrics: self.metrics().unwrap_or_default(),
         }

@@ -20,7 +20,19 @@ no packages: it makes its own namespaces and emulates the links itself.
   sinew lab --keep                       leave it running, to try the other commands on
 
 Latency counts from the moment a message was meant to be sent. The table, the curves (report.html), the histograms
-(.hgrm, .hlog) and everything counted (result.json) are written to lab-out/.")]
+(.hgrm, .hlog) and everything counted (result.json) are written to lab-out/.
+
+A topology file is TOML:
+  nodes = [\"a\", \"b\"]
+  [[link]]
+  between = [\"a\", \"b\"]
+  conditions = { delay_ms = 10, rate_kbps = 10000, loss_percent = 1 }    (back = {...} where that way differs)
+  [[flow]]
+  from = \"a\"
+  to = \"b\"
+  rate_kbps = 500
+
+Exit codes: 0 measured, 1 it could not be, 2 wrong command line or topology file, 130 Ctrl-C; nothing is left behind.")]
 pub struct Args {
     /// What to measure.
     #[arg(long, value_enum, default_value_t = Experiment::Default)]

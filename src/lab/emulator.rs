@@ -99,6 +99,8 @@ pub struct Counters {
     pub bytes_by_kind: [u64; MAX_KINDS],
     /// Frames offered, by kind of traffic.
     pub frames_by_kind: [u64; MAX_KINDS],
+    /// Frames lost on the wire, by kind of traffic.
+    pub lost_by_kind: [u64; MAX_KINDS],
 }
 
 impl Counters {
@@ -116,6 +118,7 @@ impl Counters {
             held_back: self.held_back - earlier.held_back,
             oversized: self.oversized - earlier.oversized,
             refused: self.refused - earlier.refused,
+            lost_by_kind: by_kind(&self.lost_by_kind, &earlier.lost_by_kind),
             bytes_by_kind: by_kind(&self.bytes_by_kind, &earlier.bytes_by_kind),
             frames_by_kind: by_kind(&self.frames_by_kind, &earlier.frames_by_kind),
         }
@@ -333,7 +336,10 @@ impl Engine {
             }
             fate => {
                 match fate {
-                    Fate::Lost => counters.lost += 1,
+                    Fate::Lost => {
+                        counters.lost += 1;
+                        counters.lost_by_kind[kind] += 1;
+                    }
                     Fate::Cut => counters.cut += 1,
                     Fate::QueueFull | Fate::Arrives { .. } => counters.queue_dropped += 1,
                 }

@@ -90,10 +90,7 @@ impl Bench {
         // Another world, other losses: cells must not share their luck.
         topology.seed = self.args.seed.wrapping_add(self.outcome.cells.len() as u64 + self.outcome.bulk.len() as u64);
         topology.io.clone_from(&self.args.io);
-        let mut world = World::with_mode(&topology, self.mode)?;
-        if self.args.keep {
-            world.keep_files();
-        }
+        let world = World::with_mode(&topology, self.mode)?;
         if self.args.keep || self.transports.iter().any(Transport::is_overlay) {
             world.start(CONVERGENCE)?;
         }
@@ -127,9 +124,7 @@ impl Bench {
     }
 
     fn own_topology(&mut self, path: &std::path::Path) -> io::Result<World> {
-        let in_file = |error: String| io::Error::other(format!("{}: {error}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
-        let (topology, flows) = topology::read(&text).map_err(in_file)?;
+        let (topology, flows) = topology::load(path)?;
         let world = self.build(topology)?;
         for entry in flows {
             let place = own_place(&world, &entry);
@@ -216,6 +211,7 @@ impl Bench {
         measured.iter().for_each(|(measured, _)| senders.merge(&measured.sender));
         let noise = watch.finish(world.emulator(), senders.summary());
         let links = LinkTraffic::since(world, &before.0);
+        let overlay = OverlayTraffic::of(world).since(&before.1, &links);
         let cell = self.outcome.cells.len();
         for (measured, alone) in measured {
             let name = measured.flow.transport.to_string();
@@ -233,7 +229,7 @@ impl Bench {
             link_delay_ms: place.link_delay_ms,
             noise,
             links,
-            overlay: OverlayTraffic::of(world).since(&before.1),
+            overlay,
         });
         Ok(())
     }

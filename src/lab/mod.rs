@@ -55,6 +55,9 @@ use std::time::Duration;
 /// Runs `sinew lab`. Starts this very program again, with the same command line, on the best rung of the ladder, unless
 /// it is there already.
 pub fn run(args: Args) -> ExitCode {
+    if let Err(error) = args.topology.as_deref().map_or(Ok(()), |path| topology::load(path).map(drop)) {
+        return report_end(Err(error));
+    }
     if let Err(error) = files::prepare(&args.out) {
         return report_end(Err(error));
     }
@@ -78,6 +81,11 @@ fn report_end(result: io::Result<()>) -> ExitCode {
             eprintln!("lab: interrupted; everything is cleaned up");
             ExitCode::from(130)
         }
+        // A file that was given is wrong, as a command line can be.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            eprintln!("lab: {error}");
+            ExitCode::from(2)
+        }
         Err(error) => {
             eprintln!("lab: {error}");
             ExitCode::FAILURE
@@ -92,10 +100,12 @@ fn run_here(args: &Args, mode: Mode) -> io::Result<()> {
     let Finished { outcome, world } = Bench::new(args, mode, Arc::clone(&board)).run()?;
     publish(args, &outcome, started)?;
     if let Some(world) = world {
-        eprintln!("lab: left running; Ctrl-C ends it\n{}", world.directions());
+        eprintln!("lab: left running; Ctrl-C ends it and removes everything\n{}", world.directions());
         while !board.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100));
         }
+        drop(world);
+        eprintln!("lab: ended; nothing is left behind");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::flows::Measured;
 use super::ladder::Mode;
 use super::noise::Noise;
 use super::tally::{Sample, Tally};
-use super::world::World;
+use super::world::{OVERLAY_KIND, World};
 use crate::wire::admin::{Request, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -234,6 +234,8 @@ pub struct LinkTraffic {
     pub bytes_by_transport: BTreeMap<String, u64>,
     /// Frames by kind of traffic.
     pub frames_by_transport: BTreeMap<String, u64>,
+    /// Frames lost on the wire, by kind of traffic.
+    pub lost_by_transport: BTreeMap<String, u64>,
     /// Everything else counted.
     #[serde(flatten)]
     pub counters: Counters,
@@ -243,46 +245,41 @@ impl LinkTraffic {
     /// What every direction of every link has carried so far.
     pub fn of(world: &World) -> Vec<LinkTraffic> {
         let kinds = world.kinds();
+        let both = world.links().flat_map(|link| {
+            let ((a, b), (forward, back)) = (link.between(), link.counters());
+            [LinkTraffic::new(a, b, forward, &kinds), LinkTraffic::new(b, a, back, &kinds)]
+        });
+        both.collect()
+    }
+
+    fn new(from: &str, to: &str, counters: Counters, kinds: &[&str]) -> LinkTraffic {
         let named = |values: &[u64]| -> BTreeMap<String, u64> {
-            kinds
-                .iter()
-                .zip(values)
-                .filter(|&(_, &value)| value > 0)
-                .map(|(kind, &value)| ((*kind).into(), value))
-                .collect()
+            let seen = kinds.iter().zip(values).filter(|&(_, &value)| value > 0);
+            seen.map(|(kind, &value)| ((*kind).into(), value)).collect()
         };
-        let direction = |from: &str, to: &str, counters: Counters| LinkTraffic {
+        LinkTraffic {
             from: from.into(),
             to: to.into(),
             bytes_by_transport: named(&counters.bytes_by_kind),
             frames_by_transport: named(&counters.frames_by_kind),
+            lost_by_transport: named(&counters.lost_by_kind),
             counters,
-        };
-        let both = world.links().flat_map(|link| {
-            let ((a, b), (forward, back)) = (link.between(), link.counters());
-            [direction(a, b, forward), direction(b, a, back)]
-        });
-        both.collect()
+        }
     }
 
     /// What every direction has carried since `earlier`.
     pub fn since(world: &World, earlier: &[LinkTraffic]) -> Vec<LinkTraffic> {
         let kinds = world.kinds();
-        let named = |values: &[u64]| -> BTreeMap<String, u64> {
-            kinds
-                .iter()
-                .zip(values)
-                .filter(|&(_, &value)| value > 0)
-                .map(|(kind, &value)| ((*kind).into(), value))
-                .collect()
+        let since = |(now, then): (LinkTraffic, &LinkTraffic)| {
+            LinkTraffic::new(&now.from, &now.to, now.counters.since(&then.counters), &kinds)
         };
-        let mut now = LinkTraffic::of(world);
-        for (now, then) in now.iter_mut().zip(earlier) {
-            now.counters = now.counters.since(&then.counters);
-            now.bytes_by_transport = named(&now.counters.bytes_by_kind);
-            now.frames_by_transport = named(&now.counters.frames_by_kind);
-        }
-        now
+        LinkTraffic::of(world).into_iter().zip(earlier).map(since).collect()
+    }
+
+    /// What one kind of traffic put on this direction: bytes, frames, and frames lost on the wire.
+    fn of_kind(&self, kind: &str) -> (u64, u64, u64) {
+        let value = |values: &BTreeMap<String, u64>| values.get(kind).copied().unwrap_or(0);
+        (value(&self.bytes_by_transport), value(&self.frames_by_transport), value(&self.lost_by_transport))
     }
 
     /// Bytes of one kind over all links and directions.
@@ -323,12 +320,21 @@ pub struct OverlayLink {
     pub retransmissions: u64,
     /// Of these, messages whose earlier copy had arrived.
     pub needless_retransmissions: u64,
+    /// Those sent again for a hundred sent.
+    pub repeated_percent: f64,
+    /// Bytes the overlay put on the wire in this direction, Ethernet headers included.
+    pub bytes: u64,
+    /// Datagrams it put on the wire in this direction, acknowledgements and control included.
+    pub datagrams: u64,
+    /// Of these, datagrams that the emulated wire lost.
+    pub datagrams_lost: u64,
+    /// The loss that came about, to be compared with `repeated_percent`.
+    pub loss_percent: f64,
 }
 
-impl OverlayLink {
-    fn percent(&self) -> f64 {
-        100.0 * self.retransmissions as f64 / self.recovered.max(1) as f64
-    }
+/// `part` of `whole`, percent.
+fn share(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
 }
 
 impl OverlayTraffic {
@@ -352,6 +358,7 @@ impl OverlayTraffic {
                         recovered: count(&stats["reliable"], "sent") + count(&stats["control"], "sent"),
                         retransmissions: count(stats, "retransmissions"),
                         needless_retransmissions: count(stats, "needless_retransmissions"),
+                        ..OverlayLink::default()
                     });
                 }
             }
@@ -359,17 +366,23 @@ impl OverlayTraffic {
         all.summed()
     }
 
-    /// What was counted since `earlier`.
-    pub fn since(self, earlier: &OverlayTraffic) -> OverlayTraffic {
+    /// What was counted since `earlier`, beside what the wires carried and lost meanwhile.
+    pub fn since(self, earlier: &OverlayTraffic, wires: &[LinkTraffic]) -> OverlayTraffic {
         let links = self.links.iter().map(|now| {
             let then = earlier.links.iter().find(|then| then.from == now.from && then.to == now.to);
             let then = then.cloned().unwrap_or_default();
+            let wire = wires.iter().find(|wire| wire.from == now.from && wire.to == now.to);
+            let (bytes, datagrams, datagrams_lost) = wire.map_or((0, 0, 0), |wire| wire.of_kind(OVERLAY_KIND));
             OverlayLink {
                 from: now.from.clone(),
                 to: now.to.clone(),
                 recovered: now.recovered.saturating_sub(then.recovered),
                 retransmissions: now.retransmissions.saturating_sub(then.retransmissions),
                 needless_retransmissions: now.needless_retransmissions.saturating_sub(then.needless_retransmissions),
+                bytes,
+                datagrams,
+                datagrams_lost,
+                ..OverlayLink::default()
             }
         });
         OverlayTraffic {
@@ -386,8 +399,12 @@ impl OverlayTraffic {
         let recovered = sum(|link| link.recovered);
         self.retransmissions = sum(|link| link.retransmissions);
         self.needless_retransmissions = sum(|link| link.needless_retransmissions);
-        self.retransmission_percent = 100.0 * self.retransmissions as f64 / recovered.max(1) as f64;
-        self.worst_link_percent = self.links.iter().map(OverlayLink::percent).fold(0.0, f64::max);
+        self.retransmission_percent = share(self.retransmissions, recovered);
+        for link in &mut self.links {
+            link.repeated_percent = share(link.retransmissions, link.recovered);
+            link.loss_percent = share(link.datagrams_lost, link.datagrams);
+        }
+        self.worst_link_percent = self.links.iter().map(|link| link.repeated_percent).fold(0.0, f64::max);
         self
     }
 }

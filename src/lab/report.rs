@@ -5,10 +5,14 @@ use super::outcome::{Bulk, Cell, Outcome, Run};
 use super::paper;
 use super::svg::{Chart, Scale, Series, Style, escape};
 use super::table::trim;
+use crate::telemetry::table::thousands;
 use std::fmt::Write as _;
 
 /// Cells whose latency distribution is drawn; a sweep has too many to draw all.
 const MAX_DISTRIBUTIONS: usize = 4;
+
+/// Between groups of digits in running text: a space that breaks no line.
+const NARROW: &str = "\u{202f}";
 
 /// Writes to a string, which cannot fail.
 macro_rules! put {
@@ -33,7 +37,7 @@ pub(super) fn render(outcome: &Outcome) -> String {
     runs_table(&mut page, outcome);
     bulk_table(&mut page, &outcome.bulk);
     noise_table(&mut page, &outcome.noise);
-    if let Some(cell) = outcome.cells.last() {
+    if let Some(cell) = outcome.cells.last().filter(|cell| !cell.links.is_empty()) {
         links_table(&mut page, cell);
     }
     put!(
@@ -51,8 +55,9 @@ pub(super) fn render(outcome: &Outcome) -> String {
 
 fn describe(cell: &Cell) -> String {
     format!(
-        "{} links of {} ms, {} % lost each way on the middle one, {} kbit/s",
+        "{} link{} of {} ms, {} % lost each way on the middle one, {} kbit/s",
         cell.hops,
+        if cell.hops == 1 { "" } else { "s" },
         trim(cell.link_delay_ms),
         trim(cell.loss_percent),
         cell.rate_kbps
@@ -81,11 +86,14 @@ fn head(page: &mut String, outcome: &Outcome) {
         for run in &outcome.runs {
             put!(
                 page,
-                "<div class='hero {}'><b>{} ms</b><span>{}: 99 % of messages are faster; mean {} ms</span></div>",
+                "<div class='hero {}'><i>{}</i><b>{:.1} ms</b><span>99 % are faster; mean {:.1} ms; {} of {} \
+                        lost</span></div>",
                 class(&run.transport),
-                trim((run.p99_ms * 10.0).round() / 10.0),
                 run.transport,
-                trim(run.mean_ms)
+                run.p99_ms,
+                run.mean_ms,
+                thousands(run.lost).replace(' ', NARROW),
+                thousands(run.sent).replace(' ', NARROW)
             );
         }
         put!(page, "</div>");
@@ -153,21 +161,49 @@ fn latency_charts(outcome: &Outcome, cell: usize) -> Vec<Chart> {
         runs.iter().zip(&latencies).map(one).collect()
     };
     let scale = if most > 600.0 { Scale::around(least, most) } else { Scale::from_zero(most) };
+    let own = outcome.cells.get(cell).map_or(0.0, |cell| cell.hops as f64 * cell.link_delay_ms);
+    let mut percentiles = series(percentile_points);
+    if own > 0.0 {
+        let points = vec![(0.0, own), (1.0, own)];
+        let name = format!("the path's own delay, {} ms", trim(own));
+        percentiles.push(Series { name, class: "model".into(), points, style: Style::Model });
+    }
+    let note = note(outcome, cell);
     let tail = latencies.iter().map(|ms| quantile(ms, 0.99)).fold(0.0, f64::max).min(1000.0);
     vec![
         Chart {
             title: "Latency by percentile".into(),
-            x: (Scale::Nines(count.log10().clamp(2.0, 5.0)), "share of messages that are faster".into()),
+            x: (Scale::Nines(count.log10().clamp(2.0, 5.0)), "share of messages that are faster (log scale)".into()),
             y: (scale, "one-way latency, ms".into()),
-            series: series(percentile_points),
+            series: percentiles,
+            note: note.clone(),
         },
         Chart {
             title: "How many have arrived by when".into(),
             x: (Scale::from_zero(tail.max(most.min(100.0))), "one-way latency, ms".into()),
             y: (Scale::Linear(0.0, 100.0), "messages, %".into()),
             series: series(distribution_points),
+            note,
         },
     ]
+}
+
+/// What made a chart of latencies, and how fine it can be.
+fn note(outcome: &Outcome, cell: usize) -> String {
+    let noise = outcome.cells.get(cell).map_or(&outcome.noise, |cell| &cell.noise);
+    let command = format!("<code>{}</code>", escape(&outcome.command));
+    if noise.cores == 0 {
+        return format!("{command}: simulated, the time is virtual.");
+    }
+    let ms = |us: f64| format!("{:.2}", us / 1e3);
+    format!(
+        "{command}. Noise floor of this machine: a sleep ends late by p99 {}, p99.9 {} ms; a frame leaves late by p99 {}, \
+         p99.9 {} ms.",
+        ms(noise.timer_p99_us),
+        ms(noise.timer_p999_us),
+        ms(noise.emulator_p99_us),
+        ms(noise.emulator_p999_us)
+    )
 }
 
 fn quantile(sorted: &[f64], share: f64) -> f64 {
@@ -281,7 +317,13 @@ fn against(
         (values().map(|point| point.0).fold(0.0, f64::max), values().map(|point| point.1).fold(0.0, f64::max));
     // Beyond this TCP has left the chart, as in the paper.
     let y = Scale::from_zero(most_y.min(500.0));
-    Some(Chart { title: title.into(), x: (Scale::from_zero(most_x), axis.name.into()), y: (y, "ms".into()), series })
+    Some(Chart {
+        title: title.into(),
+        x: (Scale::from_zero(most_x), axis.name.into()),
+        y: (y, "ms".into()),
+        series,
+        note: String::new(),
+    })
 }
 
 fn throughput_charts(outcome: &Outcome) -> Vec<Chart> {
@@ -317,6 +359,7 @@ fn throughput_charts(outcome: &Outcome) -> Vec<Chart> {
             x: (Scale::Linear(0.0, 2.0), "packets lost, %".into()),
             y: (Scale::from_zero(link), "goodput, kbit/s".into()),
             series,
+            note: String::new(),
         });
     }
     charts
@@ -342,37 +385,21 @@ fn runs_table(page: &mut String, outcome: &Outcome) {
     if outcome.runs.is_empty() && outcome.raw.is_empty() {
         return;
     }
-    let heads = [
-        "transport",
-        "hops",
-        "loss",
-        "kbit/s",
-        "mean",
-        "sd",
-        "p50",
-        "p90",
-        "p99",
-        "p99.9",
-        "max",
-        "> 60 ms",
-        "> 100 ms",
-        "lost",
-        "duplicated",
-        "reordered",
-        "messages",
-    ];
+    // What is the same for all is said at the head of the page.
+    let place: &[&str] = if outcome.cells.len() > 1 { &["hops", "loss", "kbit/s"] } else { &[] };
+    let figures = ["mean", "sd", "p50", "p90", "p99", "p99.9", "max", "> 60 ms", "> 100 ms"];
+    let counts = ["sent", "lost", "duplicated", "reordered"];
+    let heads: Vec<&str> = ["transport"].iter().chain(place).chain(&figures).chain(&counts).copied().collect();
     let ms = |value: f64| format!("{value:.1}");
     let row = |run: &Run| {
-        let mut cells = vec![
-            run.transport.clone(),
-            run.hops.to_string(),
-            format!("{} %", trim(run.loss_percent)),
-            run.rate_kbps.to_string(),
-        ];
+        let mut cells = vec![run.transport.clone()];
+        if !place.is_empty() {
+            cells.extend([run.hops.to_string(), format!("{} %", trim(run.loss_percent)), run.rate_kbps.to_string()]);
+        }
         cells.extend([run.mean_ms, run.sd_ms, run.p50_ms, run.p90_ms, run.p99_ms, run.p999_ms, run.max_ms].map(ms));
         cells.extend([format!("{:.2} %", run.over_60ms_percent), format!("{:.2} %", run.over_100ms_percent)]);
-        let lost = if run.collapsed { format!("{} (collapsed)", run.lost) } else { run.lost.to_string() };
-        cells.extend([lost, run.duplicated.to_string(), run.reordered.to_string(), run.sent.to_string()]);
+        let lost = thousands(run.lost) + if run.collapsed { " (collapsed)" } else { "" };
+        cells.extend([thousands(run.sent), lost, thousands(run.duplicated), thousands(run.reordered)]);
         (class(&run.transport).to_owned(), cells)
     };
     let rows: Vec<_> = outcome.raw.iter().chain(&outcome.runs).map(row).collect();
@@ -447,16 +474,40 @@ fn links_table(page: &mut String, cell: &Cell) {
     let mut kinds: Vec<&String> = cell.links.iter().flat_map(|link| link.bytes_by_transport.keys()).collect();
     kinds.sort();
     kinds.dedup();
-    let mut heads = vec!["link", "frames", "bytes", "lost", "queue full"];
-    heads.extend(kinds.iter().map(|kind| kind.as_str()));
+    let mut heads = vec!["link", "frames", "lost", "queue full"];
+    let columns: Vec<String> = kinds.iter().map(|kind| format!("{kind}, kB")).collect();
+    heads.extend(columns.iter().map(String::as_str));
     let row = |link: &super::outcome::LinkTraffic| {
         let counters = &link.counters;
         let mut cells = vec![format!("{} → {}", link.from, link.to)];
-        cells.extend(
-            [counters.frames, counters.bytes, counters.lost, counters.queue_dropped].map(|value| value.to_string()),
-        );
-        cells.extend(kinds.iter().map(|kind| link.bytes_by_transport.get(*kind).copied().unwrap_or(0).to_string()));
+        cells.extend([counters.frames, counters.lost, counters.queue_dropped].map(thousands));
+        let kilobytes = |kind: &&String| link.bytes_by_transport.get(*kind).map_or(0, |bytes| (bytes + 500) / 1000);
+        cells.extend(kinds.iter().map(|kind| thousands(kilobytes(kind))));
         (String::new(), cells)
     };
-    table(page, "What each link carried, bytes by transport", &heads, &cell.links.iter().map(row).collect::<Vec<_>>());
+    table(page, "What each link carried", &heads, &cell.links.iter().map(row).collect::<Vec<_>>());
+    recovery_table(page, cell);
+}
+
+/// What recovery cost on each direction that had something to recover.
+fn recovery_table(page: &mut String, cell: &Cell) {
+    let heads = ["link", "datagrams", "lost", "lost, %", "messages", "sent again", "sent again, %", "needlessly"];
+    let row = |link: &super::outcome::OverlayLink| {
+        let cells = vec![
+            format!("{} → {}", link.from, link.to),
+            thousands(link.datagrams),
+            thousands(link.datagrams_lost),
+            format!("{:.2}", link.loss_percent),
+            thousands(link.recovered),
+            thousands(link.retransmissions),
+            format!("{:.2}", link.repeated_percent),
+            thousands(link.needless_retransmissions),
+        ];
+        (String::new(), cells)
+    };
+    let troubled = cell.overlay.links.iter().filter(|link| link.datagrams_lost + link.retransmissions > 0);
+    let rows: Vec<_> = troubled.map(row).collect();
+    if !rows.is_empty() {
+        table(page, "What the overlay lost there and sent again", &heads, &rows);
+    }
 }

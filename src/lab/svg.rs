@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 380.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
+const HEIGHT: f64 = 420.0;
+const LEFT: f64 = 84.0;
+const RIGHT: f64 = 42.0;
 const TOP: f64 = 16.0;
-const BOTTOM: f64 = 52.0;
+const BOTTOM: f64 = 72.0;
 
 /// Writes to a string, which cannot fail.
 macro_rules! put {
@@ -129,6 +129,8 @@ pub(super) struct Chart {
     pub(super) y: (Scale, String),
     /// What is drawn.
     pub(super) series: Vec<Series>,
+    /// What to know when reading it: where it comes from and what not to believe. HTML.
+    pub(super) note: String,
 }
 
 impl Chart {
@@ -149,7 +151,11 @@ impl Chart {
             let dash = if matches!(series.style, Style::Published | Style::Model) { " dashed" } else { "" };
             put!(out, "<span class='{}'><i class='key{dash}'></i>{}</span>", series.class, escape(&series.name));
         }
-        out.push_str("</div></figure>\n");
+        put!(out, "</div>");
+        if !self.note.is_empty() {
+            put!(out, "<p class='note'>{}</p>", self.note);
+        }
+        out.push_str("</figure>\n");
         out
     }
 
@@ -158,24 +164,24 @@ impl Chart {
         for (value, text) in self.y.0.ticks() {
             let (_, y) = self.at((f64::NEG_INFINITY, value));
             put!(out, "<line class='grid' x1='{LEFT}' x2='{right}' y1='{y:.1}' y2='{y:.1}'/>");
-            put!(out, "<text class='tick' x='{}' y='{:.1}' text-anchor='end'>{text}</text>", LEFT - 8.0, y + 4.0);
+            put!(out, "<text class='tick' x='{}' y='{:.1}' text-anchor='end'>{text}</text>", LEFT - 9.0, y + 5.0);
         }
         for (value, text) in self.x.0.ticks() {
             let (x, _) = self.at((value, f64::NEG_INFINITY));
             put!(out, "<line class='grid' x1='{x:.1}' x2='{x:.1}' y1='{TOP}' y2='{bottom}'/>");
-            put!(out, "<text class='tick' x='{x:.1}' y='{}' text-anchor='middle'>{text}</text>", bottom + 18.0);
+            put!(out, "<text class='tick' x='{x:.1}' y='{}' text-anchor='middle'>{text}</text>", bottom + 24.0);
         }
         let middle = (LEFT + right) / 2.0;
         put!(
             out,
             "<text class='axis' x='{middle}' y='{}' text-anchor='middle'>{}</text>",
-            HEIGHT - 10.0,
+            HEIGHT - 14.0,
             escape(&self.x.1)
         );
         let centre = (TOP + bottom) / 2.0;
         put!(
             out,
-            "<text class='axis' x='14' y='{centre}' text-anchor='middle' transform='rotate(-90 14 {centre})'>{}</text>",
+            "<text class='axis' x='20' y='{centre}' text-anchor='middle' transform='rotate(-90 20 {centre})'>{}</text>",
             escape(&self.y.1)
         );
     }
@@ -228,9 +234,11 @@ mod tests {
             x: (Scale::Linear(0.0, 1.0), "x".into()),
             y: (Scale::Linear(0.0, 10.0), "y".into()),
             series: vec![series],
+            note: "<b>note</b>".into(),
         };
         let text = chart.render();
         assert!(text.contains(&format!("points='{LEFT:.1},{TOP:.1} {:.1},", WIDTH - RIGHT)), "{text}");
+        assert!(text.contains("<p class='note'><b>note</b></p>"), "{text}");
         assert!(text.contains("a&lt;b") && !text.contains("a<b"));
     }
 }

@@ -1,60 +1,36 @@
 //! The findings as text for a terminal.
 
-use super::outcome::{Outcome, Run};
+use super::outcome::{Outcome, OverlayTraffic, Run};
+use crate::telemetry::table::thousands;
 use std::fmt::Write as _;
+
+/// Directions of links whose recovery is shown.
+const MAX_TROUBLED: usize = 4;
 
 /// Writes to a string, which cannot fail.
 macro_rules! put {
     ($($arguments:tt)*) => { let _ = writeln!($($arguments)*); };
 }
 
-/// Everything a terminal should show.
+/// Everything a terminal of 80 columns should show.
 pub fn render(outcome: &Outcome) -> String {
     let mut text = String::new();
     for (place, cell) in outcome.cells.iter().enumerate() {
+        let runs: Vec<&Run> = outcome.raw.iter().chain(&outcome.runs).filter(|run| run.cell == place).collect();
         put!(
             text,
-            "\npath of {} x {} ms, {} % lost each way on the middle link, {} kbit/s   (latency in ms)",
-            cell.hops,
+            "\n{} of {} ms, {} % lost each way on the middle one, {} kbit/s by each",
+            counted(cell.hops, "link"),
             trim(cell.link_delay_ms),
             trim(cell.loss_percent),
             cell.rate_kbps
         );
-        put!(
-            text,
-            "{:<13}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>9}{:>8}{:>9}{:>6}{:>6}{:>8}{:>10}",
-            "transport",
-            "mean",
-            "sd",
-            "p50",
-            "p90",
-            "p99",
-            "p99.9",
-            "max",
-            ">60 ms",
-            ">100 ms",
-            "lost",
-            "dup",
-            "reorder",
-            "messages"
-        );
-        let of_cell = |run: &&Run| run.cell == place;
-        outcome.raw.iter().chain(&outcome.runs).filter(of_cell).for_each(|run| row(&mut text, run));
+        latencies(&mut text, &runs);
+        deliveries(&mut text, &runs);
         for missing in &outcome.not_measured {
-            put!(text, "{:<13} not measured: {}", missing.transport, missing.why);
+            put!(text, "{:<12} not measured: {}", missing.transport, missing.why);
         }
-        let overlay = &cell.overlay;
-        if overlay.datagrams > 0 {
-            put!(
-                text,
-                "overlay: {} datagrams between routers; {} messages sent again on a link: {:.2} % of all, {:.2} % of those \
-                 on the worst link",
-                overlay.datagrams,
-                overlay.retransmissions,
-                overlay.retransmission_percent,
-                overlay.worst_link_percent
-            );
-        }
+        recovery(&mut text, &cell.overlay);
     }
     bulk(&mut text, outcome);
     noise(&mut text, outcome);
@@ -64,26 +40,83 @@ pub fn render(outcome: &Outcome) -> String {
     text
 }
 
-fn row(text: &mut String, run: &Run) {
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn latencies(text: &mut String, runs: &[&Run]) {
+    let heads = ["mean", "sd", "p50", "p90", "p99", "p99.9", "max"];
+    let cells = |values: [String; 7]| values.map(|value| format!("{value:>7}")).concat();
+    put!(text, "\n{:<12}{}{:>9}{:>10}", "latency, ms", cells(heads.map(str::to_owned)), "> 60 ms", "> 100 ms");
+    for run in runs.iter().filter(|run| run.received > 0) {
+        let figures = [run.mean_ms, run.sd_ms, run.p50_ms, run.p90_ms, run.p99_ms, run.p999_ms, run.max_ms].map(ms);
+        put!(
+            text,
+            "{:<12}{}{:>7.2} %{:>8.2} %",
+            run.transport,
+            cells(figures),
+            run.over_60ms_percent,
+            run.over_100ms_percent
+        );
+    }
+}
+
+/// Milliseconds in at most six characters.
+fn ms(value: f64) -> String {
+    if value < 1000.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+fn deliveries(text: &mut String, runs: &[&Run]) {
+    let head = ["sent", "received", "lost", "duplicated", "reordered"];
+    let cells = |values: [String; 5]| values.map(|value| format!("{value:>12}")).concat();
+    put!(text, "\n{:<12}{}", "messages", cells(head.map(str::to_owned)));
+    for run in runs {
+        let counts = [run.sent, run.received, run.lost, run.duplicated, run.reordered].map(thousands);
+        let collapsed = if run.collapsed { "\n  collapsed: not all had arrived after 25 s" } else { "" };
+        put!(text, "{:<12}{}{collapsed}", run.transport, cells(counts));
+    }
+}
+
+/// What recovery cost: messages sent again beside the losses that came about, on each direction that lost anything.
+fn recovery(text: &mut String, overlay: &OverlayTraffic) {
+    if overlay.datagrams == 0 {
+        return;
+    }
     put!(
         text,
-        "{:<13}{:>8.1}{:>8.1}{:>8.1}{:>8.1}{:>8.1}{:>8.1}{:>9.1}{:>7.2}%{:>8.2}%{:>6}{:>6}{:>8}{:>10}{}",
-        run.transport,
-        run.mean_ms,
-        run.sd_ms,
-        run.p50_ms,
-        run.p90_ms,
-        run.p99_ms,
-        run.p999_ms,
-        run.max_ms,
-        run.over_60ms_percent,
-        run.over_100ms_percent,
-        run.lost,
-        run.duplicated,
-        run.reordered,
-        run.sent,
-        if run.collapsed { "  collapsed: not all arrived within 25 s" } else { "" }
+        "\noverlay: {} datagrams between routers; {} of {} recovered messages",
+        thousands(overlay.datagrams),
+        thousands(overlay.retransmissions),
+        thousands(overlay.links.iter().map(|link| link.recovered).sum())
     );
+    put!(
+        text,
+        "sent again on some link ({:.2} %), {} of them needlessly",
+        overlay.retransmission_percent,
+        thousands(overlay.needless_retransmissions)
+    );
+    let mut troubled: Vec<_> =
+        overlay.links.iter().filter(|link| link.datagrams_lost + link.retransmissions > 0).collect();
+    troubled.sort_by_key(|link| std::cmp::Reverse(link.datagrams_lost + link.retransmissions));
+    if !troubled.is_empty() {
+        put!(text, "{:<12}{:>10}{:>8}{:>20}{:>12}", "on the link", "datagrams", "lost", "messages", "sent again");
+    }
+    for link in troubled.iter().take(MAX_TROUBLED) {
+        put!(
+            text,
+            "{:<12}{:>10}{:>8}{:>8.2} %{:>10}{:>12}{:>8.2} %",
+            format!("{} → {}", link.from, link.to),
+            thousands(link.datagrams),
+            thousands(link.datagrams_lost),
+            link.loss_percent,
+            thousands(link.recovered),
+            thousands(link.retransmissions),
+            link.repeated_percent
+        );
+    }
+    if troubled.len() > MAX_TROUBLED {
+        put!(text, "  and {} more in result.json", counted(troubled.len() - MAX_TROUBLED, "direction"));
+    }
 }
 
 fn bulk(text: &mut String, outcome: &Outcome) {
@@ -92,32 +125,33 @@ fn bulk(text: &mut String, outcome: &Outcome) {
     }
     put!(
         text,
-        "\n{:<13}{:<14}{:>9}{:>8}{:>9}{:>15}{:>8}{:>11}{:>15}",
+        "\n{:<11}{:<11}{:>7}{:>7}{:>5}{:>9}{:>8}{:>10}{:>12}",
         "bulk",
         "beside",
         "delay",
         "loss",
-        "seconds",
-        "goodput",
+        "s",
+        "kbit/s",
         "share",
         "overhead",
-        "of TCP alone"
+        "of TCP"
     );
     for bulk in &outcome.bulk {
         put!(
             text,
-            "{:<13}{:<14}{:>6} ms{:>6} %{:>9}{:>8.0} kbit/s{:>7.1}%{:>10.2}%{:>15}",
+            "{:<11}{:<11}{:>4} ms{:>5} %{:>5}{:>9}{:>6.1} %{:>8.2} %{:>12}",
             bulk.transport,
             bulk.beside.as_deref().unwrap_or("–"),
             trim(bulk.link_delay_ms),
             trim(bulk.loss_percent),
-            trim(bulk.seconds),
-            bulk.goodput_kbps,
+            format!("{:.0}", bulk.seconds),
+            thousands(bulk.goodput_kbps.round() as u64),
             bulk.share_percent,
             bulk.overhead_percent,
-            bulk.of_tcp_percent.map_or_else(|| "–".to_owned(), |share| format!("{share:.1}%"))
+            bulk.of_tcp_percent.map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %"))
         );
     }
+    put!(text, "kbit/s of messages' own bytes; of TCP: as a share of what TCP got alone");
 }
 
 fn noise(text: &mut String, outcome: &Outcome) {
@@ -127,33 +161,24 @@ fn noise(text: &mut String, outcome: &Outcome) {
         put!(text, "\nmode {}: the time is virtual, this machine has no part in the figures", outcome.mode);
         return;
     }
+    let cells = |values: [String; 4]| values.map(|value| format!("{value:>10}")).concat();
+    let us = |values: [f64; 4]| cells(values.map(|us| format!("{:.3}", us / 1e3)));
+    put!(text, "\n{:<27}{}", "noise floor, ms", cells(["p50", "p99", "p99.9", "max"].map(str::to_owned)));
+    let timer = [noise.timer_p50_us, noise.timer_p99_us, noise.timer_p999_us, noise.timer_max_us];
+    put!(text, "{:<27}{}", "a 1 ms sleep is late by", us(timer));
+    let emulator = [noise.emulator_p50_us, noise.emulator_p99_us, noise.emulator_p999_us, noise.emulator_max_us];
+    put!(text, "{:<27}{}", "a frame leaves late by", us(emulator));
+    put!(text, "{:<37}{:>10.3}", "a sender is late by", noise.sender_p99_us / 1e3);
     put!(
         text,
-        "\nnoise floor of this machine ({} cores, load {:.1}, {:.1} % stolen), while measuring:",
-        noise.cores,
+        "{}, load {:.1}, {:.1} % stolen, {} of 5 ms or more{}",
+        counted(noise.cores, "core"),
         noise.load_average,
-        noise.steal_percent
+        noise.steal_percent,
+        counted(noise.stalls as usize, "stall"),
+        if noise.stalls > 0 { format!(" (longest {:.1} ms)", noise.longest_stall_ms) } else { String::new() }
     );
-    put!(
-        text,
-        "  a 1 ms sleep is late by   p50 {:.3}  p99 {:.3}  p99.9 {:.3}  max {:.3} ms; {} stalls of 5 ms or more{}",
-        noise.timer_p50_us / 1e3,
-        noise.timer_p99_us / 1e3,
-        noise.timer_p999_us / 1e3,
-        noise.timer_max_us / 1e3,
-        noise.stalls,
-        if noise.stalls > 0 { format!(", longest {:.1} ms", noise.longest_stall_ms) } else { String::new() }
-    );
-    put!(
-        text,
-        "  a frame leaves late by    p50 {:.3}  p99 {:.3}  p99.9 {:.3}  max {:.3} ms; a sender is late by p99 {:.3} ms",
-        noise.emulator_p50_us / 1e3,
-        noise.emulator_p99_us / 1e3,
-        noise.emulator_p999_us / 1e3,
-        noise.emulator_max_us / 1e3,
-        noise.sender_p99_us / 1e3
-    );
-    put!(text, "  mode {}: figures finer than these lines mean nothing", outcome.mode);
+    put!(text, "mode {}; differences finer than this mean nothing", outcome.mode);
 }
 
 /// A number without needless digits.
@@ -165,6 +190,55 @@ pub(super) fn trim(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::args::Experiment;
+    use crate::lab::ladder::Mode;
+    use crate::lab::noise::Noise;
+    use crate::lab::outcome::{Cell, OverlayLink};
+
+    #[test]
+    fn what_is_shown_fits_a_terminal_and_sets_repeats_beside_losses() {
+        let link = OverlayLink {
+            from: "c".into(),
+            to: "d".into(),
+            recovered: 2_000_000,
+            retransmissions: 21_000,
+            repeated_percent: 1.05,
+            datagrams: 3_000_000,
+            datagrams_lost: 30_000,
+            loss_percent: 1.0,
+            ..OverlayLink::default()
+        };
+        let quiet = OverlayLink { from: "d".into(), to: "e".into(), ..OverlayLink::default() };
+        let (datagrams, retransmissions) = (12_345_678, 21_000);
+        let links = vec![link, quiet];
+        let overlay = OverlayTraffic { datagrams, retransmissions, links, ..OverlayTraffic::default() };
+        let noise = Noise { cores: 64, stalls: 1234, longest_stall_ms: 123.4, ..Noise::default() };
+        let mut outcome = Outcome::new(Experiment::Default, Mode::User, 1, false);
+        outcome.noise = noise;
+        let (loss_percent, rate_kbps, hops, link_delay_ms) = (1.25, 100_000, 10, 16.67);
+        let links = Vec::new();
+        outcome.cells.push(Cell { loss_percent, rate_kbps, hops, link_delay_ms, noise, links, overlay });
+        let slow = 25_000.0;
+        outcome.runs.push(Run {
+            transport: "best-effort".into(),
+            sent: 10_000_000,
+            received: 9_000_000,
+            lost: 1_000_000,
+            mean_ms: slow,
+            sd_ms: slow,
+            max_ms: slow,
+            over_60ms_percent: 100.0,
+            over_100ms_percent: 100.0,
+            ..Run::default()
+        });
+        let text = render(&outcome);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+        }
+        let row = text.lines().find(|line| line.starts_with("c → d")).expect("the lossy direction is shown");
+        assert!(row.contains("1.00 %") && row.contains("1.05 %"), "{row}");
+        assert!(!text.contains("d → e"), "nothing happened there:\n{text}");
+    }
 
     #[test]
     fn numbers_are_trimmed() {

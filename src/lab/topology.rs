@@ -2,7 +2,8 @@
 
 use super::conditions::Conditions;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Routers a lab may have: more than a machine that runs it could drive.
 pub const MAX_ROUTERS: usize = 64;
@@ -202,6 +203,28 @@ const fn default_rate() -> u64 {
 
 const fn default_size() -> usize {
     1000
+}
+
+/// What a topology file looks like, for who has none.
+const EXAMPLE: &str = "\
+  help: a topology file is TOML, such as
+    nodes = [\"a\", \"b\"]
+    [[link]]
+    between = [\"a\", \"b\"]
+    conditions = { delay_ms = 10, rate_kbps = 10000, loss_percent = 1 }
+    [[flow]]
+    from = \"a\"
+    to = \"b\"
+    rate_kbps = 500";
+
+/// Reads the topology file at `path`; the error says what to do about it.
+pub fn load(path: &Path) -> io::Result<(Topology, Vec<FlowEntry>)> {
+    let wrong = |error: String| {
+        let text = format!("the topology {}: {}\n{EXAMPLE}", path.display(), error.trim_end());
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read it: {error}")))?;
+    read(&text).map_err(wrong)
 }
 
 /// Reads a topology file: a network and the flows to measure in it.

@@ -52,7 +52,6 @@ pub struct World {
     routers: Vec<Router>,
     emulator: Emulator,
     kinds: Vec<Kind>,
-    keep: bool,
     /// Holds the lab's ends of the links.
     _fabric: Option<Netns>,
 }
@@ -122,7 +121,7 @@ impl World {
         match fallible() {
             Ok((fabric, routers, kinds, emulator)) => {
                 let topology = topology.clone();
-                Ok(World { topology, mode, dir, routers, emulator, kinds, keep: false, _fabric: fabric })
+                Ok(World { topology, mode, dir, routers, emulator, kinds, _fabric: fabric })
             }
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&dir);
@@ -144,11 +143,6 @@ impl World {
     /// Where its files are.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// Leaves the files where they are when the world ends.
-    pub fn keep_files(&mut self) {
-        self.keep = true;
     }
 
     /// All routers, in the order of the topology.
@@ -223,16 +217,19 @@ impl World {
 
     /// How to reach each router from outside, for people.
     pub fn directions(&self) -> String {
-        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let mut text = String::from("ask a router (also ping, trace, send, recv, perf):\n");
         for router in &self.routers {
-            let socket = router.socket();
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}: sinew show nodes -s {}", router.name(), socket.display());
-            if let (Some(pid), true) = (router.pid(), self.mode.has_namespaces()) {
-                let user = if self.mode == Mode::User { "--user --preserve-credentials " } else { "" };
-                let _ = writeln!(text, "   nsenter --target {pid} {user}--net --mount");
+            let _ = writeln!(text, "  {:<6} sinew show links -s {}", router.name(), router.socket().display());
+        }
+        if self.mode.has_namespaces() {
+            text += "a shell in its network, for tcpdump, ss or iperf3:\n";
+            let user = if self.mode == Mode::User { "--user --preserve-credentials " } else { "" };
+            for (router, pid) in self.routers.iter().filter_map(|router| Some((router, router.pid()?))) {
+                let _ = writeln!(text, "  {:<6} nsenter --target {pid} {user}--net --mount", router.name());
             }
         }
+        let _ = write!(text, "configurations and logs: {} (removed at the end)", self.dir.display());
         text
     }
 }
@@ -246,9 +243,7 @@ impl Drop for World {
         for router in &self.routers {
             let _ = router.terminate(Duration::from_secs(1));
         }
-        if !self.keep {
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 

@@ -1,7 +1,11 @@
 //! Applications that die, write nonsense or do not read: their sessions end, nobody else notices.
 
-use crate::support::{Machine, PATIENCE, dropped, eventually, pool, sessions, sinew, started, system_test};
+use crate::support::{
+    Machine, PATIENCE, dropped, eventually, json, parsed, pool, sessions, sinew, started, system_test,
+};
+
 use crate::traffic::{accept, carry, connect, datagrams, exactly_once, knock, noise, stream};
+use serde_json::Value;
 use sinew::base::Class;
 use sinew::client::Event;
 use sinew::lab::conditions::Conditions;
@@ -9,7 +13,7 @@ use sinew::lab::world::{Router, Topology, World};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn pair() -> World {
@@ -179,5 +183,50 @@ fn one_that_does_not_read() {
         drop((near, far, listener, deaf, loud, bystander, other));
         wait_empty(a, before[0]);
         wait_empty(b, before[1]);
+    });
+}
+
+/// Asks a command to stop as Ctrl-C does, and waits for its end.
+fn interrupted(child: Child) -> Output {
+    let pid = i32::try_from(child.id()).expect("process numbers are small");
+    // SAFETY: a signal to a child of ours that was not waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn those_that_are_interrupted_say_what_was_done() {
+    system_test("clients::those_that_are_interrupted_say_what_was_done", Machine::Shared, || {
+        let world = pair();
+        let (a, b) = (world.router("a"), world.router("b"));
+        let listening = |router: &Router, line: &str, port: u16| {
+            let child = sinew(router, line).spawn().expect("the binary runs");
+            eventually("it listens", || holds(router, port).then_some(()));
+            child
+        };
+        let target = world.dir().join("copy");
+        let line = format!("recv 7400 --stream --json -o {}", target.display());
+        let receiver = listening(b, &line, 7400);
+        let sender = sinew(a, "send b:7400 --stream --json /dev/zero").spawn().expect("the binary runs");
+        eventually("bytes flow", || std::fs::metadata(&target).is_ok_and(|file| file.len() > 100_000).then_some(()));
+        let sent = interrupted(sender);
+        assert_eq!(sent.status.code(), Some(130));
+        assert_eq!(parsed("send", &sent.stdout)["complete"], false);
+        let received = receiver.wait_with_output().expect("it ends");
+        assert_eq!(received.status.code(), Some(1), "an interrupted stream is not taken for a whole one");
+
+        let got = interrupted(listening(b, &line.replace("7400", "7401"), 7401));
+        let end = parsed("recv", &got.stdout);
+        assert_eq!((got.status.code(), &end["complete"], &end["from"]), (Some(130), &false.into(), &Value::Null));
+
+        let server = listening(b, "perf server --port 7402 --json", 7402);
+        let client = json(a, "perf client --to b:7402 --messages 50 --rate 4mbit --json");
+        assert_eq!(client["rate_kbps"], 4000.0, "{client}");
+        let served = interrupted(server);
+        let test = parsed("perf server", &served.stdout);
+        assert_eq!((served.status.code(), &test["received"], &test["complete"]), (Some(0), &50.into(), &true.into()));
+        assert!(test["from"].as_str().is_some_and(|from| from.starts_with("a:")), "peers have names: {test}");
+        assert!(test["one_way"]["p99_ms"].as_f64() > Some(1.9), "{test}");
+        assert!(String::from_utf8_lossy(&served.stderr).contains("served 1 test"), "{served:?}");
     });
 }

@@ -22,7 +22,11 @@ const PORT_STEP: u16 = 10;
 Example:
   sinew config example ring net
   sinew config example chain net --routers 3 --port 7000
-  sinew run -c net/a.toml")]
+  sinew run -c net/a.toml
+
+JSON: [{\"name\", \"config\", \"control_socket\"}, ...].
+
+Exit codes: 0 written, 1 a file exists or cannot be written, 2 wrong command line.")]
 pub(super) struct Args {
     /// How the routers are joined
     #[arg(value_enum)]
@@ -84,9 +88,9 @@ fn write(args: &Args) -> Result<Vec<Written>, Failure> {
     let mut written = Vec::new();
     for (place, identity) in identities.iter().enumerate() {
         let config = configuration(args, place, &identities);
-        let (key, path) = (args.directory.join(&config.key_file), args.directory.join(config.name.clone() + ".toml"));
-        key_file::create(&key, identity)
-            .map_err(|error| Failure::failed(format!("cannot make {}", key.display()), error))?;
+        let (secret, path) =
+            (args.directory.join(&config.key_file), args.directory.join(config.name.clone() + ".toml"));
+        key_file::create(&secret, identity).map_err(|error| key::failure(&error))?;
         let mut file = std::fs::File::create_new(&path).map_err(cannot(&path))?;
         std::io::Write::write_all(&mut file, to_toml(&config).as_bytes()).map_err(cannot(&path))?;
         let control_socket = args.directory.join(&config.control_socket);

@@ -23,8 +23,6 @@ const ECHO_GAP: Duration = Duration::from_millis(1);
 const ECHO_PATIENCE: Duration = Duration::from_millis(500);
 /// Below this a wait is spent looking at the clock: a sleep would end too late.
 const SPIN: Duration = Duration::from_micros(30);
-/// What a datagram test sends per second if nobody says, bits: the published experiment's lower rate.
-const DEFAULT_RATE: Rate = Rate::Bits(500_000);
 
 /// Messages sent, and what arrived: by interval and in all.
 type Counts = (u64, Vec<Counted>, Counted);
@@ -32,7 +30,6 @@ type Counts = (u64, Vec<Counted>, Counted);
 /// A test in progress.
 struct Test<'a> {
     args: &'a ClientArgs,
-    transport: Transport,
     number: u32,
     clock: Clock,
     round_trips: Mutex<RoundTrips>,
@@ -63,7 +60,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: &ClientArgs) -> Result<(), Fail
     };
     let round_trips = Mutex::new(RoundTrips::new(clock.now(), args.interval));
     let stop = Stop::on_signals();
-    let test = Test { args, transport, number, clock, round_trips, stop, over: Stop::default() };
+    let test = Test { args, number, clock, round_trips, stop, over: Stop::default() };
     let begin = Clock::Wall.now();
     let (sent, intervals, all) = match transport {
         Transport::Stream => test.over_stream(stream, reader)?,
@@ -125,8 +122,7 @@ impl Test<'_> {
     fn send(&self, mut put: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<u64, Failure> {
         sharpen_sleep();
         let args = self.args;
-        let default = if self.transport == Transport::Stream { Rate::Unlimited } else { DEFAULT_RATE };
-        let gap = match args.rate.unwrap_or(default) {
+        let gap = match args.aim() {
             Rate::Unlimited => None,
             Rate::Bits(rate) => Some(args.size as f64 * 8.0 / rate as f64),
         };

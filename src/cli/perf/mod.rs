@@ -36,6 +36,9 @@ use std::time::Duration;
 /// Where a server listens if nobody says: iperf3's port.
 const DEFAULT_PORT: Port = 5201;
 
+/// What a datagram test sends per second if nobody says, bits: the published experiment's lower rate.
+const DEFAULT_RATE: Rate = Rate::Bits(500_000);
+
 /// Measure throughput, loss and latency between two routers
 ///
 /// Messages carry the time at which they were meant to leave, so a sender that is held up cannot hide the delay
@@ -44,10 +47,14 @@ const DEFAULT_PORT: Port = 5201;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  on b:  sinew perf server
+  on b:  sinew perf server                  until Ctrl-C
   on a:  sinew perf client --to b --rate 500kbit --size 1000 --duration 30s
          sinew perf client --to b --class best-effort --rate 2mbit --messages 10000 --json
-         sinew perf client --to b --stream --duration 10s --interval 1s")]
+         sinew perf client --to b --stream --duration 10s --interval 1s
+
+Sizes are bytes, or with k, M, G; rates are bits a second as 500kbit or 2mbit; durations as 100ms or 10s.
+Exit codes: 0 well, 1 failed or a reliable test was not exact, 2 wrong command line, 3 no router answers, 130 Ctrl-C
+before a test of --once was done.")]
 pub(super) struct Args {
     #[command(subcommand)]
     side: Side,
@@ -61,7 +68,17 @@ enum Side {
 
 /// Answer clients until Ctrl-C, several at a time
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  sinew perf server\n  sinew perf server --port 5202 --once --json")]
+#[command(after_help = "\
+Example:
+  sinew perf server
+  sinew perf server --port 5202 --once --json
+
+JSON, one object a test: {\"from\", \"transport\", \"received\", \"duplicated\", \"reordered\", \"marked\", \"bytes\",
+\"seconds\", \"goodput_kbps\", \"clock\", \"one_way\": {\"count\", \"min_ms\", \"mean_ms\", \"sd_ms\", \"p50_ms\", \"p90_ms\",
+\"p99_ms\", \"p999_ms\", \"max_ms\"}, \"complete\"}. Ctrl-C also ends tests that run: what came is shown, `complete` is false.
+
+Exit codes: 0 Ctrl-C, or with --once one test done; 1 it failed; 2 wrong command line; 3 no router answers; 130 Ctrl-C
+with --once before a test was done.")]
 struct ServerArgs {
     /// Where to listen
     #[arg(short, long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
@@ -85,7 +102,10 @@ Example:
 
 JSON: {\"transport\", \"sent\", \"received\", \"lost\", \"duplicated\", \"reordered\", \"marked\", \"seconds\", \"goodput_kbps\",
 \"clock\", \"one_way\": {\"count\", \"mean_ms\", \"sd_ms\", \"p50_ms\", \"p90_ms\", \"p99_ms\", \"p999_ms\", \"max_ms\", ...}, \"round_trip\",
-\"intervals\": [...]}. Exit code 1 if a reliable test lost, duplicated or (with --ordered) reordered anything.")]
+\"intervals\": [...]}. `rate_kbps` is a number or \"unlimited\". Ctrl-C ends the test early; what was measured is reported.
+
+Exit codes: 0 well; 1 it failed, or a reliable test lost, duplicated or (with --ordered) reordered anything; 2 wrong
+command line; 3 no router answers.")]
 struct ClientArgs {
     /// The server: its router, or ROUTER:PORT
     #[arg(long, value_name = "ROUTER[:PORT]")]
@@ -127,6 +147,13 @@ struct ClientArgs {
     /// Print JSON, one document at the end
     #[arg(long)]
     json: bool,
+}
+
+impl ClientArgs {
+    /// How fast to send: as asked for, else the default.
+    fn aim(&self) -> Rate {
+        self.rate.unwrap_or(if self.stream { Rate::Unlimited } else { DEFAULT_RATE })
+    }
 }
 
 /// How fast to send.

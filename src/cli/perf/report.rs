@@ -60,20 +60,21 @@ impl RoundTrips {
 
 /// A latency distribution.
 #[derive(Debug, Serialize)]
-struct Latency {
+pub(super) struct Latency {
     count: u64,
     min_ms: f64,
     mean_ms: f64,
     sd_ms: f64,
-    p50_ms: f64,
+    pub(super) p50_ms: f64,
     p90_ms: f64,
-    p99_ms: f64,
+    pub(super) p99_ms: f64,
     p999_ms: f64,
-    max_ms: f64,
+    pub(super) max_ms: f64,
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Option<Latency> {
+    /// Of nanoseconds; none if there are none.
+    pub(super) fn of(histogram: &Histogram<u64>) -> Option<Latency> {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e6;
         (!histogram.is_empty()).then(|| Latency {
             count: histogram.len(),
@@ -93,8 +94,8 @@ impl Latency {
 struct Report<'a> {
     transport: &'a str,
     size: u64,
-    /// As asked for; null where it was not limited or left to the default.
-    rate_kbps: Option<f64>,
+    /// What the sender aimed at: a number, or `"unlimited"`.
+    rate_kbps: Aim,
     sent: u64,
     received: u64,
     lost: u64,
@@ -109,6 +110,23 @@ struct Report<'a> {
     one_way: Option<Latency>,
     round_trip: Option<Latency>,
     intervals: Vec<IntervalReport>,
+}
+
+/// A rate as JSON shows it.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Aim {
+    Kbps(f64),
+    Word(&'static str),
+}
+
+impl Aim {
+    fn of(rate: Rate) -> Aim {
+        match rate {
+            Rate::Unlimited => Aim::Word("unlimited"),
+            Rate::Bits(rate) => Aim::Kbps(rate as f64 / 1e3),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -176,10 +194,7 @@ fn report<'a>(
     Ok(Report {
         transport: outcome.transport.name(),
         size: args.size,
-        rate_kbps: args.rate.and_then(|rate| match rate {
-            Rate::Unlimited => None,
-            Rate::Bits(rate) => Some(rate as f64 / 1e3),
-        }),
+        rate_kbps: Aim::of(args.aim()),
         sent: outcome.sent,
         received: all.received,
         lost,
@@ -230,12 +245,13 @@ fn text(outcome: &Outcome, one_way: &Histogram<u64>, lost: u64) -> String {
 }
 
 /// Bits of payload per second.
-fn goodput(counted: &Counted) -> f64 {
+pub(super) fn goodput(counted: &Counted) -> f64 {
     let seconds = counted.end - counted.start;
     if seconds > 0.0 { counted.bytes as f64 * 8.0 / seconds } else { 0.0 }
 }
 
-fn decode(counted: &Counted) -> Result<Histogram<u64>, Failure> {
+/// The latencies in it.
+pub(super) fn decode(counted: &Counted) -> Result<Histogram<u64>, Failure> {
     hlog::decode(&counted.latencies).map_err(|error| Failure::failed("the server's figures cannot be read", error))
 }
 

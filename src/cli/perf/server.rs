@@ -3,20 +3,23 @@
 use super::ServerArgs;
 use super::clock::{Clock, boot_id};
 use super::message::{HEADER, Message};
+use super::report::{self, Latency};
 use super::talk::{Counted, Done, Hello, Say, Transport, VERSION, hear, say};
 use super::tally::Tally;
 use crate::base::limits::MAX_PAYLOAD;
 use crate::cli::failure::Failure;
-use crate::cli::output;
-use crate::cli::ping::{closed, next_event, set_patience};
+use crate::cli::output::{self, counted};
+use crate::cli::ping::{closed, is_pause, next_event, set_patience};
+use crate::cli::recv::accept;
 use crate::cli::router::Router;
+use crate::cli::stop::Stop;
 use crate::client::{Datagrams, Event, Stream};
 use crate::telemetry::table::bit_rate;
-use crate::wire::client::MAX_RECORD;
+use crate::wire::client::{Endpoint, MAX_RECORD};
 use serde::Serialize;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -29,81 +32,227 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long to wait for a client that has its result to leave.
 const PARTING: Duration = Duration::from_secs(5);
 
+/// How long a client may take to say what it wants.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// One test, as `--json` shows it.
 #[derive(Serialize)]
 struct Test<'a> {
+    /// The client as `ROUTER:PORT`.
     from: String,
     transport: &'a str,
-    #[serde(flatten)]
-    counted: &'a Counted,
+    /// Different messages.
+    received: u64,
+    duplicated: u64,
+    reordered: u64,
+    marked: u64,
+    bytes: u64,
+    /// From the first message to the last.
+    seconds: f64,
+    goodput_kbps: f64,
+    /// Which clock the one-way figures are from: exact with `same-machine`, as good as synchronisation with `wall`.
+    clock: Clock,
+    one_way: Option<Latency>,
+    /// False if the server was stopped before the client was done.
+    complete: bool,
+}
+
+/// What all tests share.
+struct Server<'a> {
+    router: &'a Router,
+    stop: &'a Stop,
+    json: bool,
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: &ServerArgs) -> Result<(), Failure> {
     let router = Router::connect(socket)?;
+    // Before the port is there: who sees it may ask this to stop.
+    let stop = Stop::on_signals();
     let listener = router.overlay.listen(args.port).map_err(|error| {
         Failure::Failed(format!("cannot listen at port {}: {error}; choose another with --port", args.port))
     })?;
-    eprintln!("waiting for `sinew perf client --to ROUTER:{}`", args.port);
-    let running = AtomicUsize::new(0);
+    eprintln!("waiting for `sinew perf client --to {}`", router.session(listener.local()));
+    let server = Server { router: &router, stop: &stop, json: args.json };
+    if args.once {
+        let Some(stream) = accept(&listener, &stop)? else { return Err(Failure::Interrupted) };
+        return if server.serve(stream)? { Ok(()) } else { Err(Failure::Interrupted) };
+    }
+    let (running, served) = (AtomicUsize::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        loop {
-            let stream = listener.accept().map_err(|error| Failure::failed("cannot wait for clients", error))?;
-            if args.once {
-                return serve(&router, stream, args.json);
-            }
+        while let Some(stream) = accept(&listener, &stop)? {
             if running.fetch_add(1, Ordering::Relaxed) >= MAX_TESTS {
                 running.fetch_sub(1, Ordering::Relaxed);
                 refuse(stream, "as many tests run as this server takes; try again later")?;
                 continue;
             }
-            let (router, running) = (&router, &running);
+            let (server, running, served) = (&server, &running, &served);
             scope.spawn(move || {
-                if let Err(failure) = serve(router, stream, args.json) {
-                    eprintln!("sinew: a test ended early: {}", failure.message().unwrap_or("nobody reads its result"));
+                match server.serve(stream) {
+                    Ok(complete) => _ = served.fetch_add(u64::from(complete), Ordering::Relaxed),
+                    Err(failure) => {
+                        let why = failure.message().unwrap_or("nobody reads its result");
+                        eprintln!("sinew: a test ended early: {why}");
+                    }
                 }
                 running.fetch_sub(1, Ordering::Relaxed);
             });
         }
-    })
+        Ok(())
+    })?;
+    eprintln!("served {}", counted(served.into_inner(), "test"));
+    Ok(())
 }
 
 fn refuse(mut stream: Stream, message: &str) -> Result<(), Failure> {
     say(&mut stream, &Say::Refused { message: message.to_owned() })
 }
 
-/// One test, from the client's first line to the result.
-fn serve(router: &Router, stream: Stream, json: bool) -> Result<(), Failure> {
-    let from = stream.peer();
-    let copy = stream.try_clone().map_err(|error| Failure::failed("cannot use the stream twice", error))?;
-    let mut reader = BufReader::new(copy);
-    let mut writer = stream;
-    let Some(hello) = hear::<Hello>(&mut reader)? else { return Ok(()) };
-    if hello.version != VERSION || !(HEADER..=MAX_PAYLOAD).contains(&hello.size) {
-        return refuse(writer, "client and server are of different versions");
-    }
-    let clock = Clock::between(&boot_id(), &hello.boot);
-    let (tally, held) = match hello.transport {
-        Transport::Stream => (serve_stream(&hello, clock, reader, &mut writer)?, None),
-        Transport::Datagram(_) => {
-            let (tally, held) = serve_datagrams(router, &hello, clock, reader, &mut writer)?;
-            (tally, Some(held))
+impl Server<'_> {
+    /// One test, from the client's first line to the result; false if the server was stopped before its end.
+    fn serve(&self, stream: Stream) -> Result<bool, Failure> {
+        let from = stream.peer();
+        let timeout = |error| Failure::failed("cannot set a timeout", error);
+        let copy = stream.try_clone().map_err(|error| Failure::failed("cannot use the stream twice", error))?;
+        let mut reader = BufReader::new(copy);
+        let mut writer = stream;
+        writer.set_read_timeout(Some(GREETING)).map_err(timeout)?;
+        let Some(hello) = hear::<Hello>(&mut reader)? else { return Ok(true) };
+        if hello.version != VERSION || !(HEADER..=MAX_PAYLOAD).contains(&hello.size) {
+            return refuse(writer, "client and server are of different versions").map(|()| true);
         }
-    };
-    let (open, all) = tally.finish();
-    open.map_or(Ok(()), |open| say(&mut writer, &Say::Interval(open)))?;
-    say(&mut writer, &Say::Result(all.clone()))?;
-    writer.finish().map_err(|error| Failure::failed("the stream broke at its end", error))?;
-    let transport = hello.transport.name();
-    let seconds = all.end - all.start;
-    if json {
-        output::json(&Test { from: from.to_string(), transport, counted: &all })?;
-    } else {
-        let rate = bit_rate(all.bytes as f64 * 8.0 / seconds.max(1e-9));
-        output::line(format_args!("{from}: {transport}: {} messages in {seconds:.2} s, {rate}", all.received))?;
+        let clock = Clock::between(&boot_id(), &hello.boot);
+        let (tally, held) = match hello.transport {
+            Transport::Stream => {
+                writer.set_read_timeout(Some(LOOK)).map_err(timeout)?;
+                (self.serve_stream(&hello, clock, reader, &mut writer)?, None)
+            }
+            Transport::Datagram(_) => {
+                writer.set_read_timeout(None).map_err(timeout)?;
+                let (tally, held) = self.serve_datagrams(&hello, clock, reader, &mut writer)?;
+                (tally, Some(held))
+            }
+        };
+        let complete = !self.stop.is_set();
+        let (open, all) = tally.finish();
+        if complete {
+            open.map_or(Ok(()), |open| say(&mut writer, &Say::Interval(open)))?;
+            say(&mut writer, &Say::Result(all.clone()))?;
+            writer.finish().map_err(|error| Failure::failed("the stream broke at its end", error))?;
+        }
+        self.show(from, &hello, clock, &all, complete)?;
+        if !complete {
+            refuse(writer, "it was stopped before the test's end")?;
+        } else if let Some(held) = held {
+            held.part();
+        }
+        Ok(complete)
     }
-    if let Some(held) = held {
-        held.part();
+
+    fn show(&self, from: Endpoint, hello: &Hello, clock: Clock, all: &Counted, complete: bool) -> Result<(), Failure> {
+        let (from, transport) = (self.router.session(from), hello.transport.name());
+        let (seconds, goodput) = (all.end - all.start, report::goodput(all));
+        let one_way = Latency::of(&report::decode(all)?);
+        if self.json {
+            let &Counted { received, duplicated, reordered, marked, bytes, .. } = all;
+            let goodput_kbps = goodput / 1e3;
+            return output::json(&Test {
+                from,
+                transport,
+                received,
+                duplicated,
+                reordered,
+                marked,
+                bytes,
+                seconds,
+                goodput_kbps,
+                clock,
+                one_way,
+                complete,
+            });
+        }
+        let latency = one_way.map_or_else(String::new, |latency| {
+            format!(", one-way ms p50 {:.3} p99 {:.3} max {:.3}", latency.p50_ms, latency.p99_ms, latency.max_ms)
+        });
+        let (count, rate) = (counted(all.received, "message"), bit_rate(goodput));
+        let interrupted = if complete { "" } else { ", interrupted" };
+        output::line(format_args!("{from}: {transport}: {count} in {seconds:.2} s, {rate}{latency}{interrupted}"))
     }
-    Ok(())
+
+    fn serve_stream(
+        &self,
+        hello: &Hello,
+        clock: Clock,
+        mut reader: BufReader<Stream>,
+        writer: &mut Stream,
+    ) -> Result<Tally, Failure> {
+        say(writer, &Say::Ready { port: 0, clock })?;
+        let (mut tally, mut block) = (Tally::new(), vec![0; hello.size]);
+        while self.fill(&mut reader, &mut block)? {
+            let message =
+                Message::parse(&block).map_err(|error| Failure::failed("the stream's messages are wrong", error))?;
+            let now = clock.now();
+            tally.take(&message, block.len(), false, now);
+            if message.echo {
+                say(writer, &Say::Echo { intended: message.intended })?;
+            }
+            report_interval(&mut tally, hello, now, writer)?;
+        }
+        Ok(tally)
+    }
+
+    /// Reads a whole block; false at the stream's end or if the server is stopped.
+    fn fill(&self, reader: &mut impl Read, block: &mut [u8]) -> Result<bool, Failure> {
+        let mut filled = 0;
+        while filled < block.len() {
+            if self.stop.is_set() {
+                return Ok(false);
+            }
+            match reader.read(&mut block[filled..]) {
+                Ok(0) => return Ok(false),
+                Ok(length) => filled += length,
+                Err(error) if is_pause(&error) => {}
+                Err(error) => return Err(Failure::failed("the stream broke", error)),
+            }
+        }
+        Ok(true)
+    }
+
+    fn serve_datagrams(
+        &self,
+        hello: &Hello,
+        clock: Clock,
+        mut reader: BufReader<Stream>,
+        writer: &mut Stream,
+    ) -> Result<(Tally, Held), Failure> {
+        let session =
+            self.router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
+        set_patience(&session, LOOK)?;
+        say(writer, &Say::Ready { port: session.local().port, clock })?;
+        let (sender, done) = mpsc::channel();
+        // Ends with the client's stream, which the client keeps until it wants no more echoes.
+        std::thread::spawn(move || {
+            let said = hear::<Done>(&mut reader).ok().flatten();
+            if sender.send(said).is_ok() {
+                let _ = std::io::copy(&mut reader, &mut std::io::sink());
+            }
+        });
+        let (mut tally, mut buffer) = (Tally::new(), vec![0; MAX_RECORD]);
+        let (mut sent, mut heard) = (None, Instant::now());
+        loop {
+            if take_datagram(&session, hello, clock, &mut tally, &mut buffer)? {
+                heard = Instant::now();
+            }
+            report_interval(&mut tally, hello, clock.now(), writer)?;
+            match done.try_recv() {
+                Ok(Some(said)) => (sent, heard) = (Some(said.sent), Instant::now()),
+                Ok(None) => return Err(Failure::Failed("the client is gone".to_owned())),
+                Err(_) => {}
+            }
+            if self.stop.is_set() || sent.is_some_and(|sent| tally.received() >= sent || heard.elapsed() > PATIENCE) {
+                return Ok((tally, Held { session, done }));
+            }
+        }
+    }
 }
 
 /// The session of a datagram test. Closed while the client still listens, it would reset the client's reliable flow.
@@ -122,70 +271,9 @@ impl Held {
     }
 }
 
-fn serve_stream(
-    hello: &Hello,
-    clock: Clock,
-    mut reader: BufReader<Stream>,
-    writer: &mut Stream,
-) -> Result<Tally, Failure> {
-    say(writer, &Say::Ready { port: 0, clock })?;
-    let (mut tally, mut block) = (Tally::new(), vec![0; hello.size]);
-    loop {
-        match reader.read_exact(&mut block) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(tally),
-            Err(error) => return Err(Failure::failed("the stream broke", error)),
-        }
-        let message =
-            Message::parse(&block).map_err(|error| Failure::failed("the stream's messages are wrong", error))?;
-        let now = clock.now();
-        tally.take(&message, block.len(), false, now);
-        if message.echo {
-            say(writer, &Say::Echo { intended: message.intended })?;
-        }
-        report(&mut tally, hello, now, writer)?;
-    }
-}
-
-fn report(tally: &mut Tally, hello: &Hello, now: u64, writer: &mut Stream) -> Result<(), Failure> {
+fn report_interval(tally: &mut Tally, hello: &Hello, now: u64, writer: &mut Stream) -> Result<(), Failure> {
     let length = u64::try_from(hello.interval.as_nanos()).unwrap_or(u64::MAX);
     tally.close_interval(now, length).map_or(Ok(()), |counted| say(writer, &Say::Interval(counted)))
-}
-
-fn serve_datagrams(
-    router: &Router,
-    hello: &Hello,
-    clock: Clock,
-    mut reader: BufReader<Stream>,
-    writer: &mut Stream,
-) -> Result<(Tally, Held), Failure> {
-    let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
-    set_patience(&session, LOOK)?;
-    say(writer, &Say::Ready { port: session.local().port, clock })?;
-    let (sender, done) = mpsc::channel();
-    // Ends with the client's stream, which the client keeps until it wants no more echoes.
-    std::thread::spawn(move || {
-        let said = hear::<Done>(&mut reader).ok().flatten();
-        if sender.send(said).is_ok() {
-            let _ = std::io::copy(&mut reader, &mut std::io::sink());
-        }
-    });
-    let (mut tally, mut buffer) = (Tally::new(), vec![0; MAX_RECORD]);
-    let (mut sent, mut heard) = (None, Instant::now());
-    loop {
-        if take_datagram(&session, hello, clock, &mut tally, &mut buffer)? {
-            heard = Instant::now();
-        }
-        report(&mut tally, hello, clock.now(), writer)?;
-        match done.try_recv() {
-            Ok(Some(said)) => (sent, heard) = (Some(said.sent), Instant::now()),
-            Ok(None) => return Err(Failure::Failed("the client is gone".to_owned())),
-            Err(_) => {}
-        }
-        if sent.is_some_and(|sent| tally.received() >= sent || heard.elapsed() > PATIENCE) {
-            return Ok((tally, Held { session, done }));
-        }
-    }
 }
 
 /// Takes in one message; false if none came.
