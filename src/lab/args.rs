@@ -55,7 +55,7 @@ pub struct Args {
     /// Bytes of each message.
     #[arg(long, value_name = "BYTES", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(32..=60_000))]
     pub size: u64,
-    /// Seconds of each bulk transfer (fairness: 60; throughput: 10).
+    /// Seconds of each bulk transfer (fairness: 60; throughput: 10), or of chaos (60).
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: Option<u64>,
     /// Every random choice follows from it.
@@ -83,6 +83,10 @@ pub struct Args {
     /// How to get a network of one's own.
     #[arg(long, value_parser = ["auto", "user", "root", "loopback"], default_value = "auto")]
     pub mode: String,
+    /// Instead of measuring: kill, freeze, cut, corrupt and flood six routers at random for --seconds (60), under traffic
+    /// whose every byte is checked. Writes chaos.json and chaos.log; exit code 1 if a promise was broken.
+    #[arg(long, conflicts_with_all = ["experiment", "messages", "loss", "rate", "hops", "delay", "keep", "topology", "sim"])]
+    pub chaos: bool,
     /// The same in the simulator instead of on the real kernel.
     #[arg(long)]
     pub sim: bool,

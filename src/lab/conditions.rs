@@ -38,6 +38,9 @@ pub struct Conditions {
     pub reorder_percent: f64,
     /// How long those are held back, ms.
     pub reorder_ms: f64,
+    /// Share of UDP datagrams of which one byte is changed, percent. Their checksum is taken off, so that the kernel
+    /// hands them on and the receiver has to notice.
+    pub corrupt_percent: f64,
     /// Nothing passes, ARP included, and nobody is told.
     pub cut: bool,
 }
@@ -54,6 +57,7 @@ impl Default for Conditions {
             duplicate_percent: 0.0,
             reorder_percent: 0.0,
             reorder_ms: 5.0,
+            corrupt_percent: 0.0,
             cut: false,
         }
     }
@@ -77,6 +81,7 @@ impl Conditions {
             ("loss_percent", self.loss_percent),
             ("duplicate_percent", self.duplicate_percent),
             ("reorder_percent", self.reorder_percent),
+            ("corrupt_percent", self.corrupt_percent),
         ];
         for (name, value) in percents {
             if !(0.0..=100.0).contains(&value) {
@@ -173,6 +178,12 @@ impl Direction {
         }
         let again = self.rng.chance(conditions.duplicate_percent / 100.0).then_some(due);
         Fate::Arrives { due, again, held_back }
+    }
+
+    /// Which byte of a datagram that arrives is changed and how, as a number to choose by; most often none.
+    pub fn corrupts(&mut self) -> Option<u64> {
+        let share = self.conditions.corrupt_percent / 100.0;
+        (share > 0.0 && self.rng.chance(share)).then(|| self.rng.next_u64())
     }
 
     /// When the wire takes the frame up; `None` if the queue before it is full.

@@ -91,6 +91,8 @@ pub struct Counters {
     pub duplicated: u64,
     /// Frames held back.
     pub held_back: u64,
+    /// Datagrams changed on the way.
+    pub corrupted: u64,
     /// Frames too long for a wire, dropped: an offload is on somewhere.
     pub oversized: u64,
     /// Frames the kernel refused at the far end.
@@ -116,6 +118,7 @@ impl Counters {
             cut: self.cut - earlier.cut,
             duplicated: self.duplicated - earlier.duplicated,
             held_back: self.held_back - earlier.held_back,
+            corrupted: self.corrupted - earlier.corrupted,
             oversized: self.oversized - earlier.oversized,
             refused: self.refused - earlier.refused,
             lost_by_kind: by_kind(&self.lost_by_kind, &earlier.lost_by_kind),
@@ -347,6 +350,10 @@ impl Engine {
             }
         };
         self.slots[slot].truncate(len);
+        if let Some(choice) = self.directions[direction].corrupts() {
+            let whole_frame = matches!(self.ports[direction], Port::Frames(_));
+            self.counters[direction].corrupted += u64::from(corrupt(&mut self.slots[slot], whole_frame, choice));
+        }
         if let Some(again) = again {
             self.duplicate(direction, slot, again);
         }
@@ -473,6 +480,28 @@ fn is_arp(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x08, 0x06])
 }
 
+/// Changes one byte of a UDP datagram's payload, which one and how by `choice`, and takes its checksum off (RFC 768: a
+/// zero checksum is none). False if the frame carries no payload of UDP over IPv4.
+fn corrupt(frame: &mut [u8], whole_frame: bool, choice: u64) -> bool {
+    let mut payload = 0;
+    if whole_frame {
+        let udp = frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(23) == Some(&17);
+        let header = 14 + usize::from(frame.get(14).copied().unwrap_or(0) & 15) * 4;
+        payload = header + 8;
+        if !udp || frame.len() <= payload {
+            return false;
+        }
+        frame[header + 6..payload].fill(0);
+    }
+    if frame.len() <= payload {
+        return false;
+    }
+    let place = payload + (choice >> 8) as usize % (frame.len() - payload);
+    // Never by zero, which would change nothing.
+    frame[place] ^= 1 + (choice & 0xff) as u8 % 255;
+    true
+}
+
 /// The place of a frame's kind plus one; 0 if it is none of them.
 fn classify(frame: &[u8], kinds: &[Kind]) -> usize {
     let ports = || -> Option<(u8, u16, u16)> {
@@ -497,6 +526,23 @@ fn classify(frame: &[u8], kinds: &[Kind]) -> usize {
 mod tests {
     use super::*;
     use std::net::UdpSocket;
+
+    #[test]
+    fn corruption_changes_one_byte_of_a_udp_payload_and_nothing_else() {
+        let mut frame = vec![0xaa; 100];
+        frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+        frame[23] = 17;
+        for choice in 0..10_000u64 {
+            let mut hurt = frame.clone();
+            assert!(corrupt(&mut hurt, true, choice.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            assert_eq!((&hurt[..40], &hurt[40..42]), (&frame[..40], &[0, 0][..]), "the checksum is off");
+            let changed = hurt[42..].iter().zip(&frame[42..]).filter(|(now, before)| now != before).count();
+            assert_eq!(changed, 1);
+        }
+        frame[23] = 6;
+        assert!(!corrupt(&mut frame, true, 7), "TCP is left alone");
+        assert!(!corrupt(&mut [], false, 7));
+    }
 
     #[test]
     fn kinds_are_told_by_protocol_and_port() {

@@ -8,6 +8,7 @@
 //!   world       building it, breaking it                 tally       what became of them       noise  what to believe
 //!   emulator    every wire: one thread                   experiment  which, in which order
 //!   conditions  what a wire does, as arithmetic          outcome     findings → table, report, files
+//!   chaos       faults under checked traffic
 //! ```
 //!
 //! Invariants: every packet measured crosses the same emulated links, whoever sent it; latency counts from when a
@@ -17,6 +18,7 @@
 
 pub mod args;
 pub mod bulk;
+pub mod chaos;
 pub mod clock;
 pub mod conditions;
 pub mod emulator;
@@ -71,7 +73,21 @@ pub fn run(args: Args) -> ExitCode {
             Err(error) => report_end(Err(error)),
         };
     };
-    report_end(run_here(&args, mode))
+    if args.chaos { run_chaos(&args, mode) } else { report_end(run_here(&args, mode)) }
+}
+
+fn run_chaos(args: &Args, mode: Mode) -> ExitCode {
+    let board = Arc::new(Board::default());
+    let findings = watch_signals(&board).and_then(|()| chaos::run(args, mode, &board));
+    let broken = findings.as_ref().is_ok_and(|findings| !findings.violations.is_empty());
+    let told = findings.and_then(|findings| {
+        match args.json {
+            true => println!("{}", serde_json::to_string_pretty(&findings).map_err(io::Error::other)?),
+            false => print!("{}", chaos::render(&findings)),
+        }
+        Ok(())
+    });
+    if broken { ExitCode::FAILURE } else { report_end(told) }
 }
 
 fn report_end(result: io::Result<()>) -> ExitCode {

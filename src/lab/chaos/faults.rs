@@ -1,0 +1,297 @@
+//! What goes wrong, when, and for how long.
+
+use super::super::conditions::Conditions;
+use super::super::world::{Router, World};
+use super::load::Load;
+use super::{ANCHORS, MEAN_PAUSE};
+use crate::base::Rng;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Datagrams of a flood, a second.
+const FLOOD_RATE: u32 = 20_000;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    Freeze,
+    Cut,
+    HalfCut,
+    Loss,
+    Corrupt,
+    Disorder,
+    Flood,
+    Reload,
+}
+
+const KINDS: [Kind; 9] = [
+    Kind::Kill,
+    Kind::Freeze,
+    Kind::Cut,
+    Kind::HalfCut,
+    Kind::Loss,
+    Kind::Corrupt,
+    Kind::Disorder,
+    Kind::Flood,
+    Kind::Reload,
+];
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Kind::Kill => "kill -9 and restart",
+            Kind::Freeze => "SIGSTOP",
+            Kind::Cut => "link cut",
+            Kind::HalfCut => "link cut one way",
+            Kind::Loss => "loss burst",
+            Kind::Corrupt => "corrupted datagrams",
+            Kind::Disorder => "reordering and duplication",
+            Kind::Flood => "garbage flood",
+            Kind::Reload => "SIGHUP",
+        }
+    }
+
+    /// How long it lasts, at least and at most, ms.
+    const fn lasts(self) -> (u64, u64) {
+        match self {
+            Kind::Kill => (50, 2_000),
+            Kind::Freeze => (50, 4_000),
+            Kind::Cut | Kind::HalfCut => (50, 3_000),
+            Kind::Loss | Kind::Corrupt | Kind::Disorder => (300, 3_000),
+            Kind::Flood => (200, 1_000),
+            Kind::Reload => (0, 1),
+        }
+    }
+}
+
+/// What a fault has struck.
+#[derive(Debug)]
+enum Victim {
+    Router(usize),
+    /// The conditions it had before.
+    Link(usize, Conditions, Conditions),
+}
+
+/// A fault not yet mended.
+#[derive(Debug)]
+struct Open {
+    kind: Kind,
+    until: Duration,
+    victim: Victim,
+    flood: Option<Flood>,
+}
+
+/// The faults of a run.
+pub(super) struct Script<'w> {
+    world: &'w World,
+    load: &'w Load,
+    rng: Rng,
+    next: Duration,
+    open: Vec<Open>,
+    struck: BTreeMap<&'static str, u64>,
+    journal: String,
+    /// Routers whose process may be a new one at the next look.
+    killed: Vec<usize>,
+}
+
+impl<'w> Script<'w> {
+    pub(super) fn new(world: &'w World, load: &'w Load, rng: Rng) -> Script<'w> {
+        let struck = KINDS.iter().map(|kind| (kind.name(), 0)).collect();
+        // The first fault waits until traffic flows.
+        let next = Duration::from_secs(1);
+        Script { world, load, rng, next, open: Vec::new(), struck, journal: String::new(), killed: Vec::new() }
+    }
+
+    /// Mends what is due and strikes if it is time.
+    pub(super) fn turn(&mut self, now: Duration) -> io::Result<()> {
+        while let Some(place) = self.open.iter().position(|open| open.until <= now) {
+            let open = self.open.swap_remove(place);
+            self.mend(now, open)?;
+        }
+        while self.next <= now {
+            let pause = -MEAN_PAUSE.as_secs_f64() * (1.0 - self.rng.unit()).ln();
+            self.next += Duration::from_secs_f64(pause);
+            self.strike(now)?;
+        }
+        Ok(())
+    }
+
+    /// Mends everything.
+    pub(super) fn mend_all(&mut self) -> io::Result<()> {
+        for open in std::mem::take(&mut self.open) {
+            let until = open.until;
+            self.mend(until, open)?;
+        }
+        Ok(())
+    }
+
+    /// Faults so far.
+    pub(super) fn struck(&self) -> u64 {
+        self.struck.values().sum()
+    }
+
+    /// Routers that were killed since the last time this was asked, or are dead: their processes may end.
+    pub(super) fn excused(&mut self) -> Vec<usize> {
+        let dead = self.open.iter().filter_map(|open| match open.victim {
+            Victim::Router(router) if open.kind == Kind::Kill => Some(router),
+            _ => None,
+        });
+        let mut excused: Vec<usize> = dead.collect();
+        excused.append(&mut self.killed);
+        excused
+    }
+
+    /// How often each fault struck, and the journal.
+    pub(super) fn into_records(self) -> (BTreeMap<&'static str, u64>, String) {
+        (self.struck, self.journal)
+    }
+
+    fn strike(&mut self, now: Duration) -> io::Result<()> {
+        let kind = KINDS[self.rng.below(KINDS.len() as u64) as usize];
+        let (least, most) = kind.lasts();
+        let lasts = Duration::from_millis(least + self.rng.below(most - least + 1));
+        let struck = match kind {
+            Kind::Kill | Kind::Freeze | Kind::Flood | Kind::Reload => self.strike_router(kind)?,
+            _ => self.strike_link(kind),
+        };
+        // Everything of that sort is in trouble already.
+        let Some((victim, name, flood)) = struck else { return Ok(()) };
+        *self.struck.entry(kind.name()).or_default() += 1;
+        self.note(now, &format!("{} at {name} for {} ms", kind.name(), lasts.as_millis()));
+        self.open.push(Open { kind, until: now + lasts, victim, flood });
+        Ok(())
+    }
+
+    fn strike_router(&mut self, kind: Kind) -> io::Result<Option<(Victim, String, Option<Flood>)>> {
+        let routers = self.world.routers();
+        let fit = |&router: &usize| {
+            let busy = self.open.iter().any(|open| matches!(open.victim, Victim::Router(other) if other == router));
+            !busy && (kind != Kind::Kill || !ANCHORS.contains(&routers[router].name()))
+        };
+        let fit: Vec<usize> = (0..routers.len()).filter(fit).collect();
+        let Some(router) = self.choose(&fit) else { return Ok(None) };
+        let mut flood = None;
+        match kind {
+            Kind::Kill => {
+                self.killed.push(router);
+                self.load.note_kill(routers[router].name());
+                routers[router].kill();
+            }
+            Kind::Freeze => routers[router].stop(),
+            Kind::Reload => routers[router].signal(libc::SIGHUP),
+            _ => flood = Some(Flood::start(self.world, router, self.rng.fork())?),
+        }
+        Ok(Some((Victim::Router(router), routers[router].name().to_owned(), flood)))
+    }
+
+    fn strike_link(&mut self, kind: Kind) -> Option<(Victim, String, Option<Flood>)> {
+        let busy = |place: usize| self.open.iter().any(|open| matches!(open.victim, Victim::Link(other, ..) if other == place));
+        let fit: Vec<usize> = (0..self.world.links().count()).filter(|&place| !busy(place)).collect();
+        let place = self.choose(&fit)?;
+        let link = self.world.links().nth(place).expect("chosen from as many");
+        let (forward, back) = link.conditions();
+        let change = |conditions: Conditions| match kind {
+            Kind::Loss => Conditions { loss_burst: 8.0, ..conditions.losing(30.0) },
+            Kind::Corrupt => Conditions { corrupt_percent: 20.0, ..conditions },
+            Kind::Disorder => Conditions { reorder_percent: 20.0, duplicate_percent: 20.0, ..conditions },
+            _ => Conditions { cut: true, ..conditions },
+        };
+        link.set_forward(change(forward));
+        if kind != Kind::HalfCut {
+            link.set_back(change(back));
+        }
+        let (one, other) = link.between();
+        Some((Victim::Link(place, forward, back), format!("{one}-{other}"), None))
+    }
+
+    fn choose(&mut self, among: &[usize]) -> Option<usize> {
+        let place = self.rng.below(among.len().max(1) as u64) as usize;
+        among.get(place).copied()
+    }
+
+    fn mend(&mut self, now: Duration, open: Open) -> io::Result<()> {
+        let name = match open.victim {
+            Victim::Router(router) => {
+                let router = &self.world.routers()[router];
+                match open.kind {
+                    Kind::Kill => router.start()?,
+                    Kind::Freeze => router.cont(),
+                    _ => drop(open.flood),
+                }
+                router.name().to_owned()
+            }
+            Victim::Link(place, forward, back) => {
+                let link = self.world.links().nth(place).expect("struck before");
+                link.set_forward(forward);
+                link.set_back(back);
+                format!("{}-{}", link.between().0, link.between().1)
+            }
+        };
+        self.note(now, &format!("{} at {name} is over", open.kind.name()));
+        Ok(())
+    }
+
+    fn note(&mut self, now: Duration, what: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.journal, "{:9.3} s  {what}", now.as_secs_f64());
+    }
+}
+
+/// Garbage sent to every address a router listens at, from a neighbour's machine, until it is dropped.
+#[derive(Debug)]
+struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(world: &World, victim: usize, rng: Rng) -> io::Result<Flood> {
+        let victim = &world.routers()[victim];
+        let from = world.routers().iter().find(|router| router.name() != victim.name());
+        let from = from.expect("a world of six has another router");
+        let socket = from.inside(|| UdpSocket::bind("0.0.0.0:0"))?;
+        let to = target(victim);
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let work = move || flood(&socket, to, rng, &asked);
+        let thread = std::thread::Builder::new().name("lab-flood".into()).spawn(work)?;
+        Ok(Flood { stop, thread: Some(thread) })
+    }
+}
+
+/// Where a router hears strangers.
+fn target(router: &Router) -> SocketAddr {
+    SocketAddr::new(router.address().into(), super::super::world::LISTEN_PORT)
+}
+
+fn flood(socket: &UdpSocket, to: SocketAddr, mut rng: Rng, stop: &AtomicBool) {
+    let mut bytes = [0; 1400];
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..FLOOD_RATE / 100 {
+            let len = 1 + rng.below(1400) as usize;
+            rng.fill(&mut bytes[..len.min(64)]);
+            // Half begin as a packet of ours may: a small type and nothing else known.
+            if rng.chance(0.5) {
+                bytes[0] = rng.below(8) as u8;
+            }
+            // What the kernel will not take is a flood less.
+            let _ = socket.send_to(&bytes[..len], to);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("a flood does not panic");
+        }
+    }
+}

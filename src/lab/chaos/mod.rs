@@ -1,0 +1,192 @@
+//! `sinew lab --chaos`: six real routers, checked traffic, and one fault after another.
+//!
+//! ```text
+//!        b ──── c
+//!      / │      │ \        a and d are the ends of the anchored traffic and are never killed;
+//!    a   │      │   d      everything else may happen to them too.
+//!      \ │      │ /
+//!        f ──── e
+//! ```
+//!
+//! - [`faults`] strike at random times (Poisson), overlap, and are mended after a while.
+//! - [`load`] is streams and datagrams whose every byte is known beforehand, so that one wrong, missing or repeated byte
+//!   is noticed where it arrives.
+//! - [`watch`] looks at the routers from outside: memory, descriptors, processes that ended by themselves, logs.
+//!
+//! When the time is over everything is mended; then what was accepted must arrive. The findings go to `chaos.json`, the
+//! journal of faults to `chaos.log`. Clock steps are left out: a time namespace sets the clock once, it cannot step it.
+
+mod faults;
+mod load;
+mod watch;
+
+use super::args::Args;
+use super::clock;
+use super::conditions::Conditions;
+use super::flows::Board;
+use super::ladder::Mode;
+use super::progress::Voice;
+use super::topology::{LinkSpec, Topology};
+use super::world::World;
+use crate::base::Rng;
+use crate::telemetry::table::Table;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long it goes on unless told otherwise.
+const SECONDS: u64 = 60;
+/// Mean time from fault to fault.
+const MEAN_PAUSE: Duration = Duration::from_millis(1500);
+/// How long what was accepted may take to arrive once everything is whole.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// From look to look at the routers.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The routers that are never killed.
+const ANCHORS: [&str; 2] = ["a", "d"];
+
+/// What came of it: `chaos.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Findings {
+    /// What was promised and did not hold; empty if all went well.
+    pub violations: Vec<String>,
+    /// How long faults struck, s.
+    pub seconds: u64,
+    /// Every fault and its time followed from it.
+    pub seed: u64,
+    /// How often each fault struck.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// The traffic.
+    pub traffic: load::Totals,
+    /// Every process of a router that was watched.
+    pub processes: Vec<watch::Process>,
+}
+
+/// Runs it. The error is what kept it from running; broken promises are in the findings.
+pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Findings> {
+    let voice = Voice::new(args.quiet);
+    let seconds = args.seconds.unwrap_or(SECONDS);
+    let world = World::with_mode(&topology(args), mode)?;
+    world.start(Duration::from_secs(30))?;
+    voice.say(format!("six routers run; faults for {seconds} s, seed {}", args.seed));
+    let mut watch = watch::Watch::new(&world);
+    let load = load::Load::new(args.seed);
+    let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed));
+    std::thread::scope(|scope| -> io::Result<()> {
+        // The scope waits for its threads: they must end also if this fails.
+        let _ended = load.stop_at_end();
+        load.start(scope, &world)?;
+        trouble(&mut script, &mut watch, seconds, voice, board)?;
+        script.mend_all()?;
+        voice.say("everything is whole again; waiting for what is under way");
+        world.wait_ready(PATIENCE)?;
+        load.finish(PATIENCE);
+        Ok(())
+    })?;
+    watch.look_at_end();
+    let (faults, journal) = script.into_records();
+    let mut violations = load.violations();
+    violations.extend(watch.violations());
+    let findings = Findings {
+        violations,
+        seconds,
+        seed: args.seed,
+        faults,
+        traffic: load.totals(),
+        processes: watch.into_processes(),
+    };
+    write(&args.out, &findings, &journal)?;
+    Ok(findings)
+}
+
+fn topology(args: &Args) -> Topology {
+    let wire = Conditions { jitter_ms: 0.5, ..Conditions::wire(3.0, 20_000).losing(0.5) };
+    let pairs = [("a", "b"), ("a", "f"), ("b", "c"), ("b", "f"), ("c", "d"), ("c", "e"), ("e", "d"), ("e", "f")];
+    let links = pairs.iter().map(|(one, other)| LinkSpec::new(one, other, wire)).collect();
+    let mut topology = Topology::new(&["a", "b", "c", "d", "e", "f"], links);
+    topology.seed = args.seed;
+    topology.io.clone_from(&args.io);
+    topology
+}
+
+/// Lets faults strike and be mended until the time is over.
+fn trouble(
+    script: &mut faults::Script<'_>,
+    watch: &mut watch::Watch<'_>,
+    seconds: u64,
+    voice: Voice,
+    board: &Board,
+) -> io::Result<()> {
+    let start = clock::now();
+    let end = start + Duration::from_secs(seconds);
+    let (mut look, mut say) = (start, start + Duration::from_secs(10));
+    loop {
+        let now = clock::now();
+        if board.stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if now >= end {
+            return Ok(());
+        }
+        script.turn(now.since(start))?;
+        if now >= look {
+            watch.look(now.since(start), script.excused());
+            look = now + LOOK_EVERY;
+        }
+        if now >= say {
+            voice.say(format!("{} of {seconds} s, {} faults", now.since(start).as_secs(), script.struck()));
+            say = now + Duration::from_secs(10);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn write(dir: &Path, findings: &Findings, journal: &str) -> io::Result<()> {
+    let in_dir = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
+    let json = serde_json::to_string_pretty(findings).map_err(io::Error::other)?;
+    std::fs::write(dir.join("chaos.json"), json).map_err(in_dir)?;
+    std::fs::write(dir.join("chaos.log"), journal).map_err(in_dir)
+}
+
+/// The findings for people.
+pub(super) fn render(findings: &Findings) -> String {
+    let mut text = String::new();
+    let mut table = Table::new(["fault", ">struck"]);
+    findings.faults.iter().for_each(|(name, count)| table.row([(*name).to_owned(), count.to_string()]));
+    let traffic = &findings.traffic;
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{table}");
+    let _ = writeln!(
+        text,
+        "streams: {} opened, {} carried whole, {} broken because an end was killed, {:.1} MB checked\n\
+         datagrams: {} reliable ones sent, {} received, each once and in order\n",
+        traffic.streams_opened,
+        traffic.streams_whole,
+        traffic.streams_excused,
+        traffic.stream_bytes as f64 / 1e6,
+        traffic.datagrams_sent,
+        traffic.datagrams_received
+    );
+    let mut table = Table::new(["router", ">pid", ">lived s", ">memory KiB", ">growth %", ">descriptors"]);
+    for process in findings.processes.iter().filter(|process| process.is_telling()) {
+        table.row([
+            process.router.clone(),
+            process.pid.to_string(),
+            process.lived_s.to_string(),
+            process.rss_last_kib.to_string(),
+            process.growth_percent().map_or("-".into(), |growth| format!("{growth:.2}")),
+            process.descriptors_last.map_or("-".into(), |count| count.to_string()),
+        ]);
+    }
+    let _ = writeln!(text, "{table}");
+    match findings.violations.as_slice() {
+        [] => text += "nothing promised was broken\n",
+        broken => broken.iter().for_each(|line| text += &format!("BROKEN: {line}\n")),
+    }
+    text
+}

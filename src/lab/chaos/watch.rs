@@ -1,0 +1,159 @@
+//! The routers seen from outside.
+
+use super::super::world::World;
+use serde::Serialize;
+use std::time::Duration;
+
+/// A process's memory is judged from this age on, s.
+const WARM: u64 = 30;
+/// And over at least this long, s: below it, a page more or less says nothing.
+const JUDGED: u64 = 240;
+/// Growth of a warm router's memory that is a leak, percent.
+const MOST_GROWTH: f64 = 1.0;
+
+/// One process of a router, from the first look to the last.
+#[derive(Clone, Debug, Serialize)]
+pub struct Process {
+    /// Whose.
+    pub router: String,
+    /// Its number.
+    pub pid: u32,
+    /// From the first look to the last, s.
+    pub lived_s: u64,
+    /// Resident memory once warm, KiB.
+    pub rss_warm_kib: Option<u64>,
+    /// At the last look, KiB.
+    pub rss_last_kib: u64,
+    /// Open descriptors at the first look; none if they may not be counted.
+    pub descriptors_first: Option<usize>,
+    /// At the last look.
+    pub descriptors_last: Option<usize>,
+    #[serde(skip)]
+    first_seen: Duration,
+}
+
+impl Process {
+    /// How much its memory grew since it was warm, percent.
+    pub(super) fn growth_percent(&self) -> Option<f64> {
+        let warm = self.rss_warm_kib? as f64;
+        Some((self.rss_last_kib as f64 / warm - 1.0) * 100.0)
+    }
+
+    /// Whether it lived long enough to tell anything.
+    pub(super) const fn is_telling(&self) -> bool {
+        self.rss_warm_kib.is_some()
+    }
+}
+
+/// Watches every router of a world.
+pub(super) struct Watch<'w> {
+    world: &'w World,
+    /// The process that runs each router.
+    current: Vec<Option<Process>>,
+    ended: Vec<Process>,
+    now: Duration,
+    violations: Vec<String>,
+}
+
+impl<'w> Watch<'w> {
+    /// A first look: before there is any traffic.
+    pub(super) fn new(world: &'w World) -> Watch<'w> {
+        let current = world.routers().iter().map(|_| None).collect();
+        let mut watch = Watch { world, current, ended: Vec::new(), now: Duration::ZERO, violations: Vec::new() };
+        watch.look(Duration::ZERO, (0..world.routers().len()).collect());
+        watch
+    }
+
+    /// Looks at every router. Processes of `excused` ones may have ended.
+    pub(super) fn look(&mut self, now: Duration, excused: Vec<usize>) {
+        self.now = now;
+        for (place, router) in self.world.routers().iter().enumerate() {
+            let pid = router.pid();
+            let known = self.current[place].as_ref().map(|process| process.pid);
+            if known != pid {
+                if !excused.contains(&place) {
+                    self.violations.push(format!("router {} ended by itself at {:.1} s", router.name(), now.as_secs_f64()));
+                }
+                self.ended.extend(self.current[place].take());
+            }
+            let Some((pid, rss)) = pid.and_then(|pid| Some((pid, resident_kib(pid)?))) else { continue };
+            let descriptors = descriptors(pid);
+            let process = self.current[place].get_or_insert_with(|| Process {
+                router: router.name().to_owned(),
+                pid,
+                lived_s: 0,
+                rss_warm_kib: None,
+                rss_last_kib: rss,
+                descriptors_first: descriptors,
+                descriptors_last: descriptors,
+                first_seen: now,
+            });
+            process.lived_s = now.saturating_sub(process.first_seen).as_secs();
+            process.rss_last_kib = rss;
+            process.descriptors_last = descriptors;
+            if process.lived_s >= WARM && process.rss_warm_kib.is_none() {
+                process.rss_warm_kib = Some(rss);
+            }
+        }
+    }
+
+    /// The last look: all traffic has ended, and so must what it opened.
+    pub(super) fn look_at_end(&mut self) {
+        self.look(self.now, Vec::new());
+        let whole: Vec<&Process> = self.current.iter().flatten().collect();
+        for process in whole.iter().filter(|process| process.first_seen.is_zero()) {
+            let (first, last) = (process.descriptors_first, process.descriptors_last);
+            if first.zip(last).is_some_and(|(first, last)| last > first) {
+                let line = format!("router {}: {first:?} descriptors at first, {last:?} at last", process.router);
+                self.violations.push(line);
+            }
+        }
+    }
+
+    /// What was promised and did not hold.
+    pub(super) fn violations(&self) -> Vec<String> {
+        let mut violations = self.violations.clone();
+        for process in self.ended.iter().chain(self.current.iter().flatten()) {
+            let growth = process.growth_percent().filter(|&growth| growth >= MOST_GROWTH);
+            if let Some(growth) = growth.filter(|_| process.lived_s >= WARM + JUDGED) {
+                violations.push(format!("router {}: memory grew by {growth:.2} % once warm", process.router));
+            }
+        }
+        for router in self.world.routers() {
+            let log = router.log();
+            if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
+                violations.push(format!("router {}: {line}", router.name()));
+            }
+        }
+        violations
+    }
+
+    /// All processes seen.
+    pub(super) fn into_processes(self) -> Vec<Process> {
+        self.ended.into_iter().chain(self.current.into_iter().flatten()).collect()
+    }
+}
+
+/// Resident memory; none if the process is gone.
+fn resident_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn descriptors(pid: u32) -> Option<usize> {
+    Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_descriptors() {
+        let pid = std::process::id();
+        assert!(resident_kib(pid).is_some_and(|kib| kib > 100));
+        assert!(descriptors(pid).is_some_and(|count| count >= 3));
+        assert_eq!(resident_kib(u32::MAX), None);
+    }
+}
