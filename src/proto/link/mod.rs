@@ -57,6 +57,7 @@
 //! acknowledgements and hellos leave. Messages to deliver: 1,024, then best effort is dropped and reliable is not
 //! acknowledged.
 
+mod by_length;
 mod congestion;
 mod hello;
 mod loss;
