@@ -51,7 +51,7 @@ fn takes_a_tcps_fair_share() {
         println!("{delay} ms, a minute from the start, mean of eight: {:.0} %", mean * 100.0);
         // Paced packets find room in a full queue more often than a TCP's pairs do; the kernel's own shows the same.
         assert!((0.40..=0.60).contains(&mean), "{mean} at {delay} ms");
-        assert!(together.iter().all(|&(share, sum)| (0.38..=0.66).contains(&share) && sum > 9.0), "{together:?}");
+        assert!(together.iter().all(|&(share, sum)| (0.33..=0.67).contains(&share) && sum > 9.0), "{together:?}");
         // Who comes first keeps an advantage for a while: CUBIC converges slowly on long paths, on either side.
         let staggered = [-2, 2].map(|late| against_tcp(104, delay, queue, late));
         assert!(staggered.iter().all(|&(share, sum)| (0.25..=0.72).contains(&share) && sum > 9.0), "{staggered:?}");
