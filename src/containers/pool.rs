@@ -29,9 +29,11 @@ impl Packet {
 /// How hard a caller may draw on the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// May not touch the reserve (one eighth of the slots): best effort.
+    /// May not touch the reserve (one eighth of the slots): best effort from a link, and what begins here, whichever its
+    /// class (an application's messages, answers to echoes).
     Ordinary,
-    /// May use every slot: reliable messages, acknowledgements, control.
+    /// May use every slot: what others are owed. Reliable messages from a link, the control threads' messages, and what
+    /// sessions send and acknowledge on behalf of data they already hold.
     Reserved,
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | 0 | padding | – (one byte) | no |
 //! | 1 | hello | flags u8, sequence u32, interval u32 µs, sent u64 ns, echo u64 ns, echo delay u32 µs | no |
-//! | 2 | ack | largest u32, delay u32 µs, marks u32, count u8, first length u16, count × (gap u16, length u16) | no |
+//! | 2 | ack | largest u32, delay u32 µs, count u8, first length u16, count × (gap u16, length u16) | no |
 //! | 3 | best-effort message | length u16, message | yes |
 //! | 4 | reliable message | sequence u32, length u16, message | yes |
 //! | 5 | control message | sequence u32, length u16, body | yes |
@@ -36,7 +36,7 @@ pub const HELLO_LEN: usize = 30;
 /// Most ranges an acknowledgement names, the first included.
 pub const MAX_ACK_RANGES: usize = 64;
 /// Length of an acknowledgement with the most ranges, bytes.
-pub const MAX_ACK_LEN: usize = 1 + 4 + 4 + 4 + 1 + 2 + (MAX_ACK_RANGES - 1) * 4;
+pub const MAX_ACK_LEN: usize = 1 + 4 + 4 + 1 + 2 + (MAX_ACK_RANGES - 1) * 4;
 
 /// One frame, borrowed from the packet it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +90,6 @@ pub struct Ack<'a> {
     pub largest: u32,
     /// Time between receiving that packet and sending this, µs.
     pub delay_us: u32,
-    /// How many packets arrived with a congestion mark so far (wraps).
-    pub marks: u32,
     first_len: u16,
     rest: &'a [u8],
 }
@@ -117,7 +115,6 @@ impl Ack<'_> {
 pub fn emit_ack(
     writer: &mut Writer<'_>,
     delay_us: u32,
-    marks: u32,
     ranges: impl Iterator<Item = (u64, u64)>,
 ) -> Result<(), NoRoom> {
     let mut encoded = [0u8; 2 + (MAX_ACK_RANGES - 1) * 4];
@@ -147,13 +144,12 @@ pub fn emit_ack(
         }
     }
     assert!(below.is_some(), "an acknowledgement names at least one packet");
-    if writer.room() < 14 + used {
+    if writer.room() < 10 + used {
         return Err(NoRoom);
     }
     writer.u8(ACK)?;
     writer.u32(largest as u32)?;
     writer.u32(delay_us)?;
-    writer.u32(marks)?;
     writer.u8(count)?;
     writer.bytes(&encoded[..used])
 }
@@ -183,7 +179,6 @@ impl Frame<'_> {
                 writer.u8(ACK)?;
                 writer.u32(ack.largest)?;
                 writer.u32(ack.delay_us)?;
-                writer.u32(ack.marks)?;
                 writer.u8((ack.rest.len() / 4) as u8)?;
                 writer.u16(ack.first_len)?;
                 writer.bytes(ack.rest)
@@ -220,7 +215,7 @@ impl Frame<'_> {
     pub const fn len(&self) -> usize {
         match self {
             Frame::Hello(_) => HELLO_LEN,
-            Frame::Ack(ack) => 16 + ack.rest.len(),
+            Frame::Ack(ack) => 12 + ack.rest.len(),
             Frame::BestEffort(body) => BEST_EFFORT_OVERHEAD + body.len(),
             Frame::Reliable(_, body) | Frame::Control(_, body) => RELIABLE_OVERHEAD + body.len(),
             Frame::Probe(_) => 5,
@@ -310,7 +305,7 @@ fn parse_body<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
 }
 
 fn parse_ack<'a>(reader: &mut Reader<'a>) -> Result<Ack<'a>, Malformed> {
-    let (largest, delay_us, marks) = (reader.u32()?, reader.u32()?, reader.u32()?);
+    let (largest, delay_us) = (reader.u32()?, reader.u32()?);
     let count = usize::from(reader.u8()?);
     if count >= MAX_ACK_RANGES {
         return Err(Malformed::Oversized);
@@ -321,7 +316,7 @@ fn parse_ack<'a>(reader: &mut Reader<'a>) -> Result<Ack<'a>, Malformed> {
     if first_len == 0 || rest.chunks_exact(4).any(empty) {
         return Err(Malformed::ForbiddenValue);
     }
-    Ok(Ack { largest, delay_us, marks, first_len, rest })
+    Ok(Ack { largest, delay_us, first_len, rest })
 }
 
 #[cfg(test)]
@@ -364,10 +359,10 @@ mod tests {
         let ranges = [(90u64, 100u64), (70, 80), (5, 5)];
         let mut buffer = [0; MAX_ACK_LEN];
         let mut writer = Writer::new(&mut buffer);
-        emit_ack(&mut writer, 12, 3, ranges.into_iter()).expect("fits");
+        emit_ack(&mut writer, 12, ranges.into_iter()).expect("fits");
         let bytes = writer.written().to_vec();
         let Some(Ok(Frame::Ack(ack))) = Frames::new(&bytes).next() else { panic!("an ack") };
-        assert_eq!((ack.largest, ack.delay_us, ack.marks), (100, 12, 3));
+        assert_eq!((ack.largest, ack.delay_us), (100, 12));
         let named: Vec<_> = ack.ranges().map(|(offset, len)| (100 - offset - len + 1, 100 - offset)).collect();
         assert_eq!(named, ranges);
         assert_eq!(emit(&[Frame::Ack(ack)]), bytes);

@@ -52,11 +52,18 @@
 //! | `Release` | packets of a link that went down are still held | give them back to the pool |
 //!
 //! # Bounds
-//! Queue: `Settings::queue` messages (rule in `queue.rs`). Control messages not yet sent: 256, then refused.
-//! Unacknowledged reliable messages: 4,096, then new ones wait in the queue. Packets on record: 8,192, then only
-//! acknowledgements and hellos leave. Messages to deliver: 1,024, then best effort is dropped and reliable is not
-//! acknowledged.
+//! | what | most | when reached |
+//! |---|---|---|
+//! | queue | [`Settings::queue`] messages | the longest flow gives way (`queue.rs`) |
+//! | control messages not yet sent | 256 | refused to the caller |
+//! | sequence numbers from the oldest unacknowledged reliable or control message to the next | 4,096 | first sendings wait |
+//! | packets on record | 8,192 | only hellos, acknowledgements and the farewell leave; each pushes out the oldest record, which counts as lost if it was outstanding |
+//! | ranges of packet numbers received | 64 | the lowest is forgotten |
+//! | messages to deliver | 1,024 | best effort is dropped; a packet with another reliable or control message is not acknowledged, and comes again |
+//! | events | 16 | the oldest is forgotten; a caller that drains after each call never sees that |
+//! | stranded messages | 4,096 and a queue, once per going down | – (the caller drains them at once) |
 
+mod by_length;
 mod congestion;
 mod hello;
 mod loss;
@@ -97,6 +104,7 @@ use reliable::Reliable;
 use rtt::Rtt;
 use sent::Sent;
 use stats::Counters;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -222,7 +230,11 @@ pub struct Link {
     leftovers: Vec<Packet>,
     events: VecDeque<Event>,
     reported: (Instant, LinkMetrics),
+    /// The next deadline, once it was asked for; forgotten by whatever may change it, so that asking again costs nothing.
+    deadline: Cell<Option<Deadline>>,
 }
+
+type Deadline = Option<(Instant, Reason)>;
 
 fn controller(settings: &Settings) -> Box<dyn Controller> {
     match settings.congestion {
@@ -255,6 +267,7 @@ impl Link {
             leftovers: Vec::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),
             reported: (Instant::ZERO, LinkMetrics::default()),
+            deadline: Cell::new(None),
             settings,
         }
     }
@@ -262,6 +275,7 @@ impl Link {
     /// Keys exist. `fresh`: the other end starts anew, so packet numbers and link sequence numbers start at zero and
     /// what was measured is forgotten. Otherwise only the keys changed, and nothing else does.
     pub fn attach(&mut self, now: Instant, fresh: bool) {
+        self.forget_deadline();
         if fresh {
             self.go_down(now, DownReason::Restarted);
             self.sent = Sent::new();
@@ -279,6 +293,7 @@ impl Link {
 
     /// The keys have expired: nothing can be sent or opened.
     pub fn detach(&mut self, now: Instant) {
+        self.forget_deadline();
         self.go_down(now, DownReason::Silence);
         self.attached = false;
         self.closing = None;
@@ -290,6 +305,7 @@ impl Link {
         if !self.is_up() {
             return Err(packet);
         }
+        self.forget_deadline();
         self.queue.push(now, packet, header, pool, &mut self.counters)
     }
 
@@ -303,11 +319,13 @@ impl Link {
             self.counters.drops.count(DropReason::PoolExhausted);
             return false;
         };
+        self.forget_deadline();
         self.reliable.push_control(packet).map_err(|packet| pool.release(packet)).is_ok()
     }
 
     /// Leaves: the neighbour is told by the next packet, the last one.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
+        self.forget_deadline();
         self.go_down(now, DownReason::Closed);
         if self.attached {
             self.closing = Some(reason);
@@ -318,6 +336,7 @@ impl Link {
     /// three refusals and no answer to the first probe within a round trip mean down.
     pub fn handle_refused(&mut self, now: Instant) {
         if self.is_up() {
+            self.forget_deadline();
             self.liveness.on_refused(now, self.rtt.smoothed());
         }
     }
@@ -328,7 +347,9 @@ impl Link {
         if !self.attached {
             return;
         }
-        if self.next_deadline().is_some_and(|(at, _)| now.since(at) > self.settings.hello) {
+        let due = self.next_deadline();
+        self.forget_deadline();
+        if due.is_some_and(|(at, _)| now.since(at) > self.settings.hello) {
             self.liveness.forgive(now);
         }
         if let Some(reason) = self.liveness.expired(now) {
@@ -443,7 +464,20 @@ impl Link {
         self.next_deadline()
     }
 
-    fn next_deadline(&self) -> Option<(Instant, Reason)> {
+    /// The deadlines must be looked at again.
+    pub(super) fn forget_deadline(&self) {
+        self.deadline.set(None);
+    }
+
+    fn next_deadline(&self) -> Deadline {
+        let next = self.deadline.get().unwrap_or_else(|| self.find_deadline());
+        #[cfg(test)]
+        assert_eq!(next, self.find_deadline(), "what changes a deadline forgets the one that was found");
+        self.deadline.set(Some(next));
+        next
+    }
+
+    fn find_deadline(&self) -> Deadline {
         if !self.attached {
             return None;
         }

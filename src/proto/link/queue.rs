@@ -10,6 +10,7 @@
 //! Bound: a number of messages. When it is reached the fattest bucket gives way: its oldest message is dropped if that
 //! is best effort; if it is reliable, the newcomer is refused.
 
+use super::by_length::ByLength;
 use super::stats::Counters;
 use crate::base::limits::MAX_MESSAGE;
 use crate::base::{Class, Instant};
@@ -66,6 +67,7 @@ pub(super) struct Queue {
     entries: Vec<Entry>,
     free: Vec<u32>,
     buckets: Box<[Bucket]>,
+    by_length: ByLength,
     active: VecDeque<u16>,
     len: usize,
     bound: usize,
@@ -80,6 +82,7 @@ impl Queue {
             entries: Vec::with_capacity(bound.min(256)),
             free: Vec::with_capacity(bound.min(256)),
             buckets: vec![EMPTY; BUCKETS].into_boxed_slice(),
+            by_length: ByLength::new(BUCKETS, bound),
             active: VecDeque::with_capacity(BUCKETS),
             len: 0,
             bound,
@@ -103,8 +106,7 @@ impl Queue {
     ) -> Result<(), Packet> {
         let index = (header.flow_hash() % FLOWS as u64) as usize * Class::ALL.len() + usize::from(header.class.code());
         if self.len >= self.bound {
-            let fattest = self.active.iter().copied().max_by_key(|&bucket| self.buckets[usize::from(bucket)].len);
-            let victim = fattest.map(usize::from).filter(|&bucket| class_of(bucket) == Class::BestEffort);
+            let victim = self.by_length.longest().filter(|&bucket| class_of(bucket) == Class::BestEffort);
             let Some(victim) = victim else {
                 if header.class == Class::Reliable {
                     return Err(packet);
@@ -146,6 +148,7 @@ impl Queue {
         bucket.tail = slot;
         bucket.len += 1;
         self.len += 1;
+        self.by_length.grow(index);
     }
 
     fn pop_head(&mut self, index: usize) -> Option<(Packet, Instant)> {
@@ -158,6 +161,7 @@ impl Queue {
         bucket.head = entry.next;
         bucket.len -= 1;
         self.len -= 1;
+        self.by_length.shrink(index);
         self.free.push(slot);
         let packet = entry.packet.take().expect("a queued entry holds a packet");
         Some((packet, entry.queued))

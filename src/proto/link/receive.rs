@@ -17,6 +17,7 @@ impl Link {
         if !self.attached || self.closing.is_some() {
             return;
         }
+        self.forget_deadline();
         self.counters.packets_in += 1;
         self.counters.bytes_in += datagram_len as u64;
         self.liveness.on_heard(now);

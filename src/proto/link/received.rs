@@ -128,8 +128,7 @@ impl Received {
     /// Writes an acknowledgement. Tells whether it only repeats the one before.
     pub(super) fn emit(&mut self, now: Instant, writer: &mut Writer<'_>) -> Result<bool, NoRoom> {
         let delay = u32::try_from(now.since(self.largest_at).as_micros()).unwrap_or(u32::MAX);
-        // No mark is counted yet: the sockets do not pass the IP header's ECN field up.
-        emit_ack(writer, delay, 0, self.ranges.iter().rev())?;
+        emit_ack(writer, delay, self.ranges.iter().rev())?;
         let repetition = self.owed == 0;
         self.repeat_at = if self.repeat_wanted && !repetition {
             Some(now + if self.is_dense() { REPEAT_DENSE } else { REPEAT })

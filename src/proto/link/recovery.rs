@@ -25,6 +25,10 @@ const PERSISTENT: u32 = 3;
 const MEMORY: u32 = 4;
 /// Rare stalls up to this are waited for on any path: what a busy machine does to a process.
 const MAX_STALL: Duration = Duration::from_millis(5);
+/// A timer that is looked at later than this (epoll counts in whole milliseconds) tells of a stall: of this process, or
+/// of the whole machine and with it of whoever should have answered. The answers get that much more time, up to
+/// [`MAX_STALL`].
+const LATE_LOOK: Duration = Duration::from_micros(1500);
 /// Largest reordering window, in its smallest size.
 const MAX_WIDENING: u32 = 16;
 /// Acknowledged packets after which a widened reordering window shrinks by one step.
@@ -37,6 +41,8 @@ pub(super) struct Recovery {
     progress: Instant,
     /// The timer gives nothing more up before this.
     timer_ready: Instant,
+    /// The packet that was last given more time because of a stall: each gets it once.
+    stretched: Option<u64>,
     /// Timeouts in a row since the last progress, counting each round of packets once, and when the last was.
     unanswered: u32,
     unanswered_at: Instant,
@@ -55,6 +61,7 @@ impl Recovery {
         Recovery {
             progress: Instant::ZERO,
             timer_ready: Instant::ZERO,
+            stretched: None,
             unanswered: 0,
             unanswered_at: Instant::ZERO,
             drought: None,
@@ -88,6 +95,17 @@ impl Recovery {
             self.unanswered += 1;
             self.unanswered_at = now;
         }
+    }
+
+    /// Whether packet `number`, whose timer should have been looked at `late` ago, gets more time.
+    fn stretches(&mut self, now: Instant, number: u64, late: Duration) -> bool {
+        let stretches = late > LATE_LOOK && self.stretched != Some(number);
+        if stretches {
+            self.stretched = Some(number);
+            self.timer_ready = now + late.min(MAX_STALL);
+            self.deadline = Some(self.timer_ready);
+        }
+        stretches
     }
 
     fn widen(&mut self) {
@@ -217,6 +235,9 @@ impl Link {
                 return;
             }
             let by_timer = now < gap;
+            if by_timer && self.recovery.stretches(now, record.number, now.since(timer)) {
+                return;
+            }
             if by_timer && burst == 0 {
                 self.recovery.timer_ready = now + self.margin();
                 self.recovery.deadline = Some(self.recovery.timer_ready);

@@ -18,9 +18,10 @@ impl Link {
     /// leave now. Every number is given once, so what is written must be sent.
     pub fn poll_transmit(&mut self, now: Instant, pool: &mut Pool, plaintext: &mut [u8]) -> Option<Outgoing> {
         self.release_leftovers(pool);
-        if !self.attached {
+        if !self.attached || self.has_nothing_to_send(now) {
             return None;
         }
+        self.forget_deadline();
         let room = plaintext.len().min(self.mtu.current() - OVERHEAD);
         let mut writer = Writer::new(&mut plaintext[..room]);
         let mut record = Record::new(self.sent.next(), now);
@@ -178,6 +179,12 @@ impl Link {
             self.on_lost(now, &pushed_out);
         }
         Outgoing { number, len }
+    }
+
+    /// Whether no message waits and nothing is due: most links at most turns of the loop.
+    fn has_nothing_to_send(&self, now: Instant) -> bool {
+        let messages = self.queue.len() > 0 || self.reliable.has_control() || self.reliable.may_repeat();
+        !messages && self.next_deadline().is_some_and(|(at, _)| at > now)
     }
 
     fn has_messages(&mut self) -> bool {

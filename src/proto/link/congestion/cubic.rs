@@ -1,7 +1,7 @@
-//! CUBIC (RFC 9438), in bytes, with the delay exit from slow start of HyStart++ (RFC 9406).
+//! CUBIC (RFC 9438), in bytes. The first slow start is watched by HyStart++ (`hystart.rs`).
 //!
 //! ```text
-//!              window reaches threshold, or round trips grow
+//!              window reaches threshold, or round trips keep growing
 //!  slow start ──────────────────────────────────────────────► avoidance (cubic, or Reno's pace where that is faster)
 //!      ▲                                                          │ ▲
 //!      │ nothing acknowledged for long                       loss ▼ │ acknowledgements
@@ -11,6 +11,7 @@
 //! A loss is a loss, whether a gap or the link's own timer told of it: one reaction per round trip. If everything that
 //! was given up in that round trip turns out to have arrived, the reaction is undone.
 
+use super::hystart::HyStart;
 use super::{Acked, Controller, INITIAL_WINDOW_PACKETS, MIN_WINDOW_PACKETS};
 use crate::base::Instant;
 use crate::base::limits::MIN_DATAGRAM;
@@ -22,14 +23,10 @@ const C: f64 = 0.4;
 const BETA: f64 = 0.7;
 /// RFC 9438 section 4.3: Reno-friendly increase that matches the decrease, packets per round trip.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
-/// Pacing in units of window per round trip: slow start doubles, avoidance must be able to probe upwards.
+/// Pacing in units of window per round trip, as Linux paces: slow start doubles, avoidance must be able to probe
+/// upwards. The smoother a sender, the fewer of its packets find a full queue, so more would be unfair to others.
 const GAIN_START: f64 = 2.0;
-const GAIN_AVOID: f64 = 1.5;
-/// RFC 9406 section 4.3: samples, and the increase that ends slow start.
-const HYSTART_SAMPLES: u32 = 8;
-const HYSTART_MIN: Duration = Duration::from_millis(4);
-const HYSTART_MAX: Duration = Duration::from_millis(16);
-
+const GAIN_AVOID: f64 = 1.2;
 /// The present stretch of congestion avoidance.
 #[derive(Clone, Copy, Debug)]
 struct Epoch {
@@ -53,17 +50,6 @@ struct Before {
     losses: u32,
 }
 
-/// Round trips in slow start, for the delay exit.
-#[derive(Clone, Copy, Debug)]
-struct Delay {
-    /// Smallest so far.
-    floor: Duration,
-    /// Samples in a row that were clearly above it.
-    above: u32,
-    /// When the last sample came.
-    at: Instant,
-}
-
 /// CUBIC's state; windows in packets of `datagram` bytes.
 #[derive(Debug)]
 pub(in super::super) struct Cubic {
@@ -74,7 +60,7 @@ pub(in super::super) struct Cubic {
     epoch: Option<Epoch>,
     reacted: Option<Instant>,
     before: Option<Before>,
-    delay: Delay,
+    hystart: HyStart,
     idle_since: Option<Instant>,
 }
 
@@ -88,7 +74,7 @@ impl Cubic {
             epoch: None,
             reacted: None,
             before: None,
-            delay: Delay { floor: Duration::MAX, above: 0, at: Instant::ZERO },
+            hystart: HyStart::new(),
             idle_since: None,
         }
     }
@@ -97,18 +83,16 @@ impl Cubic {
         self.window < self.threshold
     }
 
-    /// Ends slow start where round trips have grown. A paced sender's queue grows while a round lasts, so the last
-    /// samples decide, where RFC 9406 takes the smallest of a round: that would notice a round trip late.
-    fn watch_delay(&mut self, now: Instant, acked: &Acked) {
-        let delay = &mut self.delay;
-        if delay.at == now {
-            return;
+    /// Grows the window in slow start. HyStart++ watches only the first one, which knows no threshold (RFC 9406 section
+    /// 4.3): a later one ends where the window was good before.
+    fn start(&mut self, now: Instant, acked: &Acked) {
+        let first = self.threshold.is_infinite();
+        let over = first && self.hystart.on_acked(now, acked);
+        if acked.limited {
+            let growth = if first { self.hystart.growth() } else { 1.0 };
+            self.window += growth * acked.bytes as f64 / self.datagram;
         }
-        delay.at = now;
-        delay.floor = delay.floor.min(acked.latest);
-        let tolerated = (delay.floor / 8).clamp(HYSTART_MIN, HYSTART_MAX);
-        delay.above = if acked.latest >= delay.floor + tolerated { delay.above + 1 } else { 0 };
-        if delay.above >= HYSTART_SAMPLES {
+        if over {
             self.threshold = self.window;
         }
     }
@@ -129,9 +113,9 @@ impl Cubic {
         let cubic = |seconds: f64| C * (seconds - k).powi(3) + origin;
         let elapsed = now.since(epoch.start).as_secs_f64();
         let packets = acked.bytes as f64 / self.datagram;
-        // RFC 9438 section 4.3: one packet per round trip once the prior window is reached again.
-        let alpha = if epoch.reno < origin { ALPHA } else { 1.0 };
-        epoch.reno += alpha * packets / window;
+        // RFC 9438 section 4.3 would go on at a whole packet per round trip once the window before the loss is reached
+        // again. Linux does not, and beside it that takes three fifths of a short path.
+        epoch.reno += ALPHA * packets / window;
         if cubic(elapsed) < epoch.reno {
             self.window = window.max(epoch.reno);
         } else {
@@ -147,7 +131,8 @@ impl Controller for Cubic {
     }
 
     fn pacing_rate(&self, smoothed: Duration) -> u64 {
-        let gain = if self.in_slow_start() { GAIN_START } else { GAIN_AVOID };
+        let doubling = self.in_slow_start() && !self.hystart.is_conservative();
+        let gain = if doubling { GAIN_START } else { GAIN_AVOID };
         (gain * self.window * self.datagram / smoothed.as_secs_f64().max(50e-6)) as u64
     }
 
@@ -156,18 +141,13 @@ impl Controller for Cubic {
     }
 
     fn on_acked(&mut self, now: Instant, acked: Acked) {
-        if !acked.limited {
-            self.idle_since.get_or_insert(now);
-            return;
-        }
-        if self.reacted.is_some_and(|at| acked.sent <= at) {
-            return;
-        }
-        if self.in_slow_start() {
+        let recovering = self.reacted.is_some_and(|at| acked.sent <= at);
+        if self.in_slow_start() && !recovering {
             self.idle_since = None;
-            self.window += acked.bytes as f64 / self.datagram;
-            self.watch_delay(now, &acked);
-        } else {
+            self.start(now, &acked);
+        } else if !acked.limited {
+            self.idle_since.get_or_insert(now);
+        } else if !recovering {
             self.avoid(now, &acked);
         }
     }
@@ -295,19 +275,23 @@ mod tests {
     }
 
     #[test]
-    fn growing_delay_ends_slow_start() {
+    fn growing_delay_ends_slow_start_after_conservative_rounds() {
         let mut cubic = Cubic::new();
         let mut now = Instant::from_millis(1);
-        let mut latest = RTT;
-        for _ in 0..3 {
-            for _ in 0..10 {
-                let acked = Acked { sent: now, bytes: 1232, limited: true, smoothed: RTT, latest };
-                cubic.on_acked(now + latest, acked);
-                now += Duration::from_millis(1);
-            }
+        let mut windows = vec![];
+        for n in 0..10 {
+            let (sent, latest) = (now, if n < 3 { RTT } else { RTT * 2 });
             now += latest;
-            latest += Duration::from_millis(15);
+            windows.push(cubic.window);
+            for _ in 0..cubic.window as usize {
+                let acked = Acked { sent, bytes: 1232, limited: true, smoothed: RTT, latest };
+                cubic.on_acked(now, acked);
+                now += Duration::from_micros(1);
+            }
         }
         assert!(!cubic.in_slow_start());
+        // Doubled until the delay grew; then by a quarter for five rounds, the first samples of the first excepted.
+        let late = windows[8] / windows[4];
+        assert!((windows[3] - 80.0).abs() < 0.1 && (2.0..2.5).contains(&late), "{windows:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod cubic;
 mod fixed;
+mod hystart;
 
 pub(super) use cubic::Cubic;
 pub(super) use fixed::Fixed;

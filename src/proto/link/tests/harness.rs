@@ -11,6 +11,7 @@ use crate::containers::Pool;
 use crate::containers::pool::Urgency;
 use crate::proto::link::{CloseReason, Delivery, Event, Link, Settings};
 use crate::wire::datagram::OVERHEAD;
+use crate::wire::frame::{Frame, Frames};
 use crate::wire::message::{HEADER_LEN, Header, Protocol};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -38,6 +39,8 @@ pub(super) struct Wire {
     pub(super) cut: bool,
     pub(super) bytes: u64,
     pub(super) dropped: u64,
+    /// Reliable messages in the datagrams that were dropped.
+    pub(super) dropped_reliable: u64,
     pub(super) busy_until: Instant,
     pub(super) last_arrival: Instant,
     pub(super) in_burst: bool,
@@ -58,6 +61,7 @@ impl Wire {
             cut: false,
             bytes: 0,
             dropped: 0,
+            dropped_reliable: 0,
             busy_until: Instant::ZERO,
             last_arrival: Instant::ZERO,
             in_burst: false,
@@ -99,6 +103,28 @@ impl Wire {
     }
 }
 
+/// How late a process runs when something is to be done: a datagram arrived or a timer is due.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Machine {
+    /// Mean of the ordinary lateness, exponentially distributed (its 99th percentile is 4.6 times as long).
+    pub(super) lateness: Duration,
+    /// Probability that the process stalls instead, and for how long.
+    pub(super) stall: (f64, Duration),
+}
+
+impl Machine {
+    fn wakes_after(&self, rng: &mut Rng) -> Duration {
+        if rng.chance(self.stall.0) {
+            return self.stall.1;
+        }
+        self.lateness.mul_f64(-(1.0 - rng.unit()).max(1e-9).ln())
+    }
+
+    fn is_exact(&self) -> bool {
+        self.lateness.is_zero() && self.stall.0 == 0.0
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) link: Link,
@@ -114,6 +140,7 @@ pub(super) struct End {
     pub(super) stranded: Vec<Vec<u8>>,
     /// The process at this end does nothing until then.
     pub(super) frozen: Instant,
+    pub(super) machine: Machine,
 }
 
 /// A stream of messages.
@@ -133,9 +160,24 @@ pub(super) struct Flow {
 
 #[derive(Debug)]
 enum Thing {
-    Datagram { end: usize, number: u64, plaintext: Vec<u8> },
-    TcpData { number: u64 },
-    TcpAck { number: u64 },
+    /// A datagram reaches the machine, and then the process.
+    Arrival {
+        end: usize,
+        number: u64,
+        plaintext: Vec<u8>,
+    },
+    Datagram {
+        end: usize,
+        number: u64,
+        plaintext: Vec<u8>,
+    },
+    TcpData {
+        number: u64,
+    },
+    TcpAck {
+        number: u64,
+        held: Option<u64>,
+    },
     Wake,
 }
 
@@ -198,6 +240,7 @@ impl Sim {
                 events: Vec::new(),
                 stranded: Vec::new(),
                 frozen: Instant::ZERO,
+                machine: Machine::default(),
             });
         }
         first
@@ -273,7 +316,7 @@ impl Sim {
         }
         for end in 0..self.ends.len() {
             let due = self.ends[end].link.poll_timeout().is_some_and(|(at, _)| at <= self.now);
-            if due && self.ends[end].frozen <= self.now {
+            if due && self.ends[end].frozen <= self.now && self.is_awake(end) {
                 let End { link, pool, .. } = &mut self.ends[end];
                 link.handle_timeout(self.now, pool);
                 self.drain(end);
@@ -283,8 +326,26 @@ impl Sim {
         self.run_tcp();
     }
 
+    /// Whether the process at `end` runs now that a timer is due; if not, that wakes it.
+    fn is_awake(&mut self, end: usize) -> bool {
+        let End { machine, frozen, .. } = &mut self.ends[end];
+        let awake = machine.is_exact() || *frozen == self.now;
+        if !awake {
+            *frozen = self.now + machine.wakes_after(&mut self.rng).max(Duration::from_nanos(1));
+        }
+        awake
+    }
+
     fn happen(&mut self, thing: Thing) {
         match thing {
+            Thing::Arrival { end, number, plaintext } => {
+                let End { machine, frozen, .. } = &mut self.ends[end];
+                if *frozen < self.now && !machine.is_exact() {
+                    *frozen = self.now + machine.wakes_after(&mut self.rng);
+                }
+                let at = self.now.max(*frozen);
+                self.schedule(at, Thing::Datagram { end, number, plaintext });
+            }
             Thing::Datagram { end, number, plaintext } => {
                 let frozen = self.ends[end].frozen;
                 if frozen > self.now {
@@ -295,21 +356,27 @@ impl Sim {
                 self.drain(end);
             }
             Thing::TcpData { number } => {
-                let wire = self.tcp.as_ref().expect("a rival").wires.1;
-                self.put(wire, 40, Thing::TcpAck { number });
+                let tcp = self.tcp.as_mut().expect("a rival");
+                let (wire, answer) = (tcp.wires.1, tcp.on_data(number));
+                if let Some((number, held)) = answer {
+                    self.put(wire, 40, Thing::TcpAck { number, held });
+                }
             }
-            Thing::TcpAck { number } => {
-                let now = self.now;
-                self.tcp.as_mut().expect("a rival").on_ack(now, number);
+            Thing::TcpAck { number, held } => {
+                let (now, tcp) = (self.now, self.tcp.as_mut().expect("a rival"));
+                held.into_iter().chain([number]).for_each(|number| tcp.on_ack(now, number));
             }
             Thing::Wake => {}
         }
     }
 
-    fn put(&mut self, wire: usize, len: usize, thing: Thing) {
-        if let Some(at) = self.wires[wire].carry(self.now, len, &mut self.rng) {
+    /// Puts a datagram on a wire; false if it is lost.
+    fn put(&mut self, wire: usize, len: usize, thing: Thing) -> bool {
+        let arrival = self.wires[wire].carry(self.now, len, &mut self.rng);
+        if let Some(at) = arrival {
             self.schedule(at, thing);
         }
+        arrival.is_some()
     }
 
     /// Drains an end's outputs: deliver, transmit, event.
@@ -344,7 +411,10 @@ impl Sim {
                 // Security refuses the second copy; it only costs the wire its bytes.
                 self.wires[wire].bytes += plaintext.len() as u64;
             }
-            self.put(wire, outgoing.len + OVERHEAD, Thing::Datagram { end: peer, number, plaintext });
+            let reliable = Frames::new(&plaintext).filter(|frame| matches!(frame, Ok(Frame::Reliable(..)))).count();
+            if !self.put(wire, outgoing.len + OVERHEAD, Thing::Arrival { end: peer, number, plaintext }) {
+                self.wires[wire].dropped_reliable += reliable as u64;
+            }
         }
         let End { link, pool, events, stranded, .. } = &mut self.ends[end];
         while let Some(packet) = link.poll_stranded() {

@@ -46,12 +46,12 @@ fn against_tcp(seed: u64, delay: u64, queue: usize, late: i32) -> (f64, f64) {
 fn takes_a_tcps_fair_share() {
     // A round trip's worth of queue, at least 50 ms, as the lab has it.
     for (delay, queue) in [(10, 62_500), (50, 125_000)] {
-        let together = [100, 101, 102, 103].map(|seed| against_tcp(seed, delay, queue, 0));
-        let mean = together.iter().map(|run| run.0).sum::<f64>() / 4.0;
-        println!("{delay} ms, a minute from the start, mean of four: {:.0} %", mean * 100.0);
-        // The TCP written here is greedier than the kernel's, beside which the lab finds 59 and 51 %.
-        assert!((0.33..=0.60).contains(&mean), "{mean} at {delay} ms");
-        assert!(together.iter().all(|&(share, sum)| (0.28..=0.63).contains(&share) && sum > 9.0), "{together:?}");
+        let together = [100, 101, 102, 103, 105, 106, 107, 108].map(|seed| against_tcp(seed, delay, queue, 0));
+        let mean = together.iter().map(|run| run.0).sum::<f64>() / 8.0;
+        println!("{delay} ms, a minute from the start, mean of eight: {:.0} %", mean * 100.0);
+        // Paced packets find room in a full queue more often than a TCP's pairs do; the kernel's own shows the same.
+        assert!((0.40..=0.60).contains(&mean), "{mean} at {delay} ms");
+        assert!(together.iter().all(|&(share, sum)| (0.33..=0.67).contains(&share) && sum > 9.0), "{together:?}");
         // Who comes first keeps an advantage for a while: CUBIC converges slowly on long paths, on either side.
         let staggered = [-2, 2].map(|late| against_tcp(104, delay, queue, late));
         assert!(staggered.iter().all(|&(share, sum)| (0.25..=0.72).contains(&share) && sum > 9.0), "{staggered:?}");
@@ -150,4 +150,61 @@ fn a_greedy_flow_does_not_delay_a_sparse_one() {
     let ratio = share(7) / share(8);
     println!("reliable to best effort: {ratio:.2}");
     assert!((0.8..1.4).contains(&ratio), "{ratio}");
+}
+
+/// Goodput over the first 15 s on a clean path that nobody else uses, bit/s: a link's with 1,000-byte messages, and a
+/// TCP's.
+fn alone(seed: u64, delay: u64, queue: usize, jitter: Duration) -> (f64, f64) {
+    let wire = Wire { noise: Duration::from_micros(500).max(jitter), ..bottleneck(delay, queue) };
+    let mut sim = Sim::pair(seed, Settings::default(), wire.clone());
+    sim.establish();
+    sim.flow(0, 7, RELIABLE, 1033, 0.0, 15.0);
+    sim.run_for(Duration::from_secs(15));
+    let stats = sim.ends[0].link.stats();
+    let ours = sim.ends[1].delivered.len() as f64 * 1000.0 * 8.0 / 15.0;
+    let mut sim = Sim::pair(seed, Settings::default(), wire);
+    sim.establish();
+    sim.tcp = Some(Tcp::new((0, 1)));
+    sim.run_for(Duration::from_secs(15));
+    let theirs = sim.tcp.as_ref().expect("a rival").acked as f64 * 1448.0 * 8.0 / 15.0;
+    println!(
+        "{delay} ms, queue {queue}, {jitter:?} noise, 15 s alone: link {:.2}, TCP {:.2} Mbit/s, {:.1} %; repeated {}, needless {}",
+        ours / 1e6,
+        theirs / 1e6,
+        100.0 * ours / theirs,
+        stats.retransmissions,
+        stats.needless_retransmissions
+    );
+    (ours, theirs)
+}
+
+/// What headers leave of a clean path: a link's 1,000-byte message travels in 1,092 bytes (28 of IP and UDP, 24 of the
+/// datagram, 7 of the frame, 33 of message and session), a TCP's 1,448 bytes in 1,500. Two such messages do not fit one
+/// datagram.
+const HEADERS: f64 = (1000.0 / 1092.0) / (1448.0 / 1500.0);
+
+#[test]
+fn fills_a_clean_path_as_soon_as_a_tcp_does() {
+    for (delay, queue) in [(10, 62_500), (50, 62_500), (50, 125_000)] {
+        for (seed, jitter) in [(60, Duration::ZERO), (61, Duration::ZERO), (62, ms(3))] {
+            let (ours, theirs) = alone(seed, delay, queue, jitter);
+            assert!(ours >= 0.97 * HEADERS * theirs, "{ours} of {theirs} at {delay} ms, {jitter:?}");
+        }
+    }
+}
+
+#[test]
+fn a_detour_during_slow_start_does_not_end_it() {
+    let mut sim = Sim::pair(63, Settings::default(), bottleneck(50, 125_000));
+    sim.establish();
+    sim.flow(0, 7, RELIABLE, 1033, 0.0, 6.0);
+    sim.run_for(ms(150));
+    // For a while everything takes 20 ms longer, though nothing is queued.
+    sim.wires[0].delay += ms(20);
+    sim.run_for(ms(250));
+    sim.wires[0].delay -= ms(20);
+    sim.run_for(ms(5600));
+    let rate = sim.ends[1].delivered.len() as f64 * 1000.0 * 8.0 / 6.0 / 1e6;
+    println!("50 ms, a detour in slow start: {rate:.2} Mbit/s over 6 s");
+    assert!(rate >= 8.0, "{rate}");
 }

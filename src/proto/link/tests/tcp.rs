@@ -4,8 +4,9 @@ use crate::base::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A greedy TCP as Linux's CUBIC behaves: ack-clocked, not paced, selective acknowledgements, 1,448-byte segments.
-/// Written apart from the link's own controller, so that a mistake there does not hide here.
+/// A greedy TCP as Linux's CUBIC behaves: ack-clocked, not paced, selective acknowledgements, every second segment
+/// acknowledged, 1,448-byte segments, and the whole-number arithmetic of `tcp_cubic.c`, which lags a packet behind the
+/// formulas. Written apart from the link's own controller, so that a mistake there does not hide here.
 #[derive(Debug)]
 pub(super) struct Tcp {
     /// The wires there and back.
@@ -15,7 +16,13 @@ pub(super) struct Tcp {
     threshold: f64,
     w_max: f64,
     epoch: Option<(Instant, f64, f64)>,
+    /// Windows are whole packets: acknowledgements towards the next one, and Reno's window and the same for it.
+    growing: f64,
     friendly: f64,
+    friendly_growing: f64,
+    /// The segment whose acknowledgement the receiver holds back.
+    pub(super) held: Option<u64>,
+    expected: u64,
     next: u64,
     highest: u64,
     outstanding: BTreeMap<u64, Instant>,
@@ -37,7 +44,11 @@ impl Tcp {
             threshold: f64::MAX,
             w_max: 0.0,
             epoch: None,
+            growing: 0.0,
             friendly: 0.0,
+            friendly_growing: 0.0,
+            held: None,
+            expected: 0,
             next: 0,
             highest: 0,
             outstanding: BTreeMap::new(),
@@ -89,6 +100,20 @@ impl Tcp {
         }
     }
 
+    /// A segment arrived: the segments to acknowledge now.
+    pub(super) fn on_data(&mut self, number: u64) -> Option<(u64, Option<u64>)> {
+        let in_order = number == self.expected;
+        self.expected = self.expected.max(number + 1);
+        let held = self.held.take();
+        // No timer: the next segment of a greedy sender is never far. A window of one must not wait for it.
+        if in_order && held.is_none() && self.window >= 4.0 {
+            self.held = Some(number);
+            return None;
+        }
+        Some((number, held))
+    }
+
+    /// One segment is acknowledged.
     pub(super) fn on_ack(&mut self, now: Instant, number: u64) {
         self.acked += 1;
         self.last_ack = now;
@@ -103,9 +128,10 @@ impl Tcp {
             if n >= self.recovery {
                 self.recovery = self.next;
                 self.w_max = if self.window < self.w_max { self.window * 0.85 } else { self.window };
-                self.window = (self.window * 0.7).max(2.0);
+                self.window = (self.window * 717.0 / 1024.0).floor().max(2.0);
                 self.threshold = self.window;
                 self.epoch = None;
+                self.growing = 0.0;
             }
         }
         if number < self.recovery {
@@ -116,15 +142,31 @@ impl Tcp {
             self.watch_delay(number, rtt);
             return;
         }
+        self.avoid(now);
+    }
+
+    fn avoid(&mut self, now: Instant) {
         let (w_max, window) = (self.w_max, self.window);
         let (start, k, origin) = *self.epoch.get_or_insert_with(|| {
-            self.friendly = window;
+            (self.friendly, self.friendly_growing) = (window, 0.0);
             (now, ((w_max - window).max(0.0) / 0.4).cbrt(), w_max.max(window))
         });
         let t = (now.since(start) + self.min_rtt).as_secs_f64();
-        let target = origin + 0.4 * (t - k).powi(3);
-        self.friendly += 0.529 / window;
-        self.window += if target > window { (target - window) / window } else { 0.01 / window };
-        self.window = self.window.max(self.friendly).min(window + 0.5);
+        let target = (origin + 0.4 * (t - k).powi(3)).floor();
+        let mut count = if target > window { (window / (target - window)).floor() } else { 100.0 * window };
+        self.friendly_growing += 1.0;
+        let delta = (window * 15.0 / 8.0).floor();
+        while self.friendly_growing > delta {
+            self.friendly_growing -= delta;
+            self.friendly += 1.0;
+        }
+        if self.friendly > window {
+            count = count.min((window / (self.friendly - window)).floor());
+        }
+        self.growing += 1.0;
+        if self.growing >= count.max(2.0) {
+            self.growing = 0.0;
+            self.window += 1.0;
+        }
     }
 }
