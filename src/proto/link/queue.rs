@@ -68,6 +68,7 @@ pub(super) struct Queue {
     buckets: Box<[Bucket]>,
     active: VecDeque<u16>,
     len: usize,
+    peak: usize,
     bound: usize,
     target: Duration,
 }
@@ -82,6 +83,7 @@ impl Queue {
             buckets: vec![EMPTY; BUCKETS].into_boxed_slice(),
             active: VecDeque::with_capacity(BUCKETS),
             len: 0,
+            peak: 0,
             bound,
             target,
         }
@@ -90,6 +92,11 @@ impl Queue {
     /// Messages queued.
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Most messages ever queued at a time.
+    pub(super) const fn peak(&self) -> usize {
+        self.peak
     }
 
     /// Queues a message. Gives it back if it is reliable and the queue is full of other reliable messages.
@@ -110,11 +117,13 @@ impl Queue {
                     return Err(packet);
                 }
                 counters.drops.count(DropReason::QueueFull);
+                counters.dropped_unsent += 1;
                 pool.release(packet);
                 return Ok(());
             };
             let (dropped, _) = self.pop_head(victim).expect("the fattest bucket is not empty");
             counters.drops.count(DropReason::QueueFull);
+            counters.dropped_unsent += 1;
             pool.release(dropped);
         }
         self.append(index, Entry { packet: Some(packet), queued: now, next: NONE });
@@ -146,6 +155,7 @@ impl Queue {
         bucket.tail = slot;
         bucket.len += 1;
         self.len += 1;
+        self.peak = self.peak.max(self.len);
     }
 
     fn pop_head(&mut self, index: usize) -> Option<(Packet, Instant)> {
@@ -232,6 +242,7 @@ impl Queue {
             let (packet, _) = self.pop_head(index).expect("the bucket is not empty");
             self.buckets[index].above = above;
             counters.drops.count(DropReason::QueueDelay);
+            counters.dropped_unsent += 1;
             pool.release(packet);
         }
     }
