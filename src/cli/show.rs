@@ -5,13 +5,16 @@ use super::output;
 use super::router::Router;
 use super::stop::Stop;
 use crate::config::units;
+use crate::telemetry::Table;
 use crate::telemetry::table::{ago, percent, thousands};
-use crate::telemetry::{DropReason, Drops, Table};
 use crate::wire::admin::{LinkEntry, NodeEntry, Request, Response, RouteEntry};
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+mod stats;
 
 /// Show what the router on this machine knows
 #[derive(Debug, clap::Args)]
@@ -20,7 +23,9 @@ Example:
   sinew show links
   sinew show links --watch 1s
   sinew show nodes --check || echo somebody is away
+  sinew show stats -i 1
   sinew show stats --json | jq '.workers[0].drops'
+  sinew show stats --hgrm histograms/
 Durations in JSON are milliseconds where the key ends in _ms, microseconds in _us.")]
 pub(super) struct Args {
     /// What to show
@@ -29,12 +34,18 @@ pub(super) struct Args {
     /// Print JSON, one document a line
     #[arg(long)]
     json: bool,
-    /// Show it again and again, so far apart
-    #[arg(long, value_name = "DURATION", value_parser = pause)]
+    /// Show it again and again, so far apart (`2`, `500ms`); stats then show rates
+    #[arg(short = 'i', long, visible_alias = "interval", value_name = "DURATION", value_parser = pause)]
     watch: Option<Duration>,
     /// Exit with 1 if something shown is not well: a router is unreachable or a link is down
     #[arg(long)]
     check: bool,
+    /// Show figures that are zero, too
+    #[arg(long)]
+    all: bool,
+    /// Write every histogram of `stats` to a .hgrm file (milliseconds) of this directory, as HdrHistogram's tools read it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["watch", "json"])]
+    hgrm: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,16 +63,21 @@ enum What {
 }
 
 fn pause(text: &str) -> Result<Duration, String> {
-    let pause = units::duration(text)?;
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let pause = seconds.map_or_else(|| units::duration(text), Ok)?;
     if pause < Duration::from_millis(100) { Err("give at least 100ms".to_owned()) } else { Ok(pause) }
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     let router = Router::connect(socket)?;
     let stop = Stop::on_signals();
+    if let Some(directory) = &args.hgrm {
+        return write_histograms(&router, &args, directory);
+    }
     let mut next = Instant::now();
+    let mut last = None;
     loop {
-        let well = show_once(&router, &args)?;
+        let well = show_once(&router, &args, &mut last)?;
         let Some(pause) = args.watch else {
             return if well || !args.check { Ok(()) } else { Err(Failure::Degraded) };
         };
@@ -76,8 +92,21 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     }
 }
 
-/// Shows it and says whether all is well.
-fn show_once(router: &Router, args: &Args) -> Result<bool, Failure> {
+fn write_histograms(router: &Router, args: &Args, directory: &Path) -> Result<(), Failure> {
+    if args.what != What::Stats {
+        return Err(Failure::Failed("--hgrm goes with `sinew show stats`".to_owned()));
+    }
+    let Response::Stats { workers } = router.request(&Request::Histograms)? else { return Err(unexpected()) };
+    let written = stats::write_histograms(&workers, directory);
+    let written = written.map_err(|error| Failure::failed("cannot write histograms", error))?;
+    output::line(format_args!("{written} histograms in {}", directory.display()))
+}
+
+/// The workers' figures, and when they were shown.
+type Shown = Option<(Instant, Vec<Value>)>;
+
+/// Shows it and says whether all is well. `last` are the figures shown before, for rates.
+fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Failure> {
     let response = router.request(&match args.what {
         What::Nodes => Request::Nodes,
         What::Links => Request::Links,
@@ -90,19 +119,26 @@ fn show_once(router: &Router, args: &Args) -> Result<bool, Failure> {
         Response::Links { links } => links.iter().all(|link| link.up),
         _ => true,
     };
+    let latencies = if let Response::Links { .. } = response { Latencies::ask(router) } else { Latencies::default() };
     if args.json {
-        output::json(&as_json(args.what, &response)?)?;
+        output::json(&as_json(args.what, &response, &latencies)?)?;
         return Ok(well);
     }
     match (&response, args.what) {
         (Response::Nodes { nodes }, _) => output::print(nodes_table(nodes))?,
-        (Response::Links { links }, _) => output::print(links_table(links))?,
+        (Response::Links { links }, _) => output::print(links_table(links, &latencies))?,
         (Response::Routes { generation, routes }, _) => {
             output::print(routes_table(routes))?;
             output::line(format_args!("table {generation}"))?;
         }
         (Response::Stats { workers }, What::Sessions) => output::print(sessions_table(workers))?,
-        (Response::Stats { workers }, _) => output::print(stats_text(workers))?,
+        (Response::Stats { workers }, _) => {
+            let now = Instant::now();
+            let before = last.as_ref().map(|(at, workers)| (workers.as_slice(), (now - *at).as_secs_f64()));
+            let names = names(router)?;
+            output::print(stats::Sample { workers, before, names: &names, all: args.all }.text())?;
+            *last = Some((now, workers.clone()));
+        }
         _ => return Err(unexpected()),
     }
     Ok(well)
@@ -113,11 +149,20 @@ fn unexpected() -> Failure {
 }
 
 /// The answer as documented for `--json`: the response without its tag; sessions of all workers as one list.
-fn as_json(what: What, response: &Response) -> Result<Value, Failure> {
+fn as_json(what: What, response: &Response, latencies: &Latencies) -> Result<Value, Failure> {
     let value = serde_json::to_value(response).map_err(|error| Failure::failed("cannot write JSON", error))?;
     let mut value = output::friendly(value);
     if let (What::Sessions, Response::Stats { workers }) = (what, response) {
         value = json!({ "sessions": sessions(workers).collect::<Vec<_>>() });
+    }
+    for link in value["links"].as_array_mut().into_iter().flatten() {
+        let latency = latencies.of(&plain(&link["node"]));
+        if let Some(entries) = link.as_object_mut() {
+            entries.insert("one_way_us".to_owned(), latency.one_way_us.into());
+            entries.insert("one_way_error_us".to_owned(), latency.error_us.into());
+            entries.insert("queue".to_owned(), latency.queue.into());
+            entries.insert("queue_delay_p99_us".to_owned(), latency.queue_delay_p99_us.into());
+        }
     }
     if let Some(entries) = value.as_object_mut() {
         entries.remove("response");
@@ -151,9 +196,76 @@ fn nodes_table(nodes: &[NodeEntry]) -> Table {
     table
 }
 
-fn links_table(links: &[LinkEntry]) -> Table {
-    let mut table = Table::new(["link to", "state", ">for", ">rtt ms", ">jitter ms", ">loss %", "remote", "last down"]);
+/// Names of all routers, by id.
+fn names(router: &Router) -> Result<BTreeMap<String, String>, Failure> {
+    let Response::Nodes { nodes } = router.request(&Request::Nodes)? else { return Err(unexpected()) };
+    Ok(nodes.into_iter().map(|node| (node.node.to_string(), node.name)).collect())
+}
+
+/// What workers know of a link's latency beyond its round trip: the worst of its lanes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Latency {
+    /// From the neighbour to us.
+    one_way_us: Option<u64>,
+    /// By how much that may be wrong.
+    error_us: Option<u64>,
+    /// Messages waiting to be sent, of all lanes.
+    queue: Option<u64>,
+    /// 99th percentile of the wait, of the class that waits longer.
+    queue_delay_p99_us: Option<f64>,
+}
+
+/// The same for all links, by the neighbour's id.
+#[derive(Debug, Default)]
+struct Latencies(BTreeMap<String, Latency>);
+
+impl Latencies {
+    /// Asks the workers. A router that cannot say shows no latency; its links are shown all the same.
+    fn ask(router: &Router) -> Latencies {
+        match router.request(&Request::Stats) {
+            Ok(Response::Stats { workers }) => Latencies::new(&workers),
+            _ => Latencies::default(),
+        }
+    }
+
+    fn new(workers: &[Value]) -> Latencies {
+        let mut all = BTreeMap::<String, Latency>::new();
+        for link in workers.iter().flat_map(|worker| worker["links"].as_array().into_iter().flatten()) {
+            let (stats, known) = (&link["stats"], all.entry(plain(&link["peer"])).or_default());
+            let waits = ["queue_delay_best_effort", "queue_delay_reliable"].map(|key| stats[key]["p99_us"].as_f64());
+            known.one_way_us = known.one_way_us.max(stats["one_way_us"].as_u64());
+            known.error_us = known.error_us.max(stats["clock_error_us"].as_u64());
+            known.queue = stats["queue"].as_u64().map(|queue| queue + known.queue.unwrap_or(0));
+            known.queue_delay_p99_us = waits.into_iter().flatten().chain(known.queue_delay_p99_us).reduce(f64::max);
+        }
+        Latencies(all)
+    }
+
+    fn of(&self, node: &str) -> Latency {
+        self.0.get(node).copied().unwrap_or_default()
+    }
+}
+
+fn links_table(links: &[LinkEntry], latencies: &Latencies) -> Table {
+    let mut table = Table::new([
+        "link to",
+        "state",
+        ">for",
+        ">rtt ms",
+        ">one-way ms",
+        ">jitter ms",
+        ">loss %",
+        ">queue",
+        ">queued p99 ms",
+        "remote",
+        "last down",
+    ]);
     for link in links {
+        let latency = latencies.of(&link.node.to_string());
+        let micros = |us: f64| format!("{:.2}", us / 1e3);
+        let one_way = latency.one_way_us.zip(latency.error_us);
+        let one_way = one_way.map(|(us, error)| format!("{}±{}", micros(us as f64), micros(error as f64)));
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let ms = |duration: Duration| format!("{:.2}", duration.as_secs_f64() * 1e3);
         let measured = |text: String| if link.up { text } else { "-".to_owned() };
         table.row([
@@ -161,8 +273,11 @@ fn links_table(links: &[LinkEntry]) -> Table {
             if link.up { "up" } else { "down" }.to_owned(),
             ago(link.since_s),
             measured(ms(link.metrics.rtt)),
+            measured(or_dash(one_way)),
             measured(ms(link.metrics.jitter)),
             measured(percent(u64::from(link.metrics.loss_ppm), 1_000_000)),
+            measured(or_dash(latency.queue.map(thousands))),
+            measured(or_dash(latency.queue_delay_p99_us.map(micros))),
             link.remote.map_or("-".to_owned(), |remote| remote.to_string()),
             link.down_reason.clone().unwrap_or_default(),
         ]);
@@ -198,54 +313,6 @@ fn sessions_table(workers: &[Value]) -> Table {
     table
 }
 
-/// Statistics: the workers' own figures, then what was dropped and why, then each link.
-fn stats_text(workers: &[Value]) -> String {
-    let mut text = String::new();
-    let mut drops = Drops::default();
-    for (number, worker) in workers.iter().enumerate() {
-        text += &format!("worker {number}\n{}\n", flat_table(worker, &["drops", "links", "sessions"]));
-        if let Ok(counted) = serde_json::from_value::<Drops>(worker["drops"].clone()) {
-            drops.merge(&counted);
-        }
-    }
-    let mut table = Table::new(["dropped", ">count", "what it means"]);
-    for (reason, count) in drops.iter() {
-        table.row([reason.name().to_owned(), thousands(count), DropReason::description(reason).to_owned()]);
-    }
-    text += &if table.is_empty() { "nothing dropped\n".to_owned() } else { table.to_string() };
-    for (number, worker) in workers.iter().enumerate() {
-        for link in worker["links"].as_array().into_iter().flatten() {
-            let name = plain(&link["link"]);
-            text += &format!("\nlink {name}, worker {number}\n{}", flat_table(link, &["link"]));
-        }
-    }
-    text
-}
-
-/// Every figure of a JSON object under its own path, whatever the router of that version counts.
-fn flat_table(value: &Value, without: &[&str]) -> Table {
-    let mut table = Table::new(["figure", ">value"]);
-    let value = output::friendly(value.clone());
-    for (key, value) in value.as_object().into_iter().flatten() {
-        if !without.contains(&key.as_str()) {
-            flatten(&mut table, key.clone(), value);
-        }
-    }
-    table
-}
-
-fn flatten(table: &mut Table, path: String, value: &Value) {
-    match value {
-        Value::Object(entries) => {
-            entries.iter().for_each(|(key, value)| flatten(table, format!("{path}.{key}"), value))
-        }
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, value)| flatten(table, format!("{path}[{index}]"), value))
-        }
-        value => table.row([path, plain(value)]),
-    }
-}
-
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -278,13 +345,19 @@ mod tests {
                 loss_ppm: 9_800,
             },
         };
-        let shown = links_table(&[link("b", true), link("c", false)]).to_string();
+        let stats = |one_way, p99| {
+            json!({"one_way_us": one_way, "clock_error_us": 10_150, "queue": 3,
+                "queue_delay_best_effort": {"p99_us": p99}, "queue_delay_reliable": {"p99_us": 250.0}})
+        };
+        let lane = |one_way, p99| json!({"links": [{"peer": NodeId(1), "stats": stats(one_way, p99)}]});
+        let latencies = Latencies::new(&[lane(9_870, 1_250.0), lane(9_000, 900.0)]);
+        let shown = links_table(&[link("b", true), link("c", false)], &latencies).to_string();
         assert_eq!(
             shown,
             "\
-link to  state     for  rtt ms  jitter ms  loss %  remote          last down
-b        up     1m 15s   20.35       0.08    0.98  192.0.2.2:5300
-c        down   1m 15s       -          -       -  192.0.2.2:5300  silence
+link to  state     for  rtt ms  one-way ms  jitter ms  loss %  queue  queued p99 ms  remote          last down
+b        up     1m 15s   20.35  9.87±10.15       0.08    0.98      6           1.25  192.0.2.2:5300
+c        down   1m 15s       -           -          -       -      -              -  192.0.2.2:5300  silence
 "
         );
     }
@@ -295,20 +368,14 @@ c        down   1m 15s       -          -       -  192.0.2.2:5300  silence
             "sent": 1, "delivered": 2, "repeated": 0, "unacknowledged": 4, "unread": 0});
         let workers = [json!({"sessions": []}), json!({"sessions": [session]})];
         let response = Response::Stats { workers: workers.to_vec() };
-        let shown = as_json(What::Sessions, &response).expect("is JSON");
+        let shown = as_json(What::Sessions, &response, &Latencies::default()).expect("is JSON");
         assert_eq!((&shown["sessions"][0]["worker"], &shown["sessions"][0]["port"]), (&json!(1), &json!(7000)));
         assert!(sessions_table(&workers).to_string().contains("00000000000000aa:9"));
     }
 
     #[test]
-    fn stats_name_every_drop_and_every_figure() {
-        let workers = [json!({"datagrams_in": 1_234, "drops": {"no-route": 2}, "turn": {"p50_us": 1.5},
-            "links": [{"link": 0, "stats": {"retransmitted": 7}, "since": {"secs": 1, "nanos": 0}}]})];
-        let text = stats_text(&workers);
-        for part in
-            ["datagrams_in", "1 234", "no-route", "no route leads to", "turn.p50_us", "stats.retransmitted", "since_ms"]
-        {
-            assert!(text.contains(part), "{part} is not in\n{text}");
-        }
+    fn pauses_are_seconds_or_have_a_unit() {
+        assert_eq!((pause("2"), pause("250ms")), (Ok(Duration::from_secs(2)), Ok(Duration::from_millis(250))));
+        assert!(pause("0.01").is_err() && pause("-1").is_err());
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Pending {
     Open(SessionId),
     /// Workers are being asked, in this round.
     Stats(u64),
+    /// Workers are being asked for their histograms as well, in this round.
+    Histograms(u64),
     /// The configuration is being read.
     Reload,
 }
@@ -101,7 +103,13 @@ impl Clients {
 
     /// Whether a client waits for this round of questions to the workers.
     pub(super) fn any_waiting_for(&self, round: u64) -> bool {
-        self.0.values().any(|client| client.pending == Some(Pending::Stats(round)))
+        let waits = |pending| matches!(pending, Pending::Stats(of) | Pending::Histograms(of) if of == round);
+        self.0.values().any(|client| client.pending.is_some_and(waits))
+    }
+
+    /// Whether a client waits for the histograms of this round.
+    pub(super) fn any_waiting_for_histograms(&self, round: u64) -> bool {
+        self.0.values().any(|client| client.pending == Some(Pending::Histograms(round)))
     }
 
     pub(super) fn may_listen(&self, id: ClientId) -> bool {

@@ -35,9 +35,10 @@ use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{Identity, Instant, LinkId, NodeId, Port, Rng, SessionId, WallTime};
 use crate::config::settings::Config;
-use crate::dataplane::messages::{Command, LinkSpec, Report, SessionKind, ShardStats};
+use crate::dataplane::messages::{Command, LinkSpec, NamedHistogram, Report, SessionKind, ShardStats};
 use crate::forwarding::Table;
 use crate::proto::routing::{self, Routing};
+use crate::telemetry::hlog;
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::Endpoint;
 use clients::{Admission, Clients, Pending, Waiting};
@@ -81,6 +82,8 @@ pub struct Control {
     clients: Clients,
     sessions: Sessions,
     collector: Collector,
+    /// Workers' histograms of the round under way, as they are shown.
+    histograms: BTreeMap<usize, Value>,
     leaving: Leaving,
     /// Control messages of protocols that this version does not know, or over links that are gone.
     refused_messages: u64,
@@ -119,6 +122,7 @@ impl Control {
             clients: Clients::default(),
             sessions: Sessions::new(workers),
             collector: Collector::new(workers),
+            histograms: BTreeMap::new(),
             leaving: Leaving::No,
             refused_messages: 0,
             actions: VecDeque::new(),
@@ -259,6 +263,7 @@ impl Control {
             Report::SessionClosed(session) => return self.closed(worker, session),
             Report::Incoming { listener, session, peer } => return self.incoming(worker, listener, session, peer),
             Report::Stats(stats) => return self.stats(now, worker, &stats),
+            Report::Histograms(histograms) => return self.histograms(worker, &histograms),
         };
         let Some(heard) = heard else { return };
         match &heard {
@@ -328,6 +333,11 @@ impl Control {
             Request::Routes => self.routes(),
             Request::Sessions | Request::Stats => {
                 self.clients.set_pending(client, Pending::Stats(self.collector.joining()));
+                self.begin_round(now);
+                return false;
+            }
+            Request::Histograms => {
+                self.clients.set_pending(client, Pending::Histograms(self.collector.joining()));
                 self.begin_round(now);
                 return false;
             }
@@ -447,7 +457,12 @@ impl Control {
 
     fn begin_round(&mut self, now: Instant) {
         if self.collector.is_idle() {
+            // A worker answers in order: its histograms are here before the answer that ends the round.
+            let histograms = self.clients.any_waiting_for_histograms(self.collector.joining());
             for worker in self.collector.begin(now) {
+                if histograms {
+                    self.command(worker, Command::QueryHistograms);
+                }
                 self.command(worker, Command::QueryStats);
             }
         }
@@ -459,6 +474,28 @@ impl Control {
             self.add_own_figures(&mut workers);
             self.finish_round(now, round, &Response::Stats { workers });
         }
+    }
+
+    fn histograms(&mut self, worker: usize, histograms: &[NamedHistogram]) {
+        let named = |entry: &NamedHistogram| {
+            let peer = entry.peer.map(|peer| self.name_of(peer));
+            serde_json::json!({ "name": entry.name, "peer": peer, "hdr": hlog::encode(entry.histogram.inner()) })
+        };
+        let list = histograms.iter().map(named).collect();
+        self.histograms.insert(worker, list);
+    }
+
+    /// The answer to who asked for histograms as well.
+    fn with_histograms(&mut self, response: &Response) -> Response {
+        let mut response = response.clone();
+        if let Response::Stats { workers } = &mut response {
+            for (worker, value) in workers.iter_mut().enumerate() {
+                if let (Some(list), Value::Object(entries)) = (self.histograms.get(&worker), value) {
+                    entries.insert("histograms".to_owned(), list.clone());
+                }
+            }
+        }
+        response
     }
 
     /// Control's own counters travel with worker 0's, under `control`.
@@ -475,6 +512,12 @@ impl Control {
             self.reply(client, response.clone());
             self.finish(now, client);
         }
+        for client in self.clients.waiting_for(Pending::Histograms(round)) {
+            let response = self.with_histograms(response);
+            self.reply(client, response);
+            self.finish(now, client);
+        }
+        self.histograms.clear();
         if self.clients.any_waiting_for(self.collector.joining()) {
             self.begin_round(now);
         }

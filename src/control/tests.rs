@@ -4,6 +4,7 @@ use super::*;
 use crate::base::{DownReason, LinkMetrics};
 use crate::config::settings::{Config, Congestion, Idle, Io, Link as LinkConfig, Member, Metric, Routing, Workers};
 use crate::dataplane::messages::Refusal;
+use crate::telemetry::Histogram;
 use crate::wire::admin::{LinkEntry, NodeEntry, RouteEntry};
 
 const fn ms(millis: u64) -> Duration {
@@ -141,6 +142,7 @@ fn brief_one(action: &Action) -> String {
             Command::CloseSession(session) => format!("close {session}"),
             Command::AcceptStream(session) => format!("accept {session}"),
             Command::QueryStats => "query".to_owned(),
+            Command::QueryHistograms => "query histograms".to_owned(),
             Command::Shutdown => "shutdown".to_owned(),
         },
         Action::Command { worker, command } => format!("worker {worker}: {command:?}"),
@@ -479,6 +481,29 @@ fn figures_are_asked_of_the_workers_in_rounds() {
     bench.input(Input::ClientGone(ANN));
     assert!(bench.report(stats(5)).is_empty());
     assert!(bench.report(stats(6)).is_empty(), "an answer that nobody asked for");
+}
+
+#[test]
+fn histograms_come_whole_to_who_asked_for_them_alone() {
+    let mut bench = Bench::new(&["b"]);
+    let mut histogram = Histogram::new();
+    histogram.record(ms(7));
+    let stats = || Report::Stats(Box::default());
+    assert_eq!(brief(&bench.ask(ANN, Request::Histograms)), ["query histograms", "query"]);
+    let peer = Some(id("b"));
+    let named = NamedHistogram { peer, name: "one_way".to_owned(), histogram: histogram.clone() };
+    assert!(bench.report(Report::Histograms(vec![named])).is_empty());
+    assert!(bench.ask(BOB, Request::Stats).is_empty());
+    let actions = bench.report(stats());
+    assert_eq!(brief(&actions), ["stats to 1", "query"]);
+    let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
+    let shown = &workers[0]["histograms"][0];
+    assert_eq!((shown["name"].as_str(), shown["peer"].as_str()), (Some("one_way"), Some("b")));
+    let whole = hlog::decode(shown["hdr"].as_str().expect("a word")).expect("is a histogram");
+    assert_eq!(&whole, histogram.inner());
+    let actions = bench.report(stats());
+    let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
+    assert!(workers[0].get("histograms").is_none(), "he did not ask for them");
 }
 
 fn reload(bench: &mut Bench, config: Config) -> (Response, Vec<String>) {

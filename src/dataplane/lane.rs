@@ -1,6 +1,6 @@
 //! One lane: a link's state in this shard.
 
-use super::messages::LinkReport;
+use super::messages::{LinkReport, NamedHistogram};
 use crate::base::{Instant, LinkId, NodeId};
 use crate::proto::link::Link;
 use std::net::SocketAddr;
@@ -33,5 +33,10 @@ impl Lane {
             metrics: self.link.metrics(),
             stats: self.link.stats(),
         }
+    }
+
+    pub(super) fn histograms(&self) -> impl Iterator<Item = NamedHistogram> {
+        let peer = Some(self.peer);
+        self.link.histograms().map(move |(name, histogram)| NamedHistogram { peer, name, histogram: histogram.clone() })
     }
 }

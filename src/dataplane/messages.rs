@@ -7,9 +7,10 @@ use crate::forwarding::Table;
 use crate::proto::link::LinkStats;
 use crate::proto::security::SecurityStats;
 pub use crate::proto::session::{Refusal, SessionKind, SessionReport};
-use crate::telemetry::{Drops, Summary};
+use crate::telemetry::{Drops, Histogram, Summary};
 use crate::wire::client::Endpoint;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub enum Command {
     AcceptStream(SessionId),
     /// Answered by [`Report::Stats`].
     QueryStats,
+    /// Answered by [`Report::Histograms`].
+    QueryHistograms,
     /// Tell all neighbours that this router leaves.
     Shutdown,
 }
@@ -78,6 +81,19 @@ pub enum Report {
     },
     /// Answer to [`Command::QueryStats`].
     Stats(Box<ShardStats>),
+    /// Answer to [`Command::QueryHistograms`].
+    Histograms(Vec<NamedHistogram>),
+}
+
+/// A histogram, whole.
+#[derive(Clone, Debug)]
+pub struct NamedHistogram {
+    /// The neighbour whose link it is of; none if it is the worker's own.
+    pub peer: Option<NodeId>,
+    /// What was measured, as its summary is called in [`ShardStats`].
+    pub name: String,
+    /// What was measured.
+    pub histogram: Histogram,
 }
 
 /// What a shard counts, at one moment.
@@ -93,6 +109,24 @@ pub struct ShardStats {
     pub bytes_out: u64,
     /// Messages forwarded from one link to another.
     pub forwarded: u64,
+    /// Datagrams that were opened and handed to their link.
+    pub opened: u64,
+    /// Datagrams of handshakes.
+    pub handshakes: u64,
+    /// Datagrams for a link that was removed a moment ago.
+    pub strays: u64,
+    /// Datagrams dropped, by reason; also among `drops`.
+    pub datagram_drops: Drops,
+    /// Messages that links took in from neighbours.
+    pub received: u64,
+    /// Messages that came back from links that went down before the neighbour confirmed them.
+    pub returned: u64,
+    /// Messages handed to links, again after they came back as well.
+    pub handed: u64,
+    /// Messages that wait for a route.
+    pub stranded: usize,
+    /// Messages dropped on their way through this router, by reason; also among `drops`.
+    pub message_drops: Drops,
     /// Messages delivered to sessions of this router.
     pub delivered: u64,
     /// Messages that came from sessions of this router.
@@ -101,6 +135,16 @@ pub struct ShardStats {
     pub drops: Drops,
     /// Slots of the packet pool in use and in all.
     pub pool: (usize, usize),
+    /// Most slots of the pool ever in use, as seen between turns.
+    pub pool_peak: usize,
+    /// Reports waiting for room in the ring to control.
+    pub reports_waiting: usize,
+    /// Most that ever did.
+    pub reports_peak: usize,
+    /// Most messages that ever waited for a route, as seen between turns.
+    pub stranded_peak: usize,
+    /// What the driver counts: threads, rings, the system's back-end. None under a virtual clock.
+    pub driver: Option<DriverStats>,
     /// Duration of a turn of the worker's loop.
     pub turn: Summary,
     /// Handshakes and keys.
@@ -109,6 +153,78 @@ pub struct ShardStats {
     pub links: Vec<LinkReport>,
     /// Per session.
     pub sessions: Vec<SessionReport>,
+}
+
+impl ShardStats {
+    /// Checks that the counters add up: every datagram that arrived was opened, a handshake, or dropped with a reason;
+    /// every message that came, from a link or a session, was delivered, handed to a link, dropped with a reason, or
+    /// still waits; and so for every message of every link ([`LinkStats::balance`]). Says what does not.
+    pub fn balance(&self) -> Result<(), String> {
+        let datagrams = (self.opened, self.handshakes, self.strays, self.datagram_drops.total());
+        if self.datagrams_in != datagrams.0 + datagrams.1 + datagrams.2 + datagrams.3 {
+            let arrived = self.datagrams_in;
+            return Err(format!("{arrived} datagrams, but (opened, handshakes, strays, dropped) are {datagrams:?}"));
+        }
+        let came = self.received + self.originated + self.returned;
+        let went = (self.delivered, self.handed, self.stranded as u64, self.message_drops.total());
+        if came != went.0 + went.1 + went.2 + went.3 {
+            return Err(format!("{came} messages, but (delivered, handed on, waiting, dropped) are {went:?}"));
+        }
+        self.links.iter().try_for_each(|link| link.stats.balance().map_err(|error| format!("{}: {error}", link.link)))
+    }
+}
+
+/// What a worker's driver counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DriverStats {
+    /// The back-end's name.
+    pub backend: String,
+    /// Why it was chosen.
+    pub backend_reason: String,
+    /// System calls that may have carried packets.
+    pub calls: u64,
+    /// Passes that found datagrams.
+    pub receive_batches: u64,
+    /// Datagrams they found.
+    pub datagrams_in: u64,
+    /// Batches sent.
+    pub send_batches: u64,
+    /// Datagrams in them.
+    pub datagrams_out: u64,
+    /// Times a receive ended because all provided buffers were lent out (io_uring).
+    pub starved: u64,
+    /// Times the completion queue overflowed (io_uring).
+    pub overflowed: u64,
+    /// Receives that failed for an unexpected reason.
+    pub receive_errors: u64,
+    /// Datagrams that the kernel dropped because a socket's receive buffer was full, as of the last look (every five
+    /// seconds).
+    pub socket_overflows: u64,
+    /// Datagrams that the kernel refused to send, by its reason.
+    pub send_errors: BTreeMap<String, u64>,
+    /// Times the kernel said that nothing listens at a neighbour's address.
+    pub refusals: u64,
+    /// The ring from control.
+    pub commands: RingStats,
+    /// The ring to control.
+    pub reports: RingStats,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Turns that waited in the kernel.
+    pub waits: u64,
+}
+
+/// One ring between control and a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingStats {
+    /// Messages in it.
+    pub waiting: usize,
+    /// Most messages that were seen in it.
+    pub peak: usize,
+    /// Messages that it holds.
+    pub slots: usize,
+    /// Times its producer found it full.
+    pub full: u64,
 }
 
 /// A link's figures.

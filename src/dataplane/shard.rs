@@ -1,7 +1,7 @@
 //! The shard: security, links, forwarding and sessions composed.
 
 use super::lane::{FAREWELL, Lane};
-use super::messages::{Command, LinkSpec, Report, ShardStats};
+use super::messages::{Command, LinkSpec, NamedHistogram, Report, ShardStats};
 use super::stranded::Stranded;
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
 use crate::base::time::sooner;
@@ -73,7 +73,19 @@ struct Counts {
     forwarded: u64,
     delivered: u64,
     originated: u64,
-    drops: Drops,
+    opened: u64,
+    handshakes: u64,
+    strays: u64,
+    received: u64,
+    returned: u64,
+    handed: u64,
+    datagram_drops: Drops,
+    message_drops: Drops,
+    /// Neither of a datagram nor of a message on its way.
+    other_drops: Drops,
+    pool_peak: usize,
+    stranded_peak: usize,
+    reports_peak: usize,
     turn: Histogram,
 }
 
@@ -106,7 +118,11 @@ impl Shard {
         self.drain_security(now);
         match received {
             Received::Packet { link, number, plaintext } => {
-                let Some(lane) = &mut self.lanes[link.index()] else { return };
+                let Some(lane) = &mut self.lanes[link.index()] else {
+                    self.counts.strays += 1;
+                    return;
+                };
+                self.counts.opened += 1;
                 let attached = lane.link.is_attached();
                 lane.link.handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
                 if attached && !lane.link.is_attached() && lane.gone_at.is_none() {
@@ -114,8 +130,8 @@ impl Shard {
                 }
                 self.drain_lane(now, link);
             }
-            Received::Handshake => {}
-            Received::Dropped(reason) => self.counts.drops.count(reason),
+            Received::Handshake => self.counts.handshakes += 1,
+            Received::Dropped(reason) => self.counts.datagram_drops.count(reason),
         }
     }
 
@@ -129,7 +145,7 @@ impl Shard {
 
     /// The kernel refused to send a datagram: counted; recovery treats it as lost on the way.
     pub fn handle_send_failed(&mut self, _now: Instant, _link: Option<LinkId>, _datagram_len: usize, _errno: i32) {
-        self.counts.drops.count(DropReason::SendFailed);
+        self.counts.other_drops.count(DropReason::SendFailed);
     }
 
     /// A record from an application.
@@ -180,6 +196,10 @@ impl Shard {
                 let stats = Box::new(self.stats(now));
                 self.report(Report::Stats(stats));
             }
+            Command::QueryHistograms => {
+                let histograms = self.histograms();
+                self.report(Report::Histograms(histograms));
+            }
             Command::Shutdown => {
                 for index in 0..self.lanes.len() {
                     self.close_lane(now, LinkId(index as u16), CloseReason::Shutdown);
@@ -214,9 +234,11 @@ impl Shard {
     /// Adds datagrams to `batch` until it is full or nothing is ready.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut Batch) {
         self.originate(now);
-        let security = &mut self.security;
+        let Shard { security, counts, .. } = self;
         while batch.push_with(|slot| {
             let (link, to, len) = security.poll_transmit(now, slot)?;
+            counts.datagrams_out += 1;
+            counts.bytes_out += len as u64;
             Some(Transmit { link, to, len })
         }) {}
         let lanes = self.lanes.len();
@@ -268,31 +290,61 @@ impl Shard {
     /// Counts the busy part of a turn of the driver's loop.
     pub fn record_turn(&mut self, duration: Duration) {
         self.counts.turn.record(duration);
+        self.note_peaks();
     }
 
     /// What the shard counted so far.
     pub fn stats(&self, now: Instant) -> ShardStats {
-        let mut drops = self.counts.drops.clone();
-        drops.merge(self.sessions.drops());
+        let counts = &self.counts;
+        let mut drops = counts.other_drops.clone();
+        for more in [&counts.datagram_drops, &counts.message_drops, self.sessions.drops()] {
+            drops.merge(more);
+        }
         let reports = self.lanes.iter().enumerate().filter_map(|(index, lane)| {
             let link = LinkId(index as u16);
             Some(lane.as_ref()?.report(now, link, self.security.remote(link)))
         });
         ShardStats {
-            datagrams_in: self.counts.datagrams_in,
-            datagrams_out: self.counts.datagrams_out,
-            bytes_in: self.counts.bytes_in,
-            bytes_out: self.counts.bytes_out,
-            forwarded: self.counts.forwarded,
-            delivered: self.counts.delivered,
-            originated: self.counts.originated,
+            datagrams_in: counts.datagrams_in,
+            datagrams_out: counts.datagrams_out,
+            bytes_in: counts.bytes_in,
+            bytes_out: counts.bytes_out,
+            opened: counts.opened,
+            handshakes: counts.handshakes,
+            strays: counts.strays,
+            datagram_drops: counts.datagram_drops.clone(),
+            received: counts.received,
+            originated: counts.originated,
+            returned: counts.returned,
+            delivered: counts.delivered,
+            handed: counts.handed,
+            forwarded: counts.forwarded,
+            stranded: self.stranded.len(),
+            message_drops: counts.message_drops.clone(),
             drops,
             pool: (self.pool.in_use(), self.pool.capacity()),
-            turn: self.counts.turn.summary(),
+            pool_peak: counts.pool_peak.max(self.pool.in_use()),
+            stranded_peak: counts.stranded_peak.max(self.stranded.len()),
+            reports_waiting: self.reports.len(),
+            reports_peak: counts.reports_peak,
+            driver: None,
+            turn: counts.turn.summary(),
             security: self.security.stats().clone(),
             links: reports.collect(),
             sessions: self.sessions.reports().collect(),
         }
+    }
+
+    /// All histograms, whole.
+    pub fn histograms(&self) -> Vec<NamedHistogram> {
+        let turn = NamedHistogram { peer: None, name: "turn".to_owned(), histogram: self.counts.turn.clone() };
+        let of_lanes = self.lanes.iter().flatten().flat_map(Lane::histograms);
+        std::iter::once(turn).chain(of_lanes).collect()
+    }
+
+    fn note_peaks(&mut self) {
+        self.counts.pool_peak = self.counts.pool_peak.max(self.pool.in_use());
+        self.counts.stranded_peak = self.counts.stranded_peak.max(self.stranded.len());
     }
 
     fn lane_mut(&mut self, link: LinkId) -> Option<&mut Lane> {
@@ -352,7 +404,7 @@ impl Shard {
     fn send_control(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
         let Some(lane) = self.lanes.get_mut(link.index()).and_then(Option::as_mut) else { return };
         if !lane.link.send_control(now, bytes, &mut self.pool) {
-            self.counts.drops.count(DropReason::ControlRefused);
+            self.counts.other_drops.count(DropReason::ControlRefused);
         }
     }
 
@@ -380,7 +432,10 @@ impl Shard {
     fn drain_lane(&mut self, now: Instant, link: LinkId) {
         while let Some(delivery) = self.lane_mut(link).and_then(|lane| lane.link.poll_deliver()) {
             match delivery {
-                Delivery::Message(packet) => self.route(now, packet, Some(link)),
+                Delivery::Message(packet) => {
+                    self.counts.received += 1;
+                    self.route(now, packet, Some(link));
+                }
                 Delivery::Control(packet) => {
                     let bytes = self.pool.bytes(&packet).into();
                     self.pool.release(packet);
@@ -389,6 +444,7 @@ impl Shard {
             }
         }
         while let Some(packet) = self.lane_mut(link).and_then(|lane| lane.link.poll_stranded()) {
+            self.counts.returned += 1;
             self.strand(now, packet);
         }
         while let Some(event) = self.lane_mut(link).and_then(|lane| lane.link.poll_event()) {
@@ -420,7 +476,7 @@ impl Shard {
     fn report(&mut self, report: Report) {
         if self.reports.len() >= MAX_REPORTS {
             if matches!(report, Report::Control(..) | Report::LinkMeasured(..)) {
-                return self.counts.drops.count(DropReason::ControlRefused);
+                return self.counts.other_drops.count(DropReason::ControlRefused);
             }
             if let Some(link) = changed_link(&report)
                 && let Some(before) = self.reports.iter_mut().rev().find(|held| changed_link(held) == Some(link))
@@ -430,6 +486,7 @@ impl Shard {
             }
         }
         self.reports.push_back(report);
+        self.counts.reports_peak = self.counts.reports_peak.max(self.reports.len());
     }
 
     /// Takes messages from sessions and sends them on their way.
@@ -470,7 +527,7 @@ impl Shard {
                     self.with_body(packet, |shard, body| {
                         shard.sessions.handle_expired(now, &header, body, &mut shard.pool);
                     });
-                    self.counts.drops.count(reason);
+                    self.counts.message_drops.count(reason);
                 } else {
                     self.discard(packet, reason);
                 }
@@ -503,12 +560,13 @@ impl Shard {
         let Some(lane) = self.lanes.get_mut(link.index()).and_then(Option::as_mut) else {
             return self.discard(packet, DropReason::NoRoute);
         };
-        if let Err(packet) = lane.link.send(now, packet, header, &mut self.pool) {
-            match (lane.link.is_up(), header.class) {
+        match lane.link.send(now, packet, header, &mut self.pool) {
+            Ok(()) => self.counts.handed += 1,
+            Err(packet) => match (lane.link.is_up(), header.class) {
                 (false, Class::Reliable) => self.strand(now, packet),
                 (false, Class::BestEffort) => self.discard(packet, DropReason::LinkDown),
                 (true, _) => self.discard(packet, DropReason::QueueFull),
-            }
+            },
         }
     }
 
@@ -519,7 +577,7 @@ impl Shard {
     }
 
     fn discard(&mut self, packet: Packet, reason: DropReason) {
-        self.counts.drops.count(reason);
+        self.counts.message_drops.count(reason);
         self.pool.release(packet);
     }
 

@@ -142,3 +142,23 @@ fn a_link_that_flaps_does_not_fill_memory_while_control_is_busy() {
     }
     assert_eq!(changes, [true], "the last state alone");
 }
+
+#[test]
+fn counters_add_up_and_a_lost_packet_would_be_seen() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(1));
+    let now = pair.now;
+    pair.shard(0).handle_datagram(now, address(1), &mut [9; 40]);
+    let stats = pair.shard(0).stats(now);
+    assert_eq!(stats.balance(), Ok(()));
+    assert!(stats.opened > 0 && stats.handshakes > 0 && stats.datagram_drops.total() == 1, "{stats:?}");
+    let mut vanished = stats.clone();
+    vanished.datagrams_in += 1;
+    assert!(vanished.balance().is_err());
+    let mut vanished = stats.clone();
+    vanished.received += 1;
+    assert!(vanished.balance().is_err());
+    let mut vanished = stats;
+    vanished.links[0].stats.accepted += 1;
+    assert!(vanished.balance().is_err());
+}

@@ -81,9 +81,24 @@ impl<T> Sender<T> {
     pub fn is_abandoned(&self) -> bool {
         self.ring.is_abandoned()
     }
+
+    /// Messages in the ring.
+    pub fn waiting(&self) -> usize {
+        RING_SLOTS.saturating_sub(self.ring.slots())
+    }
+
+    /// How often this end found the ring full.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
 }
 
 impl<T> Receiver<T> {
+    /// Messages in the ring.
+    pub fn waiting(&self) -> usize {
+        self.ring.slots()
+    }
+
     /// The oldest message.
     pub fn pop(&mut self) -> Option<T> {
         self.ring.pop().ok()

@@ -392,13 +392,14 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
     }
     let shard = Shard::new(seed.shard, seed.epoch, seed.rng);
     tracing::info!(worker = index, io = %used, "worker started");
-    let _ = ready.send(Ok(used));
+    let _ = ready.send(Ok(used.clone()));
     let worker = Worker {
         index,
         clock: seed.clock,
         idle: seed.config.workers.idle,
         shard,
         backend,
+        backend_reason: used,
         bell: seed.bell,
         commands: seed.commands,
         reports: seed.reports,

@@ -7,13 +7,13 @@
 use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
-use super::ring::{RETRY, Receiver, Sender, ToWorker};
+use super::ring::{RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
 use super::sessions::{Sessions, Taken};
 use crate::base::{Instant, LinkId, SessionId};
 use crate::config::settings::Idle;
 use crate::containers::Batch;
 use crate::dataplane::Shard;
-use crate::dataplane::messages::{Command, Report};
+use crate::dataplane::messages::{Command, DriverStats, Report, RingStats};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(super) struct Worker {
     pub(super) idle: Idle,
     pub(super) shard: Shard,
     pub(super) backend: Box<dyn Backend>,
+    /// Why it is this one.
+    pub(super) backend_reason: String,
     pub(super) bell: Arc<Doorbell>,
     pub(super) commands: Receiver<ToWorker>,
     pub(super) reports: Sender<Report>,
@@ -58,7 +60,57 @@ struct Turn {
     housekeeping: Instant,
     /// How often sessions had been put off at the last housekeeping.
     put_off: u64,
+    counts: Counts,
     stopping: bool,
+}
+
+/// What a worker counts outside its shard and its back-end.
+#[derive(Debug, Default)]
+struct Counts {
+    turns: u64,
+    waits: u64,
+    receive_batches: u64,
+    datagrams_in: u64,
+    send_batches: u64,
+    datagrams_out: u64,
+    socket_overflows: u64,
+    commands_peak: usize,
+    reports_peak: usize,
+    told: Told,
+}
+
+/// What the kernel said of what was sent.
+#[derive(Debug, Default)]
+struct Told {
+    refusals: u64,
+    send_errors: [u64; SEND_ERRORS.len() + 1],
+}
+
+/// Reasons for which the kernel refuses to send, counted each by itself; all others are counted together.
+const SEND_ERRORS: [(i32, &str); 10] = [
+    (libc::EAGAIN, "socket-buffer-full"),
+    (libc::ENOBUFS, "no-buffers"),
+    (libc::EMSGSIZE, "too-long"),
+    (libc::EPERM, "not-permitted"),
+    (libc::EACCES, "access-denied"),
+    (libc::ENETUNREACH, "network-unreachable"),
+    (libc::EHOSTUNREACH, "host-unreachable"),
+    (libc::ENETDOWN, "network-down"),
+    (libc::ECONNREFUSED, "refused"),
+    (libc::EINVAL, "invalid"),
+];
+
+impl Told {
+    fn count(&mut self, errno: i32) {
+        let place = SEND_ERRORS.iter().position(|&(known, _)| known == errno);
+        self.send_errors[place.unwrap_or(SEND_ERRORS.len())] += 1;
+    }
+
+    /// The reasons that happened.
+    fn named(&self) -> impl Iterator<Item = (String, u64)> {
+        let names = SEND_ERRORS.iter().map(|&(_, name)| name).chain(["other"]);
+        names.zip(self.send_errors).filter(|&(_, count)| count > 0).map(|(name, count)| (name.to_owned(), count))
+    }
 }
 
 impl Worker {
@@ -75,6 +127,7 @@ impl Worker {
             removed: Vec::new(),
             housekeeping,
             put_off: 0,
+            counts: Counts::default(),
             stopping: false,
         };
         while !turn.stopping {
@@ -87,6 +140,7 @@ impl Worker {
 impl Turn {
     fn run(&mut self) {
         let now = self.worker.clock.now();
+        self.counts.turns += 1;
         let commands = self.take_commands(now);
         let datagrams = self.receive(now);
         let records = self.serve_sessions(now);
@@ -110,6 +164,7 @@ impl Turn {
     }
 
     fn take_commands(&mut self, now: Instant) -> usize {
+        self.counts.commands_peak = self.counts.commands_peak.max(self.worker.commands.waiting());
         for count in 0..COMMANDS {
             match self.worker.commands.pop() {
                 Some(ToWorker::Command(command)) => {
@@ -137,11 +192,15 @@ impl Turn {
     fn receive(&mut self, now: Instant) -> usize {
         let Worker { shard, backend, .. } = &mut self.worker;
         let (readable, writable) = (&mut self.readable, &mut self.writable);
-        backend.poll(&mut |event| match event {
+        let told = &mut self.counts.told;
+        let datagrams = backend.poll(&mut |event| match event {
             Event::Readable(session) => readable.push(session),
             Event::Writable(session) => writable.push(session),
-            other => tell(shard, now, other),
-        })
+            other => tell(shard, told, now, other),
+        });
+        self.counts.receive_batches += u64::from(datagrams > 0);
+        self.counts.datagrams_in += datagrams as u64;
+        datagrams
     }
 
     /// Takes records from the sessions that have some, and wakes those that have room again.
@@ -177,13 +236,18 @@ impl Turn {
     /// Everything the shard has to give. True if a bound cut it short.
     fn drain(&mut self, now: Instant) -> bool {
         let more = self.deliver(now) | self.transmit(now);
-        let Worker { shard, backend, reports, .. } = &mut self.worker;
-        while !reports.is_full() {
-            let Some(report) = shard.poll_report() else { break };
+        while !self.worker.reports.is_full() {
+            let Some(mut report) = self.worker.shard.poll_report() else { break };
+            if let Report::Stats(stats) = &mut report {
+                stats.driver = Some(self.driver_stats());
+            }
+            let reports = &mut self.worker.reports;
             if reports.push(report).is_err() {
                 unreachable!("only this thread pushes, and there was room");
             }
         }
+        self.counts.reports_peak = self.counts.reports_peak.max(self.worker.reports.waiting());
+        let Worker { shard, backend, .. } = &mut self.worker;
         while let Some(session) = shard.poll_readable() {
             self.sessions.resume(&mut **backend, session);
         }
@@ -214,17 +278,20 @@ impl Turn {
     fn transmit(&mut self, now: Instant) -> bool {
         let Worker { shard, backend, .. } = &mut self.worker;
         // What sending told the shard may have given it something to deliver: not before the next turn.
-        let mut told = false;
+        let mut heard = false;
+        let Counts { told, send_batches, datagrams_out, .. } = &mut self.counts;
         for _ in 0..BATCHES {
             self.batch.clear();
             shard.poll_transmit(now, &mut self.batch);
             if self.batch.is_empty() {
-                return told;
+                return heard;
             }
             backend.send(now, &self.batch, &mut |event| {
-                told = true;
-                tell(shard, now, event);
+                heard = true;
+                tell(shard, told, now, event);
             });
+            *send_batches += 1;
+            *datagrams_out += self.batch.len() as u64;
         }
         true
     }
@@ -241,14 +308,50 @@ impl Turn {
         }
         let timeout = until.since(clock.now());
         if !timeout.is_zero() && bell.prepare_sleep(|| commands.is_empty() && !commands.is_abandoned()) {
+            self.counts.waits += 1;
             backend.wait(Some(timeout));
             bell.awake();
+        }
+    }
+
+    fn driver_stats(&self) -> DriverStats {
+        let Turn { worker, counts, .. } = self;
+        let io = worker.backend.counters();
+        DriverStats {
+            backend: worker.backend.name().to_owned(),
+            backend_reason: worker.backend_reason.clone(),
+            calls: io.calls,
+            receive_batches: counts.receive_batches,
+            datagrams_in: counts.datagrams_in,
+            send_batches: counts.send_batches,
+            datagrams_out: counts.datagrams_out,
+            starved: io.starved,
+            overflowed: io.overflowed,
+            receive_errors: io.receive_errors,
+            socket_overflows: counts.socket_overflows,
+            send_errors: counts.told.named().collect(),
+            refusals: counts.told.refusals,
+            commands: RingStats {
+                waiting: worker.commands.waiting(),
+                peak: counts.commands_peak,
+                slots: RING_SLOTS,
+                full: worker.commands.refused(),
+            },
+            reports: RingStats {
+                waiting: worker.reports.waiting(),
+                peak: counts.reports_peak,
+                slots: RING_SLOTS,
+                full: worker.reports.refused(),
+            },
+            turns: counts.turns,
+            waits: counts.waits,
         }
     }
 
     fn keep_house(&mut self) {
         self.housekeeping = self.worker.clock.now() + HOUSEKEEPING;
         let dropped = self.worker.backend.new_kernel_drops();
+        self.counts.socket_overflows += dropped;
         if dropped > 0 {
             let worker = self.worker.index;
             tracing::warn!(worker, dropped, "the kernel dropped datagrams: socket buffers full (see socket_buffer)");
@@ -267,11 +370,17 @@ impl Turn {
 }
 
 /// Hands a packet event to the shard.
-fn tell(shard: &mut Shard, now: Instant, event: Event<'_>) {
+fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
     match event {
         Event::Datagram { from, bytes } => shard.handle_datagram(now, from, bytes),
-        Event::Refused(link) => shard.handle_refused(now, link),
-        Event::SendFailed { link, len, errno } => shard.handle_send_failed(now, link, len, errno),
+        Event::Refused(link) => {
+            told.refusals += 1;
+            shard.handle_refused(now, link);
+        }
+        Event::SendFailed { link, len, errno } => {
+            told.count(errno);
+            shard.handle_send_failed(now, link, len, errno);
+        }
         Event::Readable(_) | Event::Writable(_) => {}
     }
 }
@@ -316,6 +425,14 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn send_errors_are_counted_by_reason() {
+        let mut told = Told::default();
+        [libc::EMSGSIZE, libc::EPERM, libc::EMSGSIZE, libc::EIO].into_iter().for_each(|errno| told.count(errno));
+        let named: Vec<(String, u64)> = told.named().collect();
+        assert_eq!(named, [("too-long".to_owned(), 2), ("not-permitted".to_owned(), 1), ("other".to_owned(), 1)]);
+    }
 
     #[test]
     fn adaptive_idling_spins_only_under_load_and_shortly_after_a_packet() {

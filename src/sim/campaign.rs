@@ -114,7 +114,7 @@ fn draw_flow(number: u32, routers: usize, rng: &mut Rng) -> Spec {
 /// The second phase: everything works, so everything must come right.
 fn heal(world: &mut World, healed: Instant) -> (Option<String>, Option<Duration>) {
     let step = Duration::from_millis(50);
-    if let Err(broken) = check::sound(world) {
+    if let Err(broken) = check::sound(world).and_then(|()| check::accounted(world)) {
         return (Some(broken), None);
     }
     let converged = world.run_while(healed + CONVERGE, step, |world| check::converged(world).is_ok());
@@ -138,7 +138,7 @@ fn heal(world: &mut World, healed: Instant) -> (Option<String>, Option<Duration>
     }
     // A fresh measurement may be on its way between two routers at any moment, but not at every moment.
     world.run_while(world.now() + Duration::from_secs(5), step, |world| check::converged(world).is_ok());
-    let last = check::sound(world).and_then(|()| check::converged(world));
+    let last = check::sound(world).and_then(|()| check::converged(world)).and_then(|()| check::accounted(world));
     (last.err(), after)
 }
 

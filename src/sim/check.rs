@@ -60,6 +60,15 @@ pub fn sound(world: &World) -> Result<(), String> {
     world.violations().first().map_or(Ok(()), |violation| Err(violation.clone()))
 }
 
+/// Every router's counters add up: what came in was delivered, passed on, dropped with a reason, or still waits.
+pub fn accounted(world: &World) -> Result<(), String> {
+    for router in 0..world.topology().routers {
+        let Some(stats) = world.stats(router) else { continue };
+        stats.balance().map_err(|why| format!("r{router}'s counters do not add up: {why}"))?;
+    }
+    Ok(())
+}
+
 /// No pool is more than half in use once nothing is under way: what messages took, they gave back.
 pub fn memory_returned(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {

@@ -146,4 +146,5 @@ fn two_full_routers_do_not_wait_for_each_other_for_ever() {
     let end = start + Duration::from_secs(300);
     assert!(world.run_while(end, step, |world| check::delivered(world).is_ok()), "{:?}", check::delivered(&world));
     assert_eq!(check::sound(&world), Ok(()));
+    assert_eq!(check::accounted(&world), Ok(()));
 }

@@ -51,7 +51,10 @@ impl Histogram {
 
     /// The figures users read.
     pub fn summary(&self) -> Summary {
-        let at = |quantile: f64| if self.0.is_empty() { 0.0 } else { self.0.value_at_quantile(quantile) as f64 / 1e3 };
+        if self.0.is_empty() {
+            return Summary::default();
+        }
+        let at = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / 1e3;
         Summary {
             count: self.0.len(),
             mean_us: self.0.mean() / 1e3,
@@ -89,6 +92,17 @@ pub struct Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn recording_never_grows_it() {
+        let mut histogram = Histogram::new();
+        let places = histogram.inner().distinct_values();
+        for duration in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(99), Duration::MAX] {
+            histogram.record(duration);
+        }
+        assert_eq!((histogram.count(), histogram.inner().distinct_values()), (4, places));
+        assert!(!histogram.inner().is_auto_resize());
+    }
 
     #[test]
     fn summarises_what_it_recorded() {

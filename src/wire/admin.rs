@@ -28,6 +28,10 @@ pub enum Request {
     Sessions,
     /// Everything counted: [`Response::Stats`].
     Stats,
+    /// Everything counted, and every histogram whole: [`Response::Stats`], each worker's object with one key more,
+    /// `histograms`: a list of objects with `name`, `peer` (a member's name, or null for the worker's own) and `hdr` (the
+    /// histogram in nanoseconds, HdrHistogram V2 compressed, base64).
+    Histograms,
     /// Open a session for datagrams: [`Response::Opened`] with a descriptor.
     OpenDatagram {
         /// Its port; 0 lets the router choose.

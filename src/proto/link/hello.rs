@@ -94,6 +94,8 @@ pub(super) struct Liveness {
 pub(super) struct Told {
     /// A round-trip sample, if it echoes one of our hellos.
     pub(super) rtt: Option<Duration>,
+    /// When that hello of ours left, and how long the other end held it.
+    pub(super) echoed: Option<(Instant, Duration)>,
     /// Hellos that were sent before it and did not arrive.
     pub(super) missed: u32,
     /// The change of state it causes.
@@ -193,7 +195,7 @@ impl Liveness {
 
     /// A hello arrived.
     pub(super) fn on_hello(&mut self, now: Instant, hello: &Hello) -> Told {
-        let mut told = Told { rtt: None, missed: 0, change: None };
+        let mut told = Told { rtt: None, echoed: None, missed: 0, change: None };
         if let Some((last, ..)) = self.last {
             let ahead = hello.sequence.wrapping_sub(last);
             if ahead == 0 || ahead > u32::MAX / 2 {
@@ -207,6 +209,7 @@ impl Liveness {
         let echoed = Instant::from_nanos(hello.echo_ns);
         if hello.echo_ns != 0 && echoed + held <= now {
             told.rtt = Some(now.since(echoed + held)).filter(|&rtt| rtt < LONGEST_ROUND_TRIP);
+            told.echoed = told.rtt.map(|_| (echoed, held));
         }
         if hello.hears_you && !self.up {
             told.change = (self.penance <= now).then_some(Change::Up);
@@ -350,10 +353,12 @@ mod tests {
     fn a_hello_carries_a_sample_a_loss_count_and_a_state() {
         let mut liveness = started();
         let told = hear(&mut liveness, at(123), &hello(5, true, 100));
-        let expected = Told { rtt: Some(Duration::from_millis(20)), missed: 0, change: Some(Change::Up) };
+        let echoed = Some((at(100), Duration::from_millis(3)));
+        let expected = Told { rtt: Some(Duration::from_millis(20)), echoed, missed: 0, change: Some(Change::Up) };
         assert_eq!(told, expected);
         assert!(liveness.set_up(at(123), true) && !liveness.set_up(at(123), true));
-        assert_eq!(hear(&mut liveness, at(200), &hello(8, true, 0)), Told { rtt: None, missed: 2, change: None });
+        let counted = Told { rtt: None, echoed: None, missed: 2, change: None };
+        assert_eq!(hear(&mut liveness, at(200), &hello(8, true, 0)), counted);
         let silence = Some(Change::Down(DownReason::Silence));
         assert_eq!(hear(&mut liveness, at(210), &hello(9, false, 0)).change, silence);
     }
@@ -363,7 +368,7 @@ mod tests {
         let mut liveness = started();
         hear(&mut liveness, at(110), &hello(7, true, 0));
         liveness.set_up(at(110), true);
-        let nothing = Told { rtt: None, missed: 0, change: None };
+        let nothing = Told { rtt: None, echoed: None, missed: 0, change: None };
         assert_eq!(hear(&mut liveness, at(111), &hello(6, false, 100)), nothing);
         assert_eq!(hear(&mut liveness, at(111), &hello(7, false, 100)), nothing);
     }

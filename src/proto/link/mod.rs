@@ -65,10 +65,12 @@
 
 mod by_length;
 mod congestion;
+mod gaps;
 mod hello;
 mod loss;
 mod mtu;
 mod pacer;
+mod peer_clock;
 mod queue;
 mod receive;
 mod received;
@@ -93,10 +95,12 @@ use crate::containers::{Packet, Pool};
 use crate::telemetry::DropReason;
 use crate::wire::message::Header;
 use congestion::Controller;
+use gaps::Gaps;
 use hello::Liveness;
 use loss::Loss;
 use mtu::Mtu;
 use pacer::Pacer;
+use peer_clock::PeerClock;
 use queue::Queue;
 use received::Received;
 use recovery::Recovery;
@@ -214,7 +218,9 @@ pub struct Link {
     closing: Option<CloseReason>,
     liveness: Liveness,
     rtt: Rtt,
+    peer_clock: PeerClock,
     loss: Loss,
+    gaps: Gaps,
     received: Received,
     sent: Sent,
     recovery: Recovery,
@@ -252,7 +258,9 @@ impl Link {
             closing: None,
             liveness: Liveness::new(settings.hello, settings.dead, rng),
             rtt: Rtt::new(),
+            peer_clock: PeerClock::new(),
             loss: Loss::default(),
+            gaps: Gaps::new(),
             received: Received::new(),
             sent: Sent::new(),
             recovery: Recovery::new(),
@@ -282,7 +290,9 @@ impl Link {
             self.received = Received::new();
             self.reliable.restart();
             self.rtt = Rtt::new();
+            self.peer_clock = PeerClock::new();
             self.loss = Loss::default();
+            self.gaps = Gaps::new();
         }
         if fresh || !self.attached {
             self.liveness.start(now, fresh);
@@ -306,7 +316,7 @@ impl Link {
             return Err(packet);
         }
         self.forget_deadline();
-        self.queue.push(now, packet, header, pool, &mut self.counters)
+        self.queue.push(now, packet, header, pool, &mut self.counters).inspect(|()| self.counters.accepted += 1)
     }
 
     /// Takes a message for the neighbour's control thread: reliable, ahead of all others. False if the link is down,
@@ -387,13 +397,16 @@ impl Link {
                 self.counters.stats.drops.count(DropReason::LinkDown);
                 self.leftovers.push(packet);
             } else {
+                self.counters.stats.returned_sent += 1;
                 self.stranded.push_back(packet);
             }
         }
         while let Some((packet, class)) = self.queue.take_any() {
             if class == Class::Reliable {
+                self.counters.returned_unsent += 1;
                 self.stranded.push_back(packet);
             } else {
+                self.counters.dropped_unsent += 1;
                 self.counters.drops.count(DropReason::LinkDown);
                 self.leftovers.push(packet);
             }
@@ -533,16 +546,21 @@ impl Link {
     /// Counters, and summaries of the histograms.
     pub fn stats(&self) -> LinkStats {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let difference = self.peer_clock.latest();
         LinkStats {
             window: self.congestion.window(),
             in_flight: self.sent.in_flight(),
             pacing_rate: self.congestion.pacing_rate(self.rtt.smoothed()),
             queue: self.queue.len(),
+            queue_peak: self.queue.peak(),
+            unacknowledged: self.reliable.unconfirmed(),
             pmtu: self.mtu.current(),
             rtt_us: micros(self.rtt.smoothed()),
             rtt_min_us: micros(self.rtt.min()),
             rtt_variation_us: micros(self.rtt.variation()),
             timeout_us: micros(self.timeout()),
+            clock_ahead_us: difference.and_then(|difference| i64::try_from(difference.ahead_ns / 1_000).ok()),
+            clock_error_us: difference.map(|difference| micros(difference.error)),
             ..self.counters.summarised()
         }
     }

@@ -70,6 +70,7 @@ pub(super) struct Queue {
     by_length: ByLength,
     active: VecDeque<u16>,
     len: usize,
+    peak: usize,
     bound: usize,
     target: Duration,
 }
@@ -85,6 +86,7 @@ impl Queue {
             by_length: ByLength::new(BUCKETS, bound),
             active: VecDeque::with_capacity(BUCKETS),
             len: 0,
+            peak: 0,
             bound,
             target,
         }
@@ -93,6 +95,11 @@ impl Queue {
     /// Messages queued.
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Most messages ever queued at a time.
+    pub(super) const fn peak(&self) -> usize {
+        self.peak
     }
 
     /// Queues a message. Gives it back if it is reliable and the queue is full of other reliable messages.
@@ -112,11 +119,13 @@ impl Queue {
                     return Err(packet);
                 }
                 counters.drops.count(DropReason::QueueFull);
+                counters.dropped_unsent += 1;
                 pool.release(packet);
                 return Ok(());
             };
             let (dropped, _) = self.pop_head(victim).expect("the fattest bucket is not empty");
             counters.drops.count(DropReason::QueueFull);
+            counters.dropped_unsent += 1;
             pool.release(dropped);
         }
         self.append(index, Entry { packet: Some(packet), queued: now, next: NONE });
@@ -149,6 +158,7 @@ impl Queue {
         bucket.len += 1;
         self.len += 1;
         self.by_length.grow(index);
+        self.peak = self.peak.max(self.len);
     }
 
     fn pop_head(&mut self, index: usize) -> Option<(Packet, Instant)> {
@@ -236,6 +246,7 @@ impl Queue {
             let (packet, _) = self.pop_head(index).expect("the bucket is not empty");
             self.buckets[index].above = above;
             counters.drops.count(DropReason::QueueDelay);
+            counters.dropped_unsent += 1;
             pool.release(packet);
         }
     }

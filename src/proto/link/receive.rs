@@ -1,6 +1,7 @@
 //! The receiving side: from an opened packet to deliveries and news for the other organs.
 
 use super::hello::{Change, Told};
+use super::stats::Kind;
 use super::{Delivery, Link, MAX_DELIVERIES};
 use crate::base::{Class, DownReason, Instant};
 use crate::containers::pool::Urgency;
@@ -34,11 +35,11 @@ impl Link {
                 Frame::BestEffort(body) => self.on_best_effort(body, pool),
                 Frame::Reliable(low, body) => {
                     recovered = true;
-                    refused |= !self.on_reliable(low, body, Delivery::Message, pool);
+                    refused |= !self.on_reliable((now, number), low, body, Delivery::Message, pool);
                 }
                 Frame::Control(low, body) => {
                     recovered = true;
-                    refused |= !self.on_reliable(low, body, Delivery::Control, pool);
+                    refused |= !self.on_reliable((now, number), low, body, Delivery::Control, pool);
                 }
                 Frame::Probe(_) => probed = true,
                 Frame::Close(_) => {
@@ -61,8 +62,14 @@ impl Link {
 
     fn on_hello(&mut self, now: Instant, hello: &Hello) {
         self.counters.hellos_in += 1;
-        let Told { rtt, missed, change } = self.liveness.on_hello(now, hello);
+        let Told { rtt, echoed, missed, change } = self.liveness.on_hello(now, hello);
         self.on_round_trip(now, rtt);
+        if let Some((left, held)) = echoed {
+            self.peer_clock.on_exchange(now, hello.sent_ns, left, held);
+            if let Some(took) = self.peer_clock.one_way(now, hello.sent_ns) {
+                self.counters.count_one_way(took);
+            }
+        }
         self.loss.hello(missed);
         match change {
             Some(Change::Up) => self.go_up(now),
@@ -80,8 +87,16 @@ impl Link {
         }
     }
 
-    /// Takes in a message that comes again until it is acknowledged; false if there is no room for it now.
-    fn on_reliable(&mut self, low: u32, body: &[u8], wrap: fn(Packet) -> Delivery, pool: &mut Pool) -> bool {
+    /// Takes in a message that comes again until it is acknowledged; false if there is no room for it now. `came`: when,
+    /// and in which packet.
+    fn on_reliable(
+        &mut self,
+        came: (Instant, u64),
+        low: u32,
+        body: &[u8],
+        wrap: fn(Packet) -> Delivery,
+        pool: &mut Pool,
+    ) -> bool {
         let (sequence, seen) = self.reliable.check(low);
         if seen != Seen::New {
             self.counters.drops.count(DropReason::Duplicate);
@@ -92,8 +107,13 @@ impl Link {
             return false;
         }
         let Some(packet) = self.copy_in(Urgency::Reserved, body, pool) else { return false };
+        let missing = self.gaps.on_new(came.0, came.1, sequence, self.reliable.expected());
         self.reliable.accept(sequence);
         let delivery = wrap(packet);
+        if let Some(missing) = missing {
+            let kind = Kind::recovered(matches!(delivery, Delivery::Control(_)));
+            self.counters.histograms.refill[kind.index()].record(missing);
+        }
         let class = match delivery {
             Delivery::Message(_) => &mut self.counters.reliable,
             Delivery::Control(_) => &mut self.counters.control,
@@ -113,6 +133,6 @@ impl Link {
 
     /// Counts a message's stay in the queue.
     pub(super) fn count_queued(&mut self, class: Class, waited: std::time::Duration) {
-        self.counters.queue_delay[usize::from(class.code())].record(waited);
+        self.counters.histograms.queue_delay[usize::from(class.code())].record(waited);
     }
 }

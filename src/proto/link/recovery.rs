@@ -4,6 +4,7 @@ use super::Link;
 use super::congestion::Acked;
 use super::received::REPEAT;
 use super::sent::{Record, State};
+use super::stats::Kind;
 use crate::base::limits::{MIN_DATAGRAM, TIMER_GRANULARITY};
 use crate::base::sabotage::{Rule, broken};
 use crate::base::{Instant, seq};
@@ -180,7 +181,7 @@ impl Link {
     pub(super) fn on_round_trip(&mut self, now: Instant, sample: Option<Duration>) {
         if let Some(sample) = sample {
             self.rtt.sample(now, sample);
-            self.counters.round_trip.record(sample);
+            self.counters.histograms.round_trip.record(sample);
         }
     }
 
@@ -211,8 +212,10 @@ impl Link {
                 self.counters.needless_retransmissions += 1;
             }
             if let Some(message) = message {
+                self.counters.acknowledged += u64::from(!message.control);
                 if message.tries > 1 {
-                    self.counters.recovery.record(now.since(message.first_sent));
+                    let kind = Kind::recovered(message.control);
+                    self.counters.histograms.recovery[kind.index()].record(now.since(message.first_sent));
                 }
                 pool.release(message.packet);
             }

@@ -71,6 +71,11 @@ impl Reliable {
         if fits { self.control.pop_front() } else { None }
     }
 
+    /// Overlay messages that were sent and wait for an acknowledgement.
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.unacked.iter().flatten().filter(|message| !message.control).count()
+    }
+
     /// Whether control messages wait.
     pub(super) fn has_control(&self) -> bool {
         !self.control.is_empty() && self.has_room()
@@ -151,6 +156,11 @@ impl Reliable {
     pub(super) fn check(&self, low: u32) -> (u64, Seen) {
         let sequence = seq::expand(self.seen.next(), low);
         (sequence, self.seen.check(sequence))
+    }
+
+    /// The sequence number after the largest that was taken in.
+    pub(super) const fn expected(&self) -> u64 {
+        self.seen.next()
     }
 
     /// The frame was taken in.

@@ -2,6 +2,7 @@
 
 mod experiment;
 mod harness;
+mod latency;
 mod limits;
 mod liveness;
 mod recovery;
