@@ -63,7 +63,10 @@ impl Connection {
 
     /// Asks.
     pub(super) fn exchange(&mut self, request: &Request) -> io::Result<Response> {
-        self.stream.write_all(request.to_line().as_bytes())?;
+        self.stream.write_all(request.to_line().as_bytes()).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => gone(),
+            _ => error,
+        })?;
         self.receive()
     }
 
@@ -87,8 +90,9 @@ impl Connection {
                 sys::receive_with_descriptors(self.stream.as_fd(), &mut self.bytes[searched..], &mut self.descriptors);
             self.bytes.truncate(searched + received.as_ref().copied().unwrap_or(0));
             match received {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the router closed the connection")),
+                Ok(0) => return Err(gone()),
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(gone()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -119,6 +123,12 @@ fn kind_of(path: &Path) -> &'static str {
         Ok(found) if found.is_file() => "a file",
         _ => "something else",
     }
+}
+
+/// The router ended the connection: it stopped or restarted.
+fn gone() -> io::Error {
+    let message = "the router closed the connection (it stopped?): connect again once it runs";
+    io::Error::new(io::ErrorKind::ConnectionAborted, message)
 }
 
 impl AsFd for Connection {

@@ -139,6 +139,11 @@ impl Datagrams {
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         sys::set_read_timeout(self.descriptor.as_fd(), timeout)
     }
+
+    /// Makes [`Datagrams::send`] fail with `WouldBlock` after a while; none waits for ever.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        sys::set_write_timeout(self.descriptor.as_fd(), timeout)
+    }
 }
 
 impl AsFd for Datagrams {

@@ -3,6 +3,11 @@
 //! An application connects to its nearest router by a Unix socket ([`Overlay`]) and opens sessions on it. Each session is
 //! a descriptor that works with `poll`; data flows over it straight to the router's worker, one record per message, and
 //! never passes through the control socket. The library has no threads and no buffers of its own beyond one record.
+//! Nothing here raises SIGPIPE.
+//!
+//! Sessions live as long as their router's process. When it ends, each of them says so once everything that it had
+//! delivered is read ([`Event::Closed`], an error of kind `ConnectionAborted`), requests fail with `ConnectionAborted`,
+//! and the way on is the way in: [`Overlay::connect`] again, open sessions again.
 //!
 //! ```
 //! # let directory = tempfile::tempdir()?;
@@ -42,7 +47,7 @@ use crate::wire::admin::{NodeEntry, Request, Response};
 use connection::Connection;
 pub use datagrams::{Datagrams, Event};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -152,7 +157,8 @@ impl Overlay {
         match connection.ask(&Request::OpenListener { port })? {
             Response::Opened { port, .. } => {
                 let local = Endpoint { node: self.node, port };
-                Ok(Listener { connection: Mutex::new(connection), local })
+                let descriptor = connection.as_fd().try_clone_to_owned()?;
+                Ok(Listener { connection: Mutex::new(connection), descriptor, local })
             }
             other => Err(unexpected(&other)),
         }
@@ -198,10 +204,28 @@ impl Overlay {
 
 /// Waits for streams. It has a connection of its own to the router; the port is free again when it is dropped.
 ///
-/// Its descriptor is readable when a stream waits to be accepted.
+/// Its descriptor is readable when a stream waits to be accepted. One that polls it should make it non-blocking, and
+/// accept until there is no more.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let router = sinew::runtime::Background::alone(directory.path())?;
+/// # let path = directory.path().join("control");
+/// use sinew::client::Overlay;
+/// use std::io::ErrorKind;
+///
+/// let overlay = Overlay::connect(&path)?;
+/// let listener = overlay.listen(8001)?;
+/// listener.set_nonblocking(true)?;
+/// assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+/// # router.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Listener {
     connection: Mutex<Connection>,
+    /// The connection's descriptor once more: who waits in `accept` holds the lock.
+    descriptor: OwnedFd,
     local: Endpoint,
 }
 
@@ -216,7 +240,7 @@ impl Listener {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).set_read_timeout(timeout)
     }
 
-    /// The next stream; waits for one.
+    /// The next stream; waits for one, unless non-blocking. The stream itself waits, as new ones do.
     pub fn accept(&self) -> io::Result<Stream> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         match connection.receive()? {
@@ -224,12 +248,16 @@ impl Listener {
             other => Err(unexpected(&other)),
         }
     }
+
+    /// Makes [`Listener::accept`] fail with `WouldBlock` instead of waiting.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        sys::set_nonblocking(self.as_fd(), nonblocking)
+    }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        sys::outlive(connection.as_fd(), self)
+        self.descriptor.as_fd()
     }
 }
 

@@ -15,7 +15,12 @@ use std::time::Duration;
 const DATA: u8 = 2;
 
 /// A byte stream in both directions, reliable and in order. Reading ends with `Ok(0)` when the other end has finished;
-/// call [`Stream::finish`] to end the other direction. Its descriptor is readable and writable as a socket's is.
+/// call [`Stream::finish`] to end the other direction. A stream that is dropped before that is reset: what the other end
+/// has not received by then is lost, and its reads fail with `ConnectionReset`.
+///
+/// Its descriptor is readable and writable as a socket's is, with one difference: a read with a small buffer may leave
+/// bytes behind that have left the descriptor already. Whoever polls looks at [`Stream::buffered`] first, or reads until
+/// `WouldBlock`.
 #[derive(Debug)]
 pub struct Stream {
     descriptor: OwnedFd,
@@ -68,6 +73,12 @@ impl Stream {
         self.peer
     }
 
+    /// Bytes that were received and that the next reads will get without the descriptor: it is not readable for them.
+    pub fn buffered(&self) -> usize {
+        let incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        incoming.end - incoming.start
+    }
+
     /// Ends this direction: the other end reads what was written and then `Ok(0)`. Writing is over; reading is not.
     pub fn finish(&self) -> io::Result<()> {
         let mut header = [0; MAX_HEADER];
@@ -90,6 +101,11 @@ impl Stream {
     /// Makes reads fail with `WouldBlock` after a while; none waits for ever.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         sys::set_read_timeout(self.as_fd(), timeout)
+    }
+
+    /// Makes writes fail with `WouldBlock` after a while, with none of their bytes written; none waits for ever.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        sys::set_write_timeout(self.as_fd(), timeout)
     }
 }
 

@@ -28,13 +28,7 @@ fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
     header
 }
 
-/// A descriptor borrowed from something that `owner` owns behind a lock.
-pub(super) fn outlive<'a, T>(descriptor: BorrowedFd<'_>, _owner: &'a T) -> BorrowedFd<'a> {
-    // SAFETY: callers pass a descriptor that its owner keeps open, and does not replace, for as long as it lives.
-    unsafe { BorrowedFd::borrow_raw(descriptor.as_raw_fd()) }
-}
-
-/// Sends the concatenation of `parts` as one record.
+/// Sends the concatenation of `parts` as one record. `BrokenPipe` if the router has closed its end.
 pub(super) fn send_parts(socket: BorrowedFd<'_>, parts: &mut [IoSlice<'_>]) -> io::Result<usize> {
     // IoSlice is an iovec (std guarantees the layout).
     let header = header(parts.as_mut_ptr().cast(), parts.len());
@@ -43,6 +37,10 @@ pub(super) fn send_parts(socket: BorrowedFd<'_>, parts: &mut [IoSlice<'_>]) -> i
         let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
         match check_len(sent) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                let message = "the session is over (reading says why), or the router is gone: open it again";
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, message));
+            }
             other => return other,
         }
     }
@@ -105,6 +103,15 @@ pub(super) fn set_nonblocking(descriptor: BorrowedFd<'_>, nonblocking: bool) -> 
 
 /// Makes receives fail with `WouldBlock` after a while.
 pub(super) fn set_read_timeout(descriptor: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    set_timeout(descriptor, libc::SO_RCVTIMEO, timeout)
+}
+
+/// Makes sends fail with `WouldBlock` after a while.
+pub(super) fn set_write_timeout(descriptor: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    set_timeout(descriptor, libc::SO_SNDTIMEO, timeout)
+}
+
+fn set_timeout(descriptor: BorrowedFd<'_>, name: libc::c_int, timeout: Option<Duration>) -> io::Result<()> {
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a timeout of zero: use set_nonblocking"));
     }
@@ -117,8 +124,8 @@ pub(super) fn set_read_timeout(descriptor: BorrowedFd<'_>, timeout: Option<Durat
         value.tv_usec = 1;
     }
     let len = size_of_val(&value) as libc::socklen_t;
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_RCVTIMEO);
     // SAFETY: `value` is `len` readable bytes.
-    let result = unsafe { libc::setsockopt(descriptor.as_raw_fd(), level, name, (&raw const value).cast(), len) };
+    let result =
+        unsafe { libc::setsockopt(descriptor.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const value).cast(), len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use crate::wire::client::{MAX_RECORD, Record};
 use crate::wire::cursor::Writer;
 use crate::wire::session::ResetReason;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 const PEER: Endpoint = Endpoint { node: NodeId(7), port: 70 };
@@ -247,4 +247,68 @@ fn connecting_to_nothing_says_what_to_do() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let error = Overlay::connect(directory.path().join("none")).expect_err("nothing there");
     assert!(error.kind() == io::ErrorKind::NotFound && error.to_string().contains("is the router running"), "{error}");
+}
+
+fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+}
+
+#[test]
+fn bytes_that_left_the_descriptor_and_wait_for_a_reader_can_be_seen() {
+    let (application, router) = pair();
+    let mut stream = Stream::new(application, PEER);
+    say(&router, Record::Data(b"one two"));
+    assert!(is_readable(stream.as_fd()) && stream.buffered() == 0);
+    stream.read_exact(&mut [0; 3]).expect("reads");
+    assert!(!is_readable(stream.as_fd()) && stream.buffered() == 4, "poll knows nothing of these");
+    stream.read_exact(&mut [0; 4]).expect("reads");
+    assert_eq!(stream.buffered(), 0);
+}
+
+#[test]
+fn writes_time_out_and_nothing_of_them_is_written() {
+    let (session, router) = datagrams();
+    session.set_write_timeout(Some(Duration::from_millis(10))).expect("a timeout");
+    let mut sent = 0;
+    let error = loop {
+        match session.send(PEER, Class::Reliable, true, &[1; 10_000]) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    (0..sent).for_each(|_| assert!(hear(&router).len() > 10_000));
+    assert!(!is_readable(router.as_fd()), "only whole records");
+    drop(router);
+    let error = session.send(PEER, Class::Reliable, true, b"more").expect_err("nobody is there");
+    assert!(error.kind() == io::ErrorKind::BrokenPipe && error.to_string().contains("open it again"), "{error}");
+}
+
+#[test]
+fn a_router_that_ended_the_connection_is_named_and_the_way_on_is_said() {
+    let (_directory, path) = scripted(vec![whoami()]);
+    let overlay = Overlay::connect(&path).expect("connects");
+    for _ in 0..2 {
+        let error = overlay.request(&Request::Whoami).expect_err("gone");
+        assert!(error.kind() == io::ErrorKind::ConnectionAborted && error.to_string().contains("connect again"));
+    }
+}
+
+#[test]
+fn a_listener_that_is_waited_on_can_still_be_polled_and_made_not_to_wait() {
+    let (_directory, path) = scripted(vec![whoami()]);
+    let overlay = Overlay::connect(&path).expect("connects");
+    let opened = line(Response::Opened { session: SessionId(1), port: 5 });
+    let (_directory, path) = scripted(vec![opened]);
+    let listener = Overlay { path, ..overlay }.listen(5).expect("listens");
+    listener.set_nonblocking(true).expect("non-blocking");
+    let held = listener.connection.lock().expect("nobody panicked");
+    // As if another thread waited in `accept`.
+    assert!(listener.as_fd().as_raw_fd() >= 0);
+    listener.set_nonblocking(true).expect("non-blocking");
+    drop(held);
+    let error = listener.accept().expect_err("nothing, or the end of the script");
+    assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted), "{error}");
 }

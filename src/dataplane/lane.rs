@@ -1,8 +1,11 @@
-//! One lane: a link's state in this shard.
+//! One lane: a link's state in this shard, and all lanes.
 
 use super::messages::{LinkReport, NamedHistogram};
+use crate::base::limits::MAX_LINKS;
+use crate::base::time::sooner;
 use crate::base::{Instant, LinkId, NodeId};
-use crate::proto::link::Link;
+use crate::proto::link::{Link, Reason};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,15 +15,55 @@ pub(super) const FAREWELL: Duration = Duration::from_millis(50);
 /// A link, who is at its other end, and when it goes.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) link: Link,
+    link: Link,
     pub(super) peer: NodeId,
     /// Set when the lane was removed: it is forgotten then.
     pub(super) gone_at: Option<Instant>,
+    /// The link's deadline, if it was asked for since the link last had a chance to change it.
+    deadline: Cell<Option<Option<(Instant, Reason)>>>,
+    /// The link had nothing to send, and nothing happened to it since: it has nothing before its deadline.
+    resting: bool,
 }
 
 impl Lane {
     pub(super) const fn new(link: Link, peer: NodeId) -> Lane {
-        Lane { link, peer, gone_at: None }
+        Lane { link, peer, gone_at: None, deadline: Cell::new(None), resting: false }
+    }
+
+    pub(super) const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The link, to be changed.
+    pub(super) fn link_mut(&mut self) -> &mut Link {
+        self.deadline.set(None);
+        self.resting = false;
+        &mut self.link
+    }
+
+    /// What the link gives out by `take`, which changes nothing if there is nothing.
+    pub(super) fn poll<T>(&mut self, take: impl FnOnce(&mut Link) -> Option<T>) -> Option<T> {
+        let taken = take(&mut self.link)?;
+        self.deadline.set(None);
+        self.resting = false;
+        Some(taken)
+    }
+
+    /// The link had nothing to send.
+    pub(super) const fn rest(&mut self) {
+        self.resting = true;
+    }
+
+    /// Whether there is no use in asking the link for something to send.
+    pub(super) fn is_resting(&self, now: Instant) -> bool {
+        self.resting && self.deadline().is_none_or(|at| at > now)
+    }
+
+    /// When the link wants to be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadline = self.deadline.get().unwrap_or_else(|| self.link.poll_timeout());
+        self.deadline.set(Some(deadline));
+        deadline.map(|(at, _)| at)
     }
 
     pub(super) fn report(&self, now: Instant, link: LinkId, remote: Option<SocketAddr>) -> LinkReport {
@@ -38,5 +81,127 @@ impl Lane {
     pub(super) fn histograms(&self) -> impl Iterator<Item = NamedHistogram> {
         let peer = Some(self.peer);
         self.link.histograms().map(move |(name, histogram)| NamedHistogram { peer, name, histogram: histogram.clone() })
+    }
+}
+
+/// All lanes of a shard: found by their link, walked without the empty places between them.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    places: Box<[Option<Lane>]>,
+    /// The links of the places that are not empty, ascending.
+    live: Vec<LinkId>,
+}
+
+impl Lanes {
+    pub(super) fn new() -> Lanes {
+        Lanes { places: (0..MAX_LINKS).map(|_| None).collect(), live: Vec::with_capacity(MAX_LINKS) }
+    }
+
+    pub(super) fn get(&self, link: LinkId) -> Option<&Lane> {
+        self.places.get(link.index())?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Lane> {
+        self.places.get_mut(link.index())?.as_mut()
+    }
+
+    /// Puts a lane in a place that is empty.
+    pub(super) fn insert(&mut self, link: LinkId, lane: Lane) {
+        assert!(self.places[link.index()].replace(lane).is_none(), "a link's former lane is forgotten first");
+        let at = self.live.partition_point(|&other| other < link);
+        self.live.insert(at, link);
+    }
+
+    pub(super) fn remove(&mut self, link: LinkId) {
+        if let Some(lane) = self.places.get_mut(link.index()) {
+            *lane = None;
+        }
+        self.live.retain(|&other| other != link);
+    }
+
+    /// The `at`th lane's link; its place changes when others come or go.
+    pub(super) fn nth(&self, at: usize) -> Option<LinkId> {
+        self.live.get(at).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// All lanes, with their links.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Lane)> {
+        self.live.iter().map(|&link| (link, self.places[link.index()].as_ref().expect("a live place holds a lane")))
+    }
+
+    /// When the first of the lanes wants to be called, and what for.
+    pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        self.iter().fold(None, |next, (_, lane)| {
+            let next = sooner(next, lane.deadline().map(|at| (at, "link")));
+            sooner(next, lane.gone_at.map(|at| (at, "farewell")))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Rng;
+    use crate::containers::Pool;
+    use crate::proto::link::Settings;
+
+    const START: Instant = Instant::from_millis(5);
+
+    fn lane(peer: u64) -> Lane {
+        Lane::new(Link::new(Settings::default(), Rng::from_u64(peer)), NodeId(peer))
+    }
+
+    /// Gives the link keys and lets it say its first hello.
+    fn begin(lane: &mut Lane) {
+        lane.link_mut().attach(START, true);
+        let hello = lane.link_mut().poll_transmit(START, &mut Pool::new(8), &mut [0; 1500]);
+        assert!(hello.is_some(), "it has not said hello yet");
+    }
+
+    #[test]
+    fn the_living_are_walked_in_order_whatever_came_and_went() {
+        let mut lanes = Lanes::new();
+        for link in [63, 0, 7, 5] {
+            lanes.insert(LinkId(link), lane(u64::from(link)));
+        }
+        lanes.remove(LinkId(7));
+        lanes.remove(LinkId(7));
+        lanes.remove(LinkId(64));
+        let walked: Vec<_> = lanes.iter().map(|(link, lane)| (link.0, lane.peer.0)).collect();
+        assert_eq!(walked, [(0, 0), (5, 5), (63, 63)]);
+        assert_eq!((lanes.len(), lanes.nth(2), lanes.nth(3)), (3, Some(LinkId(63)), None));
+        assert!(lanes.get(LinkId(7)).is_none() && lanes.get(LinkId(64)).is_none() && lanes.get(LinkId(5)).is_some());
+    }
+
+    #[test]
+    fn a_lane_rests_until_its_deadline_or_until_something_happens_to_it() {
+        let mut lane = lane(1);
+        begin(&mut lane);
+        let due = lane.deadline().expect("a hello is due some time");
+        assert!(!lane.is_resting(Instant::ZERO), "it was not asked yet");
+        lane.rest();
+        assert!(lane.is_resting(Instant::from_nanos(due.as_nanos() - 1)) && !lane.is_resting(due));
+        assert_eq!(lane.poll(Link::poll_event), None);
+        assert!(lane.is_resting(Instant::ZERO), "nothing came of it");
+        lane.link_mut();
+        assert!(!lane.is_resting(Instant::ZERO));
+    }
+
+    #[test]
+    fn a_deadline_is_asked_for_anew_after_every_change() {
+        let mut lanes = Lanes::new();
+        lanes.insert(LinkId(1), lane(1));
+        assert_eq!(lanes.deadline(), None, "without keys it wants nothing");
+        let lane = lanes.get_mut(LinkId(1)).expect("it is there");
+        begin(lane);
+        let expected = lane.link().poll_timeout().map(|(at, _)| (at, "link"));
+        assert!(expected.is_some_and(|(at, _)| at > START));
+        assert_eq!((lanes.deadline(), lanes.deadline()), (expected, expected));
+        lanes.get_mut(LinkId(1)).expect("it is there").gone_at = Some(Instant::ZERO);
+        assert_eq!(lanes.deadline(), Some((Instant::ZERO, "farewell")));
     }
 }

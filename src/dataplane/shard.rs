@@ -1,6 +1,6 @@
 //! The shard: security, links, forwarding and sessions composed.
 
-use super::lane::{FAREWELL, Lane};
+use super::lane::{FAREWELL, Lane, Lanes};
 use super::messages::{Command, LinkSpec, NamedHistogram, Report, ShardStats};
 use super::stranded::Stranded;
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
@@ -52,10 +52,12 @@ pub struct Shard {
     table: Arc<Table>,
     pool: Pool,
     security: Security,
-    lanes: Vec<Option<Lane>>,
+    lanes: Lanes,
     /// Where the next round of transmission starts, so that no lane is always last.
     first_lane: usize,
     sessions: Sessions,
+    /// Room for one message that ends here.
+    body: Box<[u8]>,
     stranded: Stranded,
     reports: VecDeque<Report>,
     readable: VecDeque<SessionId>,
@@ -98,9 +100,10 @@ impl Shard {
             table: Arc::new(Table::empty(node)),
             pool: Pool::new(settings.pool),
             security: Security::new(settings.identity, settings.security, epoch, rng.fork()),
-            lanes: (0..MAX_LINKS).map(|_| None).collect(),
+            lanes: Lanes::new(),
             first_lane: 0,
             sessions: Sessions::new(node, settings.sessions, rng.fork()),
+            body: vec![0; POOL_SLOT].into_boxed_slice(),
             stranded: Stranded::new(settings.pool / 4),
             reports: VecDeque::with_capacity(MAX_REPORTS),
             readable: VecDeque::new(),
@@ -118,14 +121,14 @@ impl Shard {
         self.drain_security(now);
         match received {
             Received::Packet { link, number, plaintext } => {
-                let Some(lane) = &mut self.lanes[link.index()] else {
+                let Some(lane) = self.lanes.get_mut(link) else {
                     self.counts.strays += 1;
                     return;
                 };
                 self.counts.opened += 1;
-                let attached = lane.link.is_attached();
-                lane.link.handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
-                if attached && !lane.link.is_attached() && lane.gone_at.is_none() {
+                let attached = lane.link().is_attached();
+                lane.link_mut().handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
+                if attached && !lane.link().is_attached() && lane.gone_at.is_none() {
                     self.security.left(now, link);
                 }
                 self.drain_lane(now, link);
@@ -137,8 +140,8 @@ impl Shard {
 
     /// The kernel says that nothing listens at the link's other end.
     pub fn handle_refused(&mut self, now: Instant, link: LinkId) {
-        if let Some(lane) = self.lane_mut(link) {
-            lane.link.handle_refused(now);
+        if let Some(state) = self.link_mut(link) {
+            state.handle_refused(now);
             self.drain_lane(now, link);
         }
     }
@@ -201,8 +204,10 @@ impl Shard {
                 self.report(Report::Histograms(histograms));
             }
             Command::Shutdown => {
-                for index in 0..self.lanes.len() {
-                    self.close_lane(now, LinkId(index as u16), CloseReason::Shutdown);
+                let mut at = 0;
+                while let Some(link) = self.lanes.nth(at) {
+                    self.close_lane(now, link, CloseReason::Shutdown);
+                    at += 1;
                 }
             }
         }
@@ -213,16 +218,18 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.security.handle_timeout(now);
         self.drain_security(now);
-        for index in 0..self.lanes.len() {
-            let Some(lane) = &mut self.lanes[index] else { continue };
+        let mut at = 0;
+        while let Some(link) = self.lanes.nth(at) {
+            let lane = self.lanes.get_mut(link).expect("it lives");
             if lane.gone_at.is_some_and(|at| at <= now) {
-                self.forget_lane(now, LinkId(index as u16));
+                self.forget_lane(now, link);
                 continue;
             }
-            if lane.link.poll_timeout().is_some_and(|(at, _)| at <= now) {
-                lane.link.handle_timeout(now, &mut self.pool);
-                self.drain_lane(now, LinkId(index as u16));
+            if lane.deadline().is_some_and(|at| at <= now) {
+                lane.link_mut().handle_timeout(now, &mut self.pool);
+                self.drain_lane(now, link);
             }
+            at += 1;
         }
         self.sessions.handle_timeout(now, &mut self.pool);
         self.drain_sessions();
@@ -243,10 +250,10 @@ impl Shard {
         }) {}
         let lanes = self.lanes.len();
         for turn in 0..lanes {
-            let index = (self.first_lane + turn) % lanes;
-            self.transmit_lane(now, LinkId(index as u16), batch);
+            let link = self.lanes.nth((self.first_lane + turn) % lanes).expect("so many live");
+            self.transmit_lane(now, link, batch);
         }
-        self.first_lane = (self.first_lane + 1) % lanes;
+        self.first_lane = (self.first_lane + 1) % lanes.max(1);
     }
 
     /// The next record for an application, written into `record`; [`Shard::delivered`] or [`Shard::blocked`] must
@@ -279,10 +286,7 @@ impl Shard {
     /// When [`Shard::handle_timeout`] must be called, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let mut next = self.security.poll_timeout().map(|(at, _)| (at, "security"));
-        for lane in self.lanes.iter().flatten() {
-            next = sooner(next, lane.link.poll_timeout().map(|(at, _)| (at, "link")));
-            next = sooner(next, lane.gone_at.map(|at| (at, "farewell")));
-        }
+        next = sooner(next, self.lanes.deadline());
         next = sooner(next, self.sessions.poll_timeout().map(|(at, _)| (at, "session")));
         sooner(next, self.stranded.deadline().map(|at| (at, "stranded")))
     }
@@ -300,10 +304,7 @@ impl Shard {
         for more in [&counts.datagram_drops, &counts.message_drops, self.sessions.drops()] {
             drops.merge(more);
         }
-        let reports = self.lanes.iter().enumerate().filter_map(|(index, lane)| {
-            let link = LinkId(index as u16);
-            Some(lane.as_ref()?.report(now, link, self.security.remote(link)))
-        });
+        let reports = self.lanes.iter().map(|(link, lane)| lane.report(now, link, self.security.remote(link)));
         ShardStats {
             datagrams_in: counts.datagrams_in,
             datagrams_out: counts.datagrams_out,
@@ -338,8 +339,7 @@ impl Shard {
     /// All histograms, whole.
     pub fn histograms(&self) -> Vec<NamedHistogram> {
         let turn = NamedHistogram { peer: None, name: "turn".to_owned(), histogram: self.counts.turn.clone() };
-        let of_lanes = self.lanes.iter().flatten().flat_map(Lane::histograms);
-        std::iter::once(turn).chain(of_lanes).collect()
+        std::iter::once(turn).chain(self.lanes.iter().flat_map(|(_, lane)| lane.histograms())).collect()
     }
 
     fn note_peaks(&mut self) {
@@ -347,25 +347,29 @@ impl Shard {
         self.counts.stranded_peak = self.counts.stranded_peak.max(self.stranded.len());
     }
 
-    fn lane_mut(&mut self, link: LinkId) -> Option<&mut Lane> {
-        self.lanes.get_mut(link.index())?.as_mut()
+    fn link_mut(&mut self, link: LinkId) -> Option<&mut Link> {
+        self.lanes.get_mut(link).map(Lane::link_mut)
+    }
+
+    fn poll_lane<T>(&mut self, link: LinkId, take: impl FnOnce(&mut Link) -> Option<T>) -> Option<T> {
+        self.lanes.get_mut(link)?.poll(take)
     }
 
     fn add_link(&mut self, now: Instant, link: LinkId, spec: LinkSpec) {
         assert!(link.index() < MAX_LINKS, "control numbers links below the limit");
-        if self.lanes[link.index()].is_some() {
+        if self.lanes.get(link).is_some() {
             self.close_lane(now, link, CloseReason::Removed);
             self.forget_lane(now, link);
         }
         self.security.add_peer(now, link, spec.peer, spec.preshared_key, spec.remote);
         let state = Link::new(spec.settings, self.rng.fork());
-        self.lanes[link.index()] = Some(Lane::new(state, spec.peer.node_id()));
+        self.lanes.insert(link, Lane::new(state, spec.peer.node_id()));
         self.drain_security(now);
     }
 
     fn close_lane(&mut self, now: Instant, link: LinkId, reason: CloseReason) {
-        let Some(lane) = self.lane_mut(link) else { return };
-        lane.link.close(now, reason);
+        let Some(lane) = self.lanes.get_mut(link) else { return };
+        lane.link_mut().close(now, reason);
         if reason == CloseReason::Removed {
             lane.gone_at = Some(now + FAREWELL);
         }
@@ -373,11 +377,11 @@ impl Shard {
     }
 
     fn forget_lane(&mut self, now: Instant, link: LinkId) {
-        if let Some(lane) = self.lane_mut(link) {
-            lane.link.detach(now);
+        if let Some(state) = self.link_mut(link) {
+            state.detach(now);
         }
         self.drain_lane(now, link);
-        self.lanes[link.index()] = None;
+        self.lanes.remove(link);
         self.security.remove_peer(link);
     }
 
@@ -402,8 +406,8 @@ impl Shard {
     }
 
     fn send_control(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
-        let Some(lane) = self.lanes.get_mut(link.index()).and_then(Option::as_mut) else { return };
-        if !lane.link.send_control(now, bytes, &mut self.pool) {
+        let Some(lane) = self.lanes.get_mut(link) else { return };
+        if !lane.link_mut().send_control(now, bytes, &mut self.pool) {
             self.counts.other_drops.count(DropReason::ControlRefused);
         }
     }
@@ -412,15 +416,15 @@ impl Shard {
         while let Some(event) = self.security.poll_event() {
             match event {
                 security::Event::Established { link, fresh, .. } => {
-                    if let Some(lane) = self.lane_mut(link) {
-                        lane.link.attach(now, fresh);
+                    if let Some(state) = self.link_mut(link) {
+                        state.attach(now, fresh);
                         self.drain_lane(now, link);
                     }
                 }
                 security::Event::Moved { .. } => {}
                 security::Event::Expired { link } => {
-                    if let Some(lane) = self.lane_mut(link) {
-                        lane.link.detach(now);
+                    if let Some(state) = self.link_mut(link) {
+                        state.detach(now);
                         self.drain_lane(now, link);
                     }
                 }
@@ -430,7 +434,7 @@ impl Shard {
 
     /// Takes what a link has to deliver, to report and to give back.
     fn drain_lane(&mut self, now: Instant, link: LinkId) {
-        while let Some(delivery) = self.lane_mut(link).and_then(|lane| lane.link.poll_deliver()) {
+        while let Some(delivery) = self.poll_lane(link, Link::poll_deliver) {
             match delivery {
                 Delivery::Message(packet) => {
                     self.counts.received += 1;
@@ -443,11 +447,11 @@ impl Shard {
                 }
             }
         }
-        while let Some(packet) = self.lane_mut(link).and_then(|lane| lane.link.poll_stranded()) {
+        while let Some(packet) = self.poll_lane(link, Link::poll_stranded) {
             self.counts.returned += 1;
             self.strand(now, packet);
         }
-        while let Some(event) = self.lane_mut(link).and_then(|lane| lane.link.poll_event()) {
+        while let Some(event) = self.poll_lane(link, Link::poll_event) {
             let report = match event {
                 link::Event::Up(metrics) => {
                     self.retry_stranded(now);
@@ -546,23 +550,24 @@ impl Shard {
         self.drain_sessions();
     }
 
-    /// Copies a message's body out of the pool, releases the packet and hands the body on. Only messages that end at
-    /// this router pay this copy.
+    /// Copies a message out of the pool, releases the packet and hands the body on. Only messages that end at this router
+    /// pay this copy.
     fn with_body(&mut self, packet: Packet, take: impl FnOnce(&mut Shard, &[u8])) {
-        let mut copy = [0; POOL_SLOT];
+        let mut body = std::mem::take(&mut self.body);
         let len = packet.len();
-        copy[..len].copy_from_slice(self.pool.bytes(&packet));
+        body[..len].copy_from_slice(self.pool.bytes(&packet));
         self.pool.release(packet);
-        take(self, &copy[message::HEADER_LEN..len]);
+        take(self, &body[message::HEADER_LEN..len]);
+        self.body = body;
     }
 
     fn send(&mut self, now: Instant, link: LinkId, packet: Packet, header: &Header) {
-        let Some(lane) = self.lanes.get_mut(link.index()).and_then(Option::as_mut) else {
+        let Some(lane) = self.lanes.get_mut(link) else {
             return self.discard(packet, DropReason::NoRoute);
         };
-        match lane.link.send(now, packet, header, &mut self.pool) {
+        match lane.link_mut().send(now, packet, header, &mut self.pool) {
             Ok(()) => self.counts.handed += 1,
-            Err(packet) => match (lane.link.is_up(), header.class) {
+            Err(packet) => match (lane.link().is_up(), header.class) {
                 (false, Class::Reliable) => self.strand(now, packet),
                 (false, Class::BestEffort) => self.discard(packet, DropReason::LinkDown),
                 (true, _) => self.discard(packet, DropReason::QueueFull),
@@ -584,20 +589,24 @@ impl Shard {
     /// Seals what one lane has ready.
     fn transmit_lane(&mut self, now: Instant, link: LinkId, batch: &mut Batch) {
         let Shard { lanes, security, pool, counts, .. } = self;
-        let Some(lane) = &mut lanes[link.index()] else { return };
-        if !security.can_seal(now, link) {
+        let Some(lane) = lanes.get_mut(link) else { return };
+        if lane.is_resting(now) || !security.can_seal(now, link) {
             return;
         }
         let Some(to) = security.remote(link) else { return };
+        let state = lane.link_mut();
         while batch.push_with(|slot| {
             let (head, room) = (datagram::HEADER_LEN, slot.len() - datagram::TAG_LEN);
-            let outgoing = lane.link.poll_transmit(now, pool, &mut slot[head..room])?;
+            let outgoing = state.poll_transmit(now, pool, &mut slot[head..room])?;
             let sealed = security.seal(now, link, outgoing.number, slot, outgoing.len);
             let len = sealed.expect("keys that could seal a moment ago still can");
             counts.datagrams_out += 1;
             counts.bytes_out += len as u64;
             Some(Transmit { link: Some(link), to, len })
         }) {}
+        if !batch.is_full() {
+            lane.rest();
+        }
         self.drain_lane(now, link);
     }
 }

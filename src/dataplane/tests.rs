@@ -1,5 +1,8 @@
 //! Behaviours of a shard beside others, without control.
 
+mod net;
+mod transit;
+
 use super::messages::{Command, LinkSpec, Report};
 use super::{Shard, ShardSettings};
 use crate::base::{Identity, Instant, LinkId, Rng, WallTime};

@@ -40,6 +40,9 @@ const REPORTS: usize = 1024;
 const REQUESTS: usize = 16;
 /// After this long a shutdown that does not end by itself is ended.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+/// Pause before connections are accepted again after the system had no descriptor or memory for one: events are edges,
+/// and for those that wait already no other comes.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Asked of the kernel for each end of a session, bytes: several of the largest records.
 const SESSION_BUFFER: libc::c_int = 8 * MAX_RECORD as libc::c_int;
 
@@ -75,6 +78,9 @@ pub(super) struct ControlLoop {
     poll: Poll,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
+    /// When connections that could not be accepted are tried again, and how often that has failed in a row.
+    accept_at: Option<Instant>,
+    accept_failures: u64,
     /// An action whose worker's ring is full: until it is performed, no other is taken, and no request.
     held: Option<Action>,
     held_count: u64,
@@ -99,6 +105,8 @@ impl ControlLoop {
             poll,
             clients: BTreeMap::new(),
             next_client: 0,
+            accept_at: None,
+            accept_failures: 0,
             held: None,
             held_count: 0,
             deadline: None,
@@ -142,11 +150,14 @@ impl ControlLoop {
         let now = self.parts.clock.now();
         for event in events {
             match event.token() {
-                LISTENER => self.accept(),
+                LISTENER => self.accept(now),
                 BELL => self.parts.stop.bell.silence(),
                 STOP | RELOAD => {}
                 Token(token) => self.client_event((token - CLIENTS) as u64, event.is_writable()),
             }
+        }
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept(now);
         }
         self.take_signals(now);
         self.take_reports(now);
@@ -173,7 +184,7 @@ impl ControlLoop {
             return Some(Duration::ZERO);
         }
         let timer = self.parts.control.poll_timeout().map(|(when, _)| when);
-        let until = timer.into_iter().chain(self.deadline).min()?;
+        let until = timer.into_iter().chain(self.deadline).chain(self.accept_at).min()?;
         Some(until.since(now))
     }
 
@@ -214,13 +225,16 @@ impl ControlLoop {
         self.parts.control.handle(now, Input::Reload(read));
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self, now: Instant) {
+        self.accept_at = None;
         loop {
             let mut stream = match self.parts.socket.listener.accept() {
                 Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return tracing::warn!(%error, "a client could not connect"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                    continue;
+                }
+                Err(error) => return self.accept_later(now, &error),
             };
             let token = Token(CLIENTS + self.next_client as usize);
             let interest = Interest::READABLE | Interest::WRITABLE;
@@ -238,6 +252,19 @@ impl ControlLoop {
             self.clients.insert(self.next_client, client);
             self.next_client += 1;
         }
+        if self.accept_failures > 0 {
+            tracing::info!(tries = self.accept_failures, "clients can connect again");
+            self.accept_failures = 0;
+        }
+    }
+
+    /// The system has no descriptor or no memory for a connection: it waits in the socket's backlog.
+    fn accept_later(&mut self, now: Instant, error: &io::Error) {
+        if self.accept_failures == 0 {
+            tracing::warn!(%error, "clients that connect must wait; raise the limit of open files if this lasts");
+        }
+        self.accept_failures += 1;
+        self.accept_at = Some(now + ACCEPT_AGAIN);
     }
 
     fn client_event(&mut self, id: u64, writable: bool) {

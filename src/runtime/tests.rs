@@ -213,3 +213,47 @@ fn workers_are_pinned_and_named_and_use_a_port_each() {
     assert!(std::net::UdpSocket::bind(next).is_err(), "worker 1 holds the next port");
     router.stop().expect("stops");
 }
+
+/// Set in the process of its own in which the limit of open files is lowered.
+const ALONE: &str = "SINEW_TEST_ALONE";
+
+/// The limit is the whole process's, so the test runs in one of its own.
+#[test]
+fn who_connects_while_descriptors_are_short_is_served_once_there_are_some() {
+    if std::env::var_os(ALONE).is_none() {
+        let this = "runtime::tests::who_connects_while_descriptors_are_short_is_served_once_there_are_some";
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
+        let output = child.args(["--exact", this, "--nocapture"]).env(ALONE, "1").output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let router = start(config(directory.path()));
+    let path = directory.path().join("control");
+    let waiting = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
+    // Only the three standard ones may be open under this limit, and they are: every further one is refused.
+    let usual = limit_open_files(3);
+    waiting.connect(&socket2::SockAddr::unix(&path).expect("a path")).expect("the backlog has room");
+    let mut waiting = UnixStream::from(std::os::fd::OwnedFd::from(waiting));
+    waiting.write_all(Request::Whoami.to_line().as_bytes()).expect("writes");
+    waiting.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    let mut line = [0; 4096];
+    assert_eq!(waiting.read(&mut line).expect_err("not accepted").kind(), std::io::ErrorKind::WouldBlock);
+    limit_open_files(usual);
+    // Nobody else connects, so nothing but the router's own patience brings it back.
+    waiting.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let len = waiting.read(&mut line).expect("an answer");
+    assert!(matches!(serde_json::from_slice(&line[..len]), Ok(Response::Whoami { .. })));
+    router.stop().expect("stops");
+}
+
+/// Sets the limit; answers with the one before.
+fn limit_open_files(soft: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is room for one limit.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    let before = std::mem::replace(&mut limit.rlim_cur, soft);
+    // SAFETY: `limit` is a limit.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    before
+}

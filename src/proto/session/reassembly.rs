@@ -58,8 +58,10 @@ pub(super) struct Reassembly {
 
 impl Reassembly {
     pub(super) fn new(capacity: usize, timeout: Duration) -> Reassembly {
-        let (incomplete, spare, spare_parts) = (Vec::with_capacity(capacity), Vec::new(), Vec::new());
-        Reassembly { incomplete, spare, spare_parts, capacity, timeout, given_up: 0 }
+        // All lists that can be in use at a time are made now: how many are depends on what gets lost, and when.
+        let spare = (0..capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)).collect();
+        let spare_parts = (0..capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)).collect();
+        Reassembly { incomplete: Vec::with_capacity(capacity), spare, spare_parts, capacity, timeout, given_up: 0 }
     }
 
     /// Takes in a fragment of a datagram that has several.
@@ -138,10 +140,12 @@ impl Reassembly {
 
     /// Gives up what is incomplete for this port.
     pub(super) fn close(&mut self, port: Port, pool: &mut Pool, shelf: &mut Shelf) {
-        self.incomplete.retain_mut(|datagram| {
+        let Reassembly { incomplete, spare_parts, .. } = self;
+        incomplete.retain_mut(|datagram| {
             let keep = datagram.key.port != port;
             if !keep {
                 datagram.parts.drain(..).flatten().for_each(|packet| shelf.release(pool, packet));
+                spare_parts.push(std::mem::take(&mut datagram.parts));
             }
             keep
         });

@@ -1,0 +1,130 @@
+//! What a message costs a shard, without sockets: 200-byte messages from one end of a chain to the other.
+//!
+//! ```text
+//! cargo bench --bench shard                      nanoseconds per message, best of five rounds
+//! cargo bench --bench shard -- --instructions    instructions per message, counted by valgrind: the same every time
+//! ```
+//!
+//! Times of a busy machine are worth little; instructions are what a change is judged by.
+
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
+#[path = "../tests/common/chain.rs"]
+#[expect(dead_code, reason = "what the test of allocations uses beside this")]
+mod chain;
+
+use chain::{Chain, Meter};
+use sinew::base::Class;
+use sinew::proto::link::{Congestion, Settings};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Bytes of a message.
+const MESSAGE: usize = 200;
+/// Messages per tick of half a millisecond, so that batches are neither single nor full.
+const PER_TICK: usize = 8;
+const ROUNDS: usize = 5;
+/// The function that valgrind counts in.
+const COUNTED: &str = "*counted_work*";
+
+/// Measures the work of one router.
+struct Work {
+    router: usize,
+    spent: Duration,
+}
+
+/// What valgrind counts: the measured router's work and nothing else.
+#[inline(never)]
+fn counted_work<R>(work: impl FnOnce() -> R) -> R {
+    std::hint::black_box(work())
+}
+
+impl Meter for Work {
+    fn run<R>(&mut self, router: usize, work: impl FnOnce() -> R) -> R {
+        if router != self.router {
+            return work();
+        }
+        let start = Instant::now();
+        let result = counted_work(work);
+        self.spent += start.elapsed();
+        result
+    }
+}
+
+const ROLES: [&str; 3] = ["origin", "transit", "destination"];
+
+/// A warm chain whose `router`th shard is measured.
+fn chain(router: usize, class: Class) -> Chain<Work> {
+    let settings = Settings { congestion: Congestion::FixedKbps(1_000_000), ..Settings::default() };
+    let mut chain = Chain::new(ROLES.len(), &settings, Work { router: usize::MAX, spent: Duration::ZERO });
+    talk(&mut chain, class, 100);
+    chain.meter.router = router;
+    chain
+}
+
+/// Messages for so many ticks; how many were sent. Streams are not measured: their segments are reliable messages.
+fn talk(chain: &mut Chain<Work>, class: Class, ticks: usize) -> u64 {
+    for _ in 0..ticks {
+        for _ in 0..PER_TICK {
+            assert!(chain.send(class, &[7; MESSAGE]), "the chain keeps up");
+        }
+        chain.tick();
+    }
+    (ticks * PER_TICK) as u64
+}
+
+fn best_nanos(router: usize, class: Class) -> f64 {
+    let mut chain = chain(router, class);
+    let rounds = (0..ROUNDS).map(|_| {
+        chain.meter.spent = Duration::ZERO;
+        let sent = talk(&mut chain, class, 2_000);
+        chain.meter.spent.as_nanos() as f64 / sent as f64
+    });
+    let best = rounds.fold(f64::INFINITY, f64::min);
+    let forwarded = chain.stats(1).forwarded;
+    assert!(forwarded > 60_000 && chain.delivered.best_effort + chain.delivered.reliable > 60_000, "messages arrive");
+    best
+}
+
+/// Instructions of a run of so many ticks, by valgrind.
+fn instructions(router: usize, class: Class, ticks: usize) -> Option<u64> {
+    let program = std::env::current_exe().ok()?;
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", &format!("--toggle-collect={COUNTED}")]);
+    command.arg(program).args(["--run", &router.to_string(), &class.code().to_string(), &ticks.to_string()]);
+    let output = command.output().ok()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1)?.trim().parse().ok());
+    if collected.is_none() {
+        eprintln!("{text}");
+    }
+    collected
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
+    if let (Some("--run"), Some(router), Some(class), Some(ticks)) =
+        (arguments.first().map(String::as_str), number(1), number(2), number(3))
+    {
+        let class = if class == 0 { Class::BestEffort } else { Class::Reliable };
+        talk(&mut chain(router, class), class, ticks);
+        return;
+    }
+    let counts = arguments.iter().any(|argument| argument == "--instructions");
+    println!("{MESSAGE}-byte messages, {} per message", if counts { "instructions" } else { "ns" });
+    for class in Class::ALL {
+        for (router, role) in ROLES.iter().enumerate() {
+            let per_message = if counts {
+                let Some(counted) = instructions(router, class, 200) else {
+                    eprintln!("valgrind is needed for --instructions, and must be able to run this program");
+                    std::process::exit(1);
+                };
+                counted as f64 / (200 * PER_TICK) as f64
+            } else {
+                best_nanos(router, class)
+            };
+            println!("{:12} {role:12} {per_message:8.0}", format!("{class:?}"));
+        }
+    }
+}
