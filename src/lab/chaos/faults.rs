@@ -191,7 +191,9 @@ impl<'w> Script<'w> {
     }
 
     fn strike_link(&mut self, kind: Kind) -> Option<(Victim, String, Option<Flood>)> {
-        let busy = |place: usize| self.open.iter().any(|open| matches!(open.victim, Victim::Link(other, ..) if other == place));
+        let busy = |place: usize| {
+            self.open.iter().any(|open| matches!(open.victim, Victim::Link(other, ..) if other == place))
+        };
         let fit: Vec<usize> = (0..self.world.links().count()).filter(|&place| !busy(place)).collect();
         let place = self.choose(&fit)?;
         let link = self.world.links().nth(place).expect("chosen from as many");

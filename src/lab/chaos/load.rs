@@ -141,7 +141,9 @@ impl Load {
         let (streams, datagrams) = missing();
         if (streams, datagrams) != (0, 0) {
             let seconds = patience.as_secs();
-            self.violation(format!("{streams} streams and {datagrams} datagrams did not arrive within {seconds} s of whole links"));
+            self.violation(format!(
+                "{streams} streams and {datagrams} datagrams did not arrive within {seconds} s of whole links"
+            ));
         }
         self.end.store(true, Ordering::Relaxed);
     }
@@ -267,7 +269,9 @@ impl Load {
                 self.counts.whole.fetch_add(1, Ordering::AcqRel);
             }
             Err(Wrong::Content(text)) => self.violation(format!("stream {from}-{to}: {text}")),
-            Err(Wrong::Broken(error)) if !self.may_break(flow, accepted) => self.violation(format!("stream {from}-{to} broke while it was read: {error}")),
+            Err(Wrong::Broken(error)) if !self.may_break(flow, accepted) => {
+                self.violation(format!("stream {from}-{to} broke while it was read: {error}"))
+            }
             Err(Wrong::Broken(_)) => {
                 self.counts.excused.fetch_add(1, Ordering::AcqRel);
             }

@@ -72,7 +72,11 @@ impl<'w> Watch<'w> {
             let known = self.current[place].as_ref().map(|process| process.pid);
             if known != pid {
                 if !excused.contains(&place) {
-                    self.violations.push(format!("router {} ended by itself at {:.1} s", router.name(), now.as_secs_f64()));
+                    self.violations.push(format!(
+                        "router {} ended by itself at {:.1} s",
+                        router.name(),
+                        now.as_secs_f64()
+                    ));
                 }
                 self.ended.extend(self.current[place].take());
             }
