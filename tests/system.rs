@@ -12,12 +12,15 @@
 //! | `clients` | applications that die, misbehave or do not read disturb nobody |
 //! | `restart` | routers that come back |
 //! | `reload` | SIGHUP, good and bad configurations |
+//! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
 // Tests of real processes wait for real time.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "system/chain.rs"]
 mod chain;
+#[path = "system/chaos.rs"]
+mod chaos;
 #[path = "system/clients.rs"]
 mod clients;
 #[path = "system/reload.rs"]

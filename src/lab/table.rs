@@ -19,7 +19,7 @@ pub fn render(outcome: &Outcome) -> String {
         let runs: Vec<&Run> = outcome.raw.iter().chain(&outcome.runs).filter(|run| run.cell == place).collect();
         put!(
             text,
-            "\n{} of {} ms, {} % lost each way on the middle one, {} kbit/s by each",
+            "\n{} of {} ms, {} % lost each way on the middle one, {} kbit/s each",
             counted(cell.hops, "link"),
             trim(cell.link_delay_ms),
             trim(cell.loss_percent),

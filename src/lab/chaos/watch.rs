@@ -70,7 +70,7 @@ impl<'w> Watch<'w> {
         for (place, router) in self.world.routers().iter().enumerate() {
             let pid = router.pid();
             let known = self.current[place].as_ref().map(|process| process.pid);
-            if known != pid {
+            if known.is_some() && known != pid {
                 if !excused.contains(&place) {
                     self.violations.push(format!(
                         "router {} ended by itself at {:.1} s",
