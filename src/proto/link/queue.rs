@@ -5,7 +5,8 @@
 //!
 //! A flow whose messages have waited longer than the target for a whole interval has a standing queue, not a burst
 //! (the observation of CoDel, RFC 8289). From then on, until its queue is short again, its best-effort messages older
-//! than the target are dropped, and its reliable messages older than the target are marked.
+//! than the target are dropped, and its reliable messages older than the target are marked. While the link still doubles
+//! its rate nothing is marked: its sources would slow down for good before the path's rate is known.
 //!
 //! Bound: a number of messages. When it is reached the fattest bucket gives way: its oldest message is dropped if that
 //! is best effort; if it is reliable, the newcomer is refused.
@@ -49,6 +50,15 @@ struct Bucket {
 }
 
 const EMPTY: Bucket = Bucket { head: NONE, tail: NONE, len: 0, deficit: 0, listed: false, above: None };
+
+/// What [`Queue::pop`] may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    /// Let reliable messages leave.
+    pub(super) reliable: bool,
+    /// Mark those of a standing queue.
+    pub(super) marks: bool,
+}
 
 /// A message that may leave.
 #[derive(Debug)]
@@ -178,12 +188,13 @@ impl Queue {
     }
 
     /// The next message, if one waits and has at most `room` bytes (frame header excluded). `reliable`: reliable
-    /// messages may leave; while they may not, theirs is a turn without sending.
+    /// messages may leave; while they may not, theirs is a turn without sending. `marks`: those of a standing queue are
+    /// marked.
     pub(super) fn pop(
         &mut self,
         now: Instant,
         room: usize,
-        reliable: bool,
+        Allowed { reliable, marks }: Allowed,
         pool: &mut Pool,
         counters: &mut Counters,
     ) -> Option<Queued> {
@@ -219,7 +230,7 @@ impl Queue {
             bucket.deficit -= len as i64;
             let (mut packet, queued) = self.pop_head(index).expect("the bucket is not empty");
             let waited = now.since(queued);
-            if standing && class == Class::Reliable && waited > self.target {
+            if standing && marks && class == Class::Reliable && waited > self.target {
                 message::set_mark(pool.bytes_mut(&mut packet));
                 counters.marked += 1;
             }
@@ -274,6 +285,9 @@ const _: () = assert!(Class::BestEffort.code() == 0 && Class::Reliable.code() ==
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: Allowed = Allowed { reliable: true, marks: true };
+    const NO_RELIABLE: Allowed = Allowed { reliable: false, marks: true };
     use crate::base::NodeId;
     use crate::containers::pool::Urgency;
     use crate::wire::message::Protocol;
@@ -314,7 +328,7 @@ mod tests {
 
         fn pop(&mut self, ms: u64) -> Option<Header> {
             let now = Instant::from_millis(ms);
-            let queued = self.queue.pop(now, MAX_MESSAGE, true, &mut self.pool, &mut self.counters)?;
+            let queued = self.queue.pop(now, MAX_MESSAGE, ALL, &mut self.pool, &mut self.counters)?;
             let header = Header::parse(self.pool.bytes(&queued.packet)).expect("a header");
             self.pool.release(queued.packet);
             Some(header)
@@ -385,13 +399,13 @@ mod tests {
         assert!(rig.push(0, 1, Class::Reliable, 100));
         let now = Instant::ZERO;
         let Rig { queue, pool, counters } = &mut rig;
-        assert!(queue.pop(now, MAX_MESSAGE, false, pool, counters).is_none());
+        assert!(queue.pop(now, MAX_MESSAGE, NO_RELIABLE, pool, counters).is_none());
         assert!(rig.push(0, 2, Class::BestEffort, 100));
         let Rig { queue, pool, counters } = &mut rig;
-        let queued = queue.pop(now, MAX_MESSAGE, false, pool, counters).expect("best effort may leave");
+        let queued = queue.pop(now, MAX_MESSAGE, NO_RELIABLE, pool, counters).expect("best effort may leave");
         assert_eq!(queued.class, Class::BestEffort);
         pool.release(queued.packet);
-        assert!(queue.pop(now, 99, true, pool, counters).is_none(), "too long for the room");
+        assert!(queue.pop(now, 99, ALL, pool, counters).is_none(), "too long for the room");
         let (packet, class) = queue.take_any().expect("one is left");
         assert_eq!(class, Class::Reliable);
         pool.release(packet);

@@ -1,5 +1,6 @@
 //! The sending side: what the next packet carries.
 
+use super::queue::Allowed;
 use super::sent::{Record, State};
 use super::{Link, Outgoing};
 use crate::base::{Class, Instant};
@@ -125,7 +126,8 @@ impl Link {
             let reliable = self.reliable.has_room() && record.has_room();
             // The longer of the two frame headers decides: a message more or less per bundle is not worth a peek.
             let room = writer.room().saturating_sub(RELIABLE_OVERHEAD);
-            let Some(queued) = self.queue.pop(now, room, reliable, pool, &mut self.counters) else { return };
+            let allowed = Allowed { reliable, marks: !self.congestion.is_doubling() };
+            let Some(queued) = self.queue.pop(now, room, allowed, pool, &mut self.counters) else { return };
             self.count_queued(queued.class, queued.waited);
             record.state = State::Outstanding;
             let body = pool.bytes(&queued.packet);

@@ -131,9 +131,12 @@ impl Controller for Cubic {
     }
 
     fn pacing_rate(&self, smoothed: Duration) -> u64 {
-        let doubling = self.in_slow_start() && !self.hystart.is_conservative();
-        let gain = if doubling { GAIN_START } else { GAIN_AVOID };
+        let gain = if self.is_doubling() { GAIN_START } else { GAIN_AVOID };
         (gain * self.window * self.datagram / smoothed.as_secs_f64().max(50e-6)) as u64
+    }
+
+    fn is_doubling(&self) -> bool {
+        self.in_slow_start() && !self.hystart.is_conservative()
     }
 
     fn set_datagram(&mut self, bytes: u64) {

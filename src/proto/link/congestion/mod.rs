@@ -38,6 +38,11 @@ pub(super) trait Controller: Debug + Send {
     fn window(&self) -> u64;
     /// Bytes per second at which they may leave, given the smoothed round trip.
     fn pacing_rate(&self, smoothed: Duration) -> u64;
+    /// Whether it still looks for the path's rate by doubling its own. What waits meanwhile tells of that and not of the
+    /// path, so nobody upstream should slow down for it.
+    fn is_doubling(&self) -> bool {
+        false
+    }
     /// A full datagram has this many bytes from now on.
     fn set_datagram(&mut self, bytes: u64);
     /// A packet was acknowledged that was not given up before.
