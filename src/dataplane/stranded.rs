@@ -50,6 +50,10 @@ impl Stranded {
         self.pop().map(|(_, packet)| packet)
     }
 
+    pub(super) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
