@@ -68,7 +68,8 @@ impl Pool {
         if len > POOL_SLOT {
             return None;
         }
-        if self.free.len() <= reserve || rarely!(PoolExhausted) {
+        // Callers that may use every slot look before they take, and ask for the rare branch themselves.
+        if self.free.len() <= reserve || (urgency == Urgency::Ordinary && rarely!(PoolExhausted)) {
             self.exhausted += 1;
             return None;
         }

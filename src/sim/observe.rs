@@ -58,9 +58,10 @@ impl Watch {
         self.under_way = self.under_way.max(under_way);
     }
 
-    /// A router is not itself at this moment.
-    pub(super) fn strained(&mut self, now: Instant, router: usize) {
-        self.strained.insert(router, now);
+    /// A router is not itself until then.
+    pub(super) fn strained(&mut self, until: Instant, router: usize) {
+        let until = until.max(self.strained.get(&router).copied().unwrap_or_default());
+        self.strained.insert(router, until);
         self.silent.retain(|&(hearer, _), _| hearer != router);
     }
 

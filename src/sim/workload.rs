@@ -137,7 +137,7 @@ pub struct Flow {
     ended: bool,
     /// An end crashed after something was sent: what arrives twice or out of order may be another life's.
     crashed: bool,
-    /// Its sender gave up because it rightly heard nothing for long.
+    /// Its sender gave up because it rightly heard nothing for long; what it says after that is another flow.
     given_up: bool,
     /// When it was last seen to get on.
     progress: Instant,
@@ -225,7 +225,9 @@ impl Flow {
 
     /// One of its ends crashed. A flow that had not begun begins anew when the router is back.
     pub(super) fn end_crashed(&mut self, now: Instant, router: usize) {
-        if self.next > 0 {
+        // A stream that asked is known to the other end's former life.
+        let asked = self.spec.kind == Kind::Stream && matches!(self.stage, Stage::Connecting(_) | Stage::Open(_));
+        if self.next > 0 || asked {
             self.crashed = true;
         } else if router == self.spec.from {
             self.stage = Stage::Closed(self.spec.opens().max(now));
@@ -234,6 +236,11 @@ impl Flow {
         if router == self.spec.to {
             self.sink = None;
         }
+    }
+
+    /// Its applications leave: nothing more is expected of it.
+    pub(super) const fn close(&mut self) {
+        self.given_up = true;
     }
 
     /// From then on a sender that gives up has no excuse.
@@ -398,7 +405,7 @@ impl Flow {
                 }
                 wants_turn = true;
             }
-            (Side::Source, Record::Reset { reason, .. }) if !self.crashed => {
+            (Side::Source, Record::Reset { reason, .. }) if !self.is_void() => {
                 if self.next == 0 {
                     self.stage = Stage::Closed(now + Duration::from_millis(200));
                     wants_turn = true;
@@ -439,7 +446,7 @@ impl Flow {
             return;
         };
         let in_order = matches!(self.spec.kind, Kind::Stream | Kind::Ordered);
-        if in_order && index != self.delivered && !self.crashed {
+        if in_order && index != self.delivered && !self.is_void() {
             let expected = self.delivered;
             violations.push(format!("{now}: flow {} got message {index} instead of {expected}", self.number));
         }

@@ -4,7 +4,7 @@ use super::super::clock::right_wall;
 use super::super::fault::Disk;
 use super::super::router::Rings;
 use super::super::topology::node;
-use super::{Conditions, Event, Ledger, Router, Side, Slot, Struck, World};
+use super::{Conditions, Event, Flow, Ledger, Router, Side, Slot, Struck, World};
 use crate::base::Instant;
 use crate::base::rare;
 use crate::config::settings::{Config, Metric};
@@ -152,6 +152,7 @@ impl World {
 
     pub(in crate::sim) fn freeze(&mut self, router: usize, length: Duration) {
         self.strain(router, Some(Struck::Freeze), |slot, now| slot.busy_until = slot.busy_until.max(now + length));
+        self.watch.strained(self.now + length, router);
         self.wake(router);
     }
 
@@ -265,6 +266,7 @@ impl World {
 
     /// All applications close their sessions and leave.
     pub(in crate::sim) fn close_everything(&mut self) {
+        self.flows.iter_mut().for_each(Flow::close);
         for router in 0..self.topology.routers {
             let (now, slot) = (self.now, &mut self.routers[router]);
             let Some(running) = &mut slot.router else { continue };
@@ -275,7 +277,7 @@ impl World {
             for flow in 0..self.flows.len() {
                 for side in [Side::Source, Side::Sink] {
                     if self.flows[flow].spec().router(side) == router {
-                        let client = super::Flow::client(flow, side);
+                        let client = Flow::client(flow, side);
                         running.control.handle(local, Input::ClientGone(client));
                     }
                 }
