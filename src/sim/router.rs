@@ -208,7 +208,10 @@ impl Router {
             }
             Action::Reply { client, response } => world(Effect::Response(client, response, None)),
             Action::Attach { session, client, response, .. } => {
-                world(Effect::Response(client, response, Some(session)))
+                let told = world(Effect::Response(client, response, Some(session)));
+                // What came for the session before its descriptor did is waiting.
+                self.shard.handle_writable(now, session);
+                told
             }
             Action::Detach { session, .. } => world(Effect::Detached(session)),
             Action::ReadConfig | Action::Exit => Ok(()),

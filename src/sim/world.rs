@@ -478,7 +478,8 @@ impl World {
                     }
                     if taken.accepted { Ok(()) } else { FULL }
                 }
-                None => Ok(()),
+                // Its descriptor is still on its way: the record waits, as in the worker.
+                None => FULL,
             },
             Effect::Readable(session) => {
                 if let Some(&(flow, Side::Source)) = sessions.get(&session) {
