@@ -456,7 +456,6 @@ impl World {
     /// Lets a router finish what an input started and carries out its effects.
     fn settle(&mut self, router: usize) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        let mut responses = VecDeque::new();
         let mut turns = Vec::new();
         let World { routers, wires, flows, rng, violations, now, ledger, capture, watch, numbers, rare, .. } = self;
         let slot = &mut routers[router];
@@ -493,7 +492,9 @@ impl World {
                 if let Some(session) = session {
                     sessions.insert(session, (flow, side));
                 }
-                responses.push_back((flow, side, response, session));
+                if flows[flow].handle_response(*now, side, &response, session) {
+                    turns.push(flow);
+                }
                 Ok(())
             }
             Effect::Detached(session) => {
@@ -509,11 +510,6 @@ impl World {
                 Ok(())
             }
         });
-        while let Some((flow, side, response, session)) = responses.pop_front() {
-            if flows[flow].handle_response(*now, side, &response, session) {
-                turns.push(flow);
-            }
-        }
         for (at, to, datagram) in arrivals.drain(..) {
             self.schedule(at, Event::Arrive { router: to, from: router, datagram });
         }
