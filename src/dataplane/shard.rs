@@ -52,7 +52,8 @@ pub struct Shard {
     table: Arc<Table>,
     pool: Pool,
     security: Security,
-    lanes: Vec<Option<Lane>>,
+    /// Apart from one another, so that looking through all of them touches little memory.
+    lanes: Vec<Option<Box<Lane>>>,
     /// Where the next round of transmission starts, so that no lane is always last.
     first_lane: usize,
     sessions: Sessions,
@@ -311,7 +312,7 @@ impl Shard {
     }
 
     fn lane_mut(&mut self, link: LinkId) -> Option<&mut Lane> {
-        self.lanes.get_mut(link.index())?.as_mut()
+        self.lanes.get_mut(link.index())?.as_deref_mut()
     }
 
     fn add_link(&mut self, now: Instant, link: LinkId, spec: LinkSpec) {
@@ -322,7 +323,7 @@ impl Shard {
         }
         self.security.add_peer(now, link, spec.peer, spec.preshared_key, spec.remote);
         let state = Link::new(spec.settings, self.rng.fork());
-        self.lanes[link.index()] = Some(Lane::new(state, spec.peer.node_id()));
+        self.lanes[link.index()] = Some(Box::new(Lane::new(state, spec.peer.node_id())));
         self.drain_security(now);
     }
 

@@ -76,7 +76,7 @@ pub enum Fault {
         /// The receiving end.
         to: usize,
         /// What it is like from now on.
-        conditions: Conditions,
+        conditions: Box<Conditions>,
     },
     /// One direction of a wire is cut.
     Cut {
@@ -209,7 +209,7 @@ impl Fault {
     /// Lets it happen. What has happened already (a dead router dies) changes nothing and is not counted.
     pub fn strike(&self, world: &mut World) {
         match *self {
-            Fault::Wire { from, to, conditions } => world.set_conditions(from, to, conditions),
+            Fault::Wire { from, to, ref conditions } => world.set_conditions(from, to, **conditions),
             Fault::Cut { from, to } => world.set_cut(from, to, true),
             Fault::Mend { from, to } => world.set_cut(from, to, false),
             Fault::Partition { shape, ref wires } => {

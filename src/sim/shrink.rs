@@ -56,10 +56,10 @@ fn fewest<T: Clone>(all: &[T], mut fails: impl FnMut(Vec<T>) -> bool) -> Vec<T> 
 /// Takes faults out of the conditions of wires, one after another.
 fn soften(best: &mut Plan, fails: &mut impl FnMut(&Plan) -> bool) {
     for index in 0..best.steps.len() {
-        while let Fault::Wire { from, to, conditions } = best.steps[index].fault {
+        while let Fault::Wire { from, to, ref conditions } = best.steps[index].fault {
             let milder = conditions.milder().into_iter().find_map(|conditions| {
                 let mut candidate = best.clone();
-                candidate.steps[index].fault = Fault::Wire { from, to, conditions };
+                candidate.steps[index].fault = Fault::Wire { from, to, conditions: Box::new(conditions) };
                 fails(&candidate).then_some(candidate)
             });
             match milder {

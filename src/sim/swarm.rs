@@ -97,7 +97,7 @@ pub(super) fn draw(topology: &Topology, end: Instant, long: bool, rng: &mut Rng)
     let mut author = Author { topology, end, steps: Vec::new(), rng };
     for &(a, b) in &topology.links {
         for (from, to) in [(a, b), (b, a)] {
-            let conditions = wires.conditions(author.rng);
+            let conditions = Box::new(wires.conditions(author.rng));
             author.push(Instant::ZERO, Fault::Wire { from, to, conditions });
         }
     }
