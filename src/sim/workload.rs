@@ -226,7 +226,7 @@ impl Flow {
     /// One of its ends crashed. A flow that had not begun begins anew when the router is back.
     pub(super) fn end_crashed(&mut self, now: Instant, router: usize) {
         // A stream that asked is known to the other end's former life.
-        let asked = self.spec.kind == Kind::Stream && matches!(self.stage, Stage::Connecting(_) | Stage::Open(_));
+        let asked = self.spec.kind == Kind::Stream && !matches!(self.stage, Stage::Closed(_));
         if self.next > 0 || asked {
             self.crashed = true;
         } else if router == self.spec.from {
