@@ -211,9 +211,10 @@ impl Shard {
             Some(Transmit { link, to, len })
         }) {}
         let lanes = self.lanes.len();
-        for turn in 0..lanes {
-            let index = (self.first_lane + turn) % lanes;
-            self.transmit_lane(now, LinkId(index as u16), batch);
+        for index in (self.first_lane..lanes).chain(0..self.first_lane) {
+            if self.lanes[index].is_some() {
+                self.transmit_lane(now, LinkId(index as u16), batch);
+            }
         }
         self.first_lane = (self.first_lane + 1) % lanes;
     }
