@@ -219,7 +219,7 @@ impl Router {
         told.expect("told, not asked");
     }
 
-    /// The neighbours of its links, as control numbers them.
+    /// The neighbour to which its table sends what goes to `destination`.
     pub(super) fn next_hop(&self, destination: NodeId) -> Option<NodeId> {
         let link: LinkId = self.control.table().next_hop(destination)?;
         self.control.neighbour(link)
