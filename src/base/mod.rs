@@ -8,6 +8,7 @@ pub mod hash;
 pub mod id;
 pub mod identity;
 pub mod limits;
+pub mod rare;
 pub mod rng;
 pub mod sabotage;
 pub mod seq;

@@ -1,14 +1,22 @@
-//! `sinew sim`: whole networks in one thread, from seeds.
+//! `sinew sim`: whole networks in one thread, from seeds or scenario files.
 
 use super::failure::Failure;
 use super::output;
-use crate::sim::campaign::{self, Outcome, Settings};
+use crate::sim::campaign::{self, Bound, Outcome, Settings};
+use crate::sim::ledger::Ledger;
+use crate::sim::plan::Plan;
+use crate::sim::shrink;
+use crate::telemetry::{Histogram, Summary};
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+/// Failing seeds that are shrunk; the rest waits for its turn.
+const SHRUNK: usize = 3;
 
 /// Run whole networks in one thread from one seed
 #[derive(Debug, clap::Args)]
@@ -20,24 +28,42 @@ Examples:
   sinew sim --seeds 0..500             run five hundred, on all cores
   sinew sim --seed 17                  run one
   sinew sim --seed 17 --trace          and print every event
+  sinew sim --seed 17 --pcap 17.pcap   and write every datagram for Wireshark
+  sinew sim --seed 17 --save 17.toml   write it as a scenario file, to be changed by hand
+  sinew sim --scenario 17.toml         run what a file describes
+
+A seed that fails is shrunk: as few faults and applications as it takes to fail in the same way, printed and written to
+sim-seed-N.toml beside you.
 
 Exit codes: 0 nothing wrong, 1 a seed failed (the command that repeats it is printed).")]
 pub(super) struct Args {
     /// Run one seed
-    #[arg(long, conflicts_with = "seeds")]
+    #[arg(long, conflicts_with_all = ["seeds", "scenario"])]
     seed: Option<u64>,
     /// Run a range of seeds, the end excluded [default: 0..100]
-    #[arg(long, value_name = "FROM..TO", value_parser = parse_range)]
+    #[arg(long, value_name = "FROM..TO", value_parser = parse_range, conflicts_with = "scenario")]
     seeds: Option<Range<u64>>,
+    /// Run what a scenario file describes
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
     /// Seeds run at the same time [default: one per core]
     #[arg(long)]
     jobs: Option<usize>,
     /// Most routers of a network
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=1000))]
     routers: u16,
-    /// Print every event of the one seed
-    #[arg(long, requires = "seed")]
+    /// Print every event of the one run
+    #[arg(long, conflicts_with_all = ["seeds", "json"])]
     trace: bool,
+    /// Write every datagram of the one run, as UDP over IPv4, for Wireshark
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    pcap: Option<PathBuf>,
+    /// Write the one seed as a scenario file, without running it
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    save: Option<PathBuf>,
+    /// Do not shrink what fails
+    #[arg(long)]
+    no_shrink: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,16 +76,37 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
     if range.is_empty() { Err(format!("`{text}` holds no seed")) } else { Ok(range) }
 }
 
-#[derive(Debug, Default, Serialize)]
+/// What is to be run.
+enum Source {
+    Seeds(Range<u64>),
+    Scenario(PathBuf, Box<Plan>),
+}
+
+#[derive(Debug, Serialize)]
 struct Tally {
+    version: &'static str,
+    /// Whether the rare branches of the protocol rooms can be taken: not in every build.
+    rare_branches: bool,
     seeds: u64,
     failed: Vec<FailedSeed>,
     events: u64,
     delivered: u64,
     simulated_s: f64,
     wall_s: f64,
-    faults: Faults,
-    slowest_convergence_s: f64,
+    /// How often each fault struck.
+    faults: Ledger,
+    /// From the moment a link fell silent until it was noticed.
+    detection: Summary,
+    /// From healing to convergence.
+    convergence: Summary,
+    /// From convergence until everything had arrived.
+    recovery: Summary,
+    /// The greatest share of its bound that a seed needed to converge.
+    convergence_of_bound: f64,
+    /// The greatest share of its bound that a seed needed to deliver.
+    recovery_of_bound: f64,
+    /// The bound of the run, where there is only one.
+    bound: Option<Bound>,
     /// The trace hashes of all seeds, combined in the order of the seeds.
     trace: String,
 }
@@ -69,39 +116,62 @@ struct FailedSeed {
     seed: u64,
     broken: String,
     repeat: String,
+    shrunk: Option<Shrunk>,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct Faults {
-    lost: u64,
-    overflowed: u64,
-    cut: u64,
-    reordered: u64,
-    duplicated: u64,
-    corrupted: u64,
+#[derive(Debug, Serialize)]
+struct Shrunk {
+    steps: usize,
+    flows: usize,
+    broken: String,
+    file: PathBuf,
+    scenario: String,
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let seeds = match (args.seed, &args.seeds) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(seeds)) => seeds.clone(),
-        (None, None) => 0..100,
-    };
-    let settings = Settings { routers: usize::from(args.routers), log: args.trace };
+    let settings = Settings { routers: usize::from(args.routers), log: args.trace, capture: args.pcap.is_some() };
+    let source = source(&args)?;
+    if let (Some(path), Source::Seeds(seeds)) = (&args.save, &source) {
+        return write(path, Plan::draw(seeds.start, settings.routers).to_toml().as_bytes());
+    }
     let started = Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut outcomes = run_all(seeds, args.jobs.unwrap_or(cores).max(1), &settings);
+    let mut outcomes = match &source {
+        Source::Seeds(seeds) => run_all(seeds.clone(), args.jobs.unwrap_or(cores).max(1), &settings),
+        Source::Scenario(_, plan) => vec![campaign::execute(plan, &settings)],
+    };
     outcomes.sort_by_key(|outcome| outcome.seed);
+    let wall = started.elapsed();
     if let Some(log) = outcomes.first().and_then(|outcome| outcome.log.as_deref()).filter(|_| args.trace) {
         output::print(log)?;
     }
-    let tally = tally(&outcomes, args.routers, started.elapsed());
+    if let (Some(path), Some(first)) = (&args.pcap, outcomes.first()) {
+        write(path, first.capture.as_deref().unwrap_or_default())?;
+    }
+    let tally = tally(&outcomes, &source, &args, wall)?;
     if args.json {
         output::json(&tally)?;
     } else {
         print(&tally)?;
     }
     if tally.failed.is_empty() { Ok(()) } else { Err(Failure::Degraded) }
+}
+
+fn source(args: &Args) -> Result<Source, Failure> {
+    if let Some(path) = &args.scenario {
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::failed(path.display(), error))?;
+        let plan = Plan::parse(&text).map_err(|why| Failure::Usage(format!("{}: {why}", path.display())))?;
+        return Ok(Source::Scenario(path.clone(), Box::new(plan)));
+    }
+    Ok(Source::Seeds(match (args.seed, &args.seeds) {
+        (Some(seed), _) => seed..seed.saturating_add(1),
+        (None, Some(seeds)) => seeds.clone(),
+        (None, None) => 0..100,
+    }))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|error| Failure::failed(path.display(), error))
 }
 
 /// Runs the seeds on `jobs` threads, each run wholly in one of them.
@@ -141,32 +211,80 @@ fn run_all(seeds: Range<u64>, jobs: usize, settings: &Settings) -> Vec<Outcome> 
     })
 }
 
-fn tally(outcomes: &[Outcome], routers: u16, wall: Duration) -> Tally {
-    let mut tally = Tally { wall_s: wall.as_secs_f64(), ..Tally::default() };
-    let mut trace = 0u64;
+fn tally(outcomes: &[Outcome], source: &Source, args: &Args, wall: Duration) -> Result<Tally, Failure> {
+    let mut faults = Ledger::EMPTY;
+    let (mut detection, mut convergence, mut recovery) = (Histogram::new(), Histogram::new(), Histogram::new());
+    let (mut trace, mut converge_share, mut deliver_share) = (0u64, 0f64, 0f64);
+    let mut failed = Vec::new();
     for outcome in outcomes {
-        tally.seeds += 1;
-        tally.events += outcome.events;
-        tally.delivered += outcome.delivered;
-        tally.simulated_s += outcome.simulated.as_secs_f64();
         trace = trace.rotate_left(5) ^ outcome.trace;
-        let wires = &outcome.wires;
-        tally.faults.lost += wires.lost;
-        tally.faults.overflowed += wires.overflowed;
-        tally.faults.cut += wires.cut;
-        tally.faults.reordered += wires.reordered;
-        tally.faults.duplicated += wires.duplicated;
-        tally.faults.corrupted += wires.corrupted;
-        let converged = outcome.converged_after.map_or(0.0, |after| after.as_secs_f64());
-        tally.slowest_convergence_s = tally.slowest_convergence_s.max(converged);
+        faults.merge(&outcome.ledger);
+        outcome.detections.iter().for_each(|&took| detection.record(took));
+        if let Some(took) = outcome.converged_after {
+            convergence.record(took);
+            converge_share = converge_share.max(took.as_secs_f64() / outcome.bound.converge_s);
+        }
+        if let Some(took) = outcome.recovered_after {
+            recovery.record(took);
+            deliver_share = deliver_share.max(took.as_secs_f64() / outcome.bound.deliver_s);
+        }
         if let Some(broken) = &outcome.failure {
-            let seed = outcome.seed;
-            let repeat = format!("sinew sim --seed {seed} --routers {routers} --trace");
-            tally.failed.push(FailedSeed { seed, broken: broken.clone(), repeat });
+            let shrink = !args.no_shrink && failed.len() < SHRUNK;
+            failed.push(failed_seed(outcome.seed, broken, source, args.routers, shrink)?);
         }
     }
-    tally.trace = format!("{trace:016x}");
-    tally
+    Ok(Tally {
+        version: env!("CARGO_PKG_VERSION"),
+        rare_branches: cfg!(any(test, feature = "sabotage")),
+        seeds: outcomes.len() as u64,
+        failed,
+        events: outcomes.iter().map(|outcome| outcome.events).sum(),
+        delivered: outcomes.iter().map(|outcome| outcome.delivered).sum(),
+        simulated_s: outcomes.iter().map(|outcome| outcome.simulated.as_secs_f64()).sum(),
+        wall_s: wall.as_secs_f64(),
+        faults,
+        detection: detection.summary(),
+        convergence: convergence.summary(),
+        recovery: recovery.summary(),
+        convergence_of_bound: converge_share,
+        recovery_of_bound: deliver_share,
+        bound: if let [only] = outcomes { Some(only.bound) } else { None },
+        trace: format!("{trace:016x}"),
+    })
+}
+
+/// What is said of a seed that failed; shrunk if wished.
+fn failed_seed(seed: u64, broken: &str, source: &Source, routers: u16, shrink: bool) -> Result<FailedSeed, Failure> {
+    let (repeat, plan, file) = match source {
+        Source::Seeds(_) => {
+            let repeat = format!("sinew sim --seed {seed} --routers {routers} --trace");
+            (repeat, Plan::draw(seed, usize::from(routers)), PathBuf::from(format!("sim-seed-{seed}.toml")))
+        }
+        Source::Scenario(path, plan) => {
+            let repeat = format!("sinew sim --scenario {} --trace", path.display());
+            (repeat, (**plan).clone(), path.with_extension("shrunk.toml"))
+        }
+    };
+    let shrunk = if shrink { Some(shrunk(&plan, seed, broken, file)?) } else { None };
+    Ok(FailedSeed { seed, broken: broken.to_owned(), repeat, shrunk })
+}
+
+fn shrunk(plan: &Plan, seed: u64, broken: &str, file: PathBuf) -> Result<Shrunk, Failure> {
+    let settings = Settings::default();
+    let (kind, mut last) = (shrink::kind(broken), broken.to_owned());
+    let mut short = shrink::shrink(plan, shrink::BUDGET, |plan| {
+        let failure = campaign::execute(plan, &settings).failure;
+        let same = failure.as_deref().is_some_and(|failure| shrink::kind(failure) == kind);
+        if same && let Some(failure) = failure {
+            last = failure;
+        }
+        same
+    });
+    let version = env!("CARGO_PKG_VERSION");
+    short.history = format!("Shrunk from seed {seed} of version {version}, which failed: {last}");
+    let scenario = short.to_toml();
+    write(&file, scenario.as_bytes())?;
+    Ok(Shrunk { steps: short.steps.len(), flows: short.flows.len(), broken: last, file, scenario })
 }
 
 fn print(tally: &Tally) -> Result<(), Failure> {
@@ -180,14 +298,50 @@ fn print(tally: &Tally) -> Result<(), Failure> {
         tally.events,
         tally.delivered
     ))?;
-    let faults = &tally.faults;
-    output::line(format_args!(
-        "datagrams lost {}, overflowed {}, cut {}, reordered {}, duplicated {}, corrupted {}",
-        faults.lost, faults.overflowed, faults.cut, faults.reordered, faults.duplicated, faults.corrupted
-    ))?;
-    output::line(format_args!("slowest convergence {:.2} s, trace {}", tally.slowest_convergence_s, tally.trace))?;
+    output::line("faults that struck:")?;
+    let struck: Vec<String> = tally.faults.iter().map(|(name, count)| format!("{name:<28} {count:>10}")).collect();
+    let rows = struck.len().div_ceil(2);
+    for row in 0..rows {
+        let right = struck.get(row + rows).map_or("", String::as_str);
+        output::line(format_args!("  {}    {right}", struck[row]))?;
+    }
+    if !tally.rare_branches {
+        output::line("  (rare branches are not in this build: cargo build --features sabotage)")?;
+    }
+    for (what, summary, share) in [
+        ("detection", &tally.detection, None),
+        ("convergence", &tally.convergence, Some(tally.convergence_of_bound)),
+        ("recovery", &tally.recovery, Some(tally.recovery_of_bound)),
+    ] {
+        let seconds = |us: f64| us / 1e6;
+        let share = share.map_or(String::new(), |share| format!(", at most {:.0} % of its bound", share * 100.0));
+        output::line(format_args!(
+            "{what:<12} {:>6} times, p50 {:.3} s, p99 {:.3} s, max {:.3} s{share}",
+            summary.count,
+            seconds(summary.p50_us),
+            seconds(summary.p99_us),
+            seconds(summary.max_us)
+        ))?;
+    }
+    if let Some(bound) = &tally.bound {
+        output::line(format_args!("bound: {bound}"))?;
+    }
+    output::line(format_args!("trace {}", tally.trace))?;
     for failed in &tally.failed {
-        output::line(format_args!("seed {}: {}\n  again: {}", failed.seed, failed.broken, failed.repeat))?;
+        output::line(format_args!(
+            "seed {} of version {}: {}\n  again: {}",
+            failed.seed, tally.version, failed.broken, failed.repeat
+        ))?;
+        if let Some(shrunk) = &failed.shrunk {
+            output::line(format_args!(
+                "  shrunk to {} faults and {} applications in {}: {}\n{}",
+                shrunk.steps,
+                shrunk.flows,
+                shrunk.file.display(),
+                shrunk.broken,
+                shrunk.scenario
+            ))?;
+        }
     }
     Ok(())
 }

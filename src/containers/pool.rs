@@ -5,6 +5,7 @@
 //! handle small (8 bytes) and the whole design free of reference counts.
 
 use crate::base::limits::POOL_SLOT;
+use crate::base::rare::rarely;
 
 /// A handle to one slot of a [`Pool`]. Dropping it without [`Pool::release`] leaks the slot; the pool's count shows it.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +70,8 @@ impl Pool {
         if len > POOL_SLOT {
             return None;
         }
-        if self.free.len() <= reserve {
+        // Callers that may use every slot look before they take, and ask for the rare branch themselves.
+        if self.free.len() <= reserve || (urgency == Urgency::Ordinary && rarely!(PoolExhausted)) {
             self.exhausted += 1;
             return None;
         }

@@ -182,6 +182,26 @@ impl Control {
         self.node
     }
 
+    /// The link to this neighbour.
+    pub fn link_to(&self, peer: NodeId) -> Option<LinkId> {
+        self.links.iter().find(|link| link.peer == peer).map(|link| link.id)
+    }
+
+    /// The neighbour at the other end of a link.
+    pub fn neighbour(&self, link: LinkId) -> Option<NodeId> {
+        self.links.iter().find(|known| known.id == link).map(|known| known.peer)
+    }
+
+    /// All links.
+    pub fn link_ids(&self) -> Vec<LinkId> {
+        self.links.iter().map(|link| link.id).collect()
+    }
+
+    /// Control messages of protocols that this version does not know, or over links that are gone.
+    pub const fn refused_messages(&self) -> u64 {
+        self.refused_messages
+    }
+
     /// Routing's state, for views and checkers.
     pub const fn routing(&self) -> &Routing {
         &self.routing

@@ -87,7 +87,8 @@ impl Lane {
 /// All lanes of a shard: found by their link, walked without the empty places between them.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    places: Box<[Option<Lane>]>,
+    /// Apart from one another, so that a lane found costs no walk over others' memory.
+    places: Box<[Option<Box<Lane>>]>,
     /// The links of the places that are not empty, ascending.
     live: Vec<LinkId>,
 }
@@ -98,16 +99,16 @@ impl Lanes {
     }
 
     pub(super) fn get(&self, link: LinkId) -> Option<&Lane> {
-        self.places.get(link.index())?.as_ref()
+        self.places.get(link.index())?.as_deref()
     }
 
     pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Lane> {
-        self.places.get_mut(link.index())?.as_mut()
+        self.places.get_mut(link.index())?.as_deref_mut()
     }
 
     /// Puts a lane in a place that is empty.
     pub(super) fn insert(&mut self, link: LinkId, lane: Lane) {
-        assert!(self.places[link.index()].replace(lane).is_none(), "a link's former lane is forgotten first");
+        assert!(self.places[link.index()].replace(Box::new(lane)).is_none(), "a link's former lane is forgotten first");
         let at = self.live.partition_point(|&other| other < link);
         self.live.insert(at, link);
     }
@@ -130,7 +131,7 @@ impl Lanes {
 
     /// All lanes, with their links.
     pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Lane)> {
-        self.live.iter().map(|&link| (link, self.places[link.index()].as_ref().expect("a live place holds a lane")))
+        self.live.iter().map(|&link| (link, self.places[link.index()].as_deref().expect("a live place holds a lane")))
     }
 
     /// When the first of the lanes wants to be called, and what for.

@@ -342,6 +342,31 @@ impl Shard {
         std::iter::once(turn).chain(self.lanes.iter().flat_map(|(_, lane)| lane.histograms())).collect()
     }
 
+    /// How many messages were dropped for `reason` between links and sessions.
+    pub const fn dropped(&self, reason: DropReason) -> u64 {
+        self.counts.message_drops.get(reason)
+    }
+
+    /// Slots of the packet pool in use.
+    pub fn pool_in_use(&self) -> usize {
+        self.pool.in_use()
+    }
+
+    /// What is held in bounded places, and the bounds, for checkers.
+    pub fn holdings(&self) -> Vec<(&'static str, usize, usize)> {
+        let queued = self.lanes.iter().map(|(_, lane)| lane.link().queue_len());
+        vec![
+            ("packets", self.pool.in_use(), self.pool.capacity()),
+            ("stranded messages", self.stranded.len(), self.stranded.capacity()),
+            ("queued messages on one link", queued.max().unwrap_or(0), self.pool.capacity()),
+            ("control messages for control", self.waiting_control(), MAX_REPORTS),
+        ]
+    }
+
+    fn waiting_control(&self) -> usize {
+        self.reports.iter().filter(|report| matches!(report, Report::Control(..) | Report::LinkMeasured(..))).count()
+    }
+
     fn note_peaks(&mut self) {
         self.counts.pool_peak = self.counts.pool_peak.max(self.pool.in_use());
         self.counts.stranded_peak = self.counts.stranded_peak.max(self.stranded.len());

@@ -1,6 +1,7 @@
 //! Messages that lost their link and wait for another.
 
 use crate::base::Instant;
+use crate::base::rare::rarely;
 use crate::containers::Packet;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,7 +24,7 @@ impl Stranded {
 
     /// Keeps a message; gives it back when full.
     pub(super) fn push(&mut self, now: Instant, packet: Packet) -> Result<(), Packet> {
-        if self.waiting.len() == self.capacity {
+        if self.waiting.len() == self.capacity || rarely!(StrandedFull) {
             return Err(packet);
         }
         self.waiting.push_back((now + PATIENCE, packet));
@@ -47,6 +48,10 @@ impl Stranded {
             return None;
         }
         self.pop().map(|(_, packet)| packet)
+    }
+
+    pub(super) const fn capacity(&self) -> usize {
+        self.capacity
     }
 
     pub(super) fn len(&self) -> usize {

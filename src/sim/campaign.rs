@@ -1,23 +1,24 @@
-//! Runs seeds: faults first, healing afterwards, and a verdict.
+//! Runs plans: faults first, healing afterwards, and a verdict.
 
-use super::check;
-use super::fault::Script;
-use super::topology::{LinkSettings, Topology};
-use super::wire::{Conditions, WireCounts};
-use super::workload::{Flow, Kind, Spec};
+pub use super::bound::Bound;
+use super::check::loops::Loops;
+use super::check::{bounds, convergence, counters, delivery, links, memory, sound};
+use super::ledger::Ledger;
+use super::plan::Plan;
+use super::workload::Flow;
 use super::world::World;
-use crate::base::{Instant, Rng};
+use crate::base::{Instant, rare};
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Virtual length of the phase in which things go wrong.
-const FAULTS: Duration = Duration::from_secs(8);
-/// How long after healing every router must know every other. Detection (0.3 s), a handshake retry (0.6 s), the damping
-/// of flapping links and a few floods across twelve routers fit in it several times.
-const CONVERGE: Duration = Duration::from_secs(15);
-/// How long after that everything must have arrived: end-to-end repair backs off to at most five seconds, and a rate
-/// limited wire may have a backlog.
-const DELIVER: Duration = Duration::from_secs(60);
+/// How often the checkers look.
+const LOOK: Duration = Duration::from_millis(50);
+/// After all sessions were closed: lingering ends after a minute, and what was said last is acknowledged.
+const RETURN: Duration = Duration::from_secs(90);
+/// How long a last look at stable routes may take: a fresh measurement is on its way now and then.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// What a seed is run with.
 #[derive(Clone, Copy, Debug)]
@@ -26,18 +27,20 @@ pub struct Settings {
     pub routers: usize,
     /// Whether to write every event down.
     pub log: bool,
+    /// Whether to write every datagram down.
+    pub capture: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { routers: 12, log: false }
+        Settings { routers: 12, log: false, capture: false }
     }
 }
 
-/// What became of a seed.
+/// What became of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The seed.
+    /// The seed; zero for a scenario.
     pub seed: u64,
     /// Routers of its network.
     pub routers: usize,
@@ -49,14 +52,22 @@ pub struct Outcome {
     pub simulated: Duration,
     /// Messages delivered.
     pub delivered: u64,
-    /// What the wires did, summed.
-    pub wires: WireCounts,
+    /// How often each fault struck.
+    pub ledger: Ledger,
+    /// The bound that the healed core had to keep.
+    pub bound: Bound,
+    /// Times from the moment a link fell silent until it was noticed.
+    pub detections: Vec<Duration>,
     /// Time from healing to convergence.
     pub converged_after: Option<Duration>,
+    /// Time from convergence until everything had arrived.
+    pub recovered_after: Option<Duration>,
     /// The first broken rule.
     pub failure: Option<String>,
     /// Every event, if asked for.
     pub log: Option<String>,
+    /// Every datagram as a capture file, if asked for.
+    pub capture: Option<Vec<u8>>,
 }
 
 impl fmt::Display for Outcome {
@@ -68,102 +79,120 @@ impl fmt::Display for Outcome {
 
 /// Runs one seed.
 pub fn run(seed: u64, settings: &Settings) -> Outcome {
-    let mut rng = Rng::from_u64(seed);
-    let routers = 2 + rng.below(settings.routers as u64 - 1) as usize;
-    let topology = Topology::random(routers, &mut rng);
-    let healed = Instant::ZERO + FAULTS;
-    let script = Script::draw(&topology, healed, &mut rng);
-    let wires = Conditions::perfect(Duration::from_millis(1));
-    let mut world = World::new(topology, LinkSettings::default(), wires, rng.next_u64());
+    Outcome { seed, ..execute(&Plan::draw(seed, settings.routers), settings) }
+}
+
+/// How far a run came.
+#[derive(Default)]
+struct Progress {
+    bound: Bound,
+    converged_after: Option<Duration>,
+    recovered_after: Option<Duration>,
+}
+
+/// Runs one plan. A panic in it is a failure like others.
+pub fn execute(plan: &Plan, settings: &Settings) -> Outcome {
+    rare::end();
+    let mut world = World::new(plan.topology.clone(), plan.knobs.link_settings(), plan.conditions(), plan.seed);
     if settings.log {
         world.keep_log();
     }
-    for number in 0..1 + rng.below(2 * routers as u64) as u32 {
-        let spec = draw_flow(number, routers, &mut rng);
-        world.add_flow(Flow::new(number, spec));
+    if settings.capture {
+        world.keep_capture();
     }
-    for (at, fault) in script.0 {
-        world.run_until(at);
-        fault.strike(&mut world);
-    }
-    let (failure, converged_after) = heal(&mut world, healed);
-    outcome(seed, &world, failure, converged_after)
-}
-
-fn draw_flow(number: u32, routers: usize, rng: &mut Rng) -> Spec {
-    let from = rng.below(routers as u64) as usize;
-    let to = (from + 1 + rng.below(routers as u64 - 1) as usize) % routers;
-    let kind = Kind::ALL[rng.below(4) as usize];
-    let size = match rng.below(4) {
-        0 => Spec::HEADER + rng.below(100) as usize,
-        1 | 2 => 200 + rng.below(1000) as usize,
-        _ => 1200 + rng.below(8000) as usize,
+    let mut progress = Progress::default();
+    let verdict = catch_unwind(AssertUnwindSafe(|| {
+        faults(&mut world, plan).and_then(|()| healing(&mut world, plan, &mut progress))
+    }));
+    let failure = match verdict {
+        Ok(verdict) => verdict.err(),
+        Err(panic) => Some(format!("panicked at {}: {}", world.now(), words(&*panic))),
     };
-    Spec {
-        kind,
-        from,
-        to,
-        port: 1000 + number as u16,
-        messages: 20 + rng.below(400) as u32,
-        size,
-        interval: Duration::from_micros(2_000 + rng.below(40_000)),
-        start: Instant::from_millis(300 + rng.below(4000)),
-    }
-}
-
-/// The second phase: everything works, so everything must come right.
-fn heal(world: &mut World, healed: Instant) -> (Option<String>, Option<Duration>) {
-    let step = Duration::from_millis(50);
-    if let Err(broken) = check::sound(world).and_then(|()| check::accounted(world)) {
-        return (Some(broken), None);
-    }
-    let converged = world.run_while(healed + CONVERGE, step, |world| check::converged(world).is_ok());
-    if !converged {
-        return (check::converged(world).err().map(|why| format!("not converged after {CONVERGE:?}: {why}")), None);
-    }
-    let after = Some(world.now().since(healed));
-    let end = world.now() + DELIVER;
-    let delivered = world.run_while(end, step, |world| check::delivered(world).is_ok() || check::sound(world).is_err());
-    if let Err(broken) = check::sound(world) {
-        return (Some(broken), after);
-    }
-    if !delivered {
-        return (check::delivered(world).err().map(|why| format!("not delivered after {DELIVER:?}: {why}")), after);
-    }
-    // Let the last acknowledgements arrive, then count what is still held.
-    let returned =
-        world.run_while(world.now() + Duration::from_secs(10), step, |world| check::memory_returned(world).is_ok());
-    if !returned {
-        return (check::memory_returned(world).err(), after);
-    }
-    // A fresh measurement may be on its way between two routers at any moment, but not at every moment.
-    world.run_while(world.now() + Duration::from_secs(5), step, |world| check::converged(world).is_ok());
-    let last = check::sound(world).and_then(|()| check::converged(world)).and_then(|()| check::accounted(world));
-    (last.err(), after)
-}
-
-fn outcome(seed: u64, world: &World, failure: Option<String>, converged_after: Option<Duration>) -> Outcome {
-    let mut wires = WireCounts::default();
-    for (_, wire) in world.wires() {
-        wires.sent += wire.counts.sent;
-        wires.bytes += wire.counts.bytes;
-        wires.lost += wire.counts.lost;
-        wires.overflowed += wire.counts.overflowed;
-        wires.cut += wire.counts.cut;
-        wires.reordered += wire.counts.reordered;
-        wires.duplicated += wire.counts.duplicated;
-        wires.corrupted += wire.counts.corrupted;
-    }
+    world.end_rare();
     Outcome {
-        seed,
+        seed: 0,
         routers: world.topology().routers,
         trace: world.trace(),
         events: world.events(),
         simulated: world.now().since(Instant::ZERO),
         delivered: world.flows().iter().map(|flow| u64::from(flow.delivered())).sum(),
-        wires,
-        converged_after,
+        ledger: *world.ledger(),
+        bound: progress.bound,
+        detections: world.detections().to_vec(),
+        converged_after: progress.converged_after,
+        recovered_after: progress.recovered_after,
         failure,
         log: world.log().map(str::to_owned),
+        capture: world.take_capture(),
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words").to_owned()
+}
+
+/// The first phase: things go wrong, and nothing wrong may come of it.
+fn faults(world: &mut World, plan: &Plan) -> Result<(), String> {
+    world.begin_rare();
+    for (number, spec) in plan.flows.iter().enumerate() {
+        world.add_flow(Flow::new(number as u32, spec.clone()));
+    }
+    for step in plan.steps.iter().filter(|step| step.at < plan.heal_at) {
+        run_watched(world, step.at)?;
+        step.fault.strike(world);
+    }
+    run_watched(world, plan.heal_at)
+}
+
+fn run_watched(world: &mut World, end: Instant) -> Result<(), String> {
+    while world.now() < end {
+        world.run_until((world.now() + LOOK).min(end));
+        bounds::within(world)?;
+        sound(world)?;
+    }
+    Ok(())
+}
+
+/// The second phase: the core works, so everything in it must come right.
+fn healing(world: &mut World, plan: &Plan, progress: &mut Progress) -> Result<(), String> {
+    world.heal(&plan.core);
+    let (healed, core) = (world.now(), &plan.core[..]);
+    let bound = Bound::of(world, core, &plan.steps, &plan.flows);
+    progress.bound = bound;
+    world.excuse_until(healed + bound.converge() + Duration::from_secs(35));
+    let mut loops = Loops::default();
+    reach(world, bound.converge(), &mut loops, |world| convergence::converged(world, core))
+        .map_err(|why| format!("not converged: {why}"))?;
+    progress.converged_after = Some(world.now().since(healed));
+    links::signed_by_both_ends(world, core)?;
+    let converged = world.now();
+    reach(world, bound.deliver(), &mut loops, |world| delivery::delivered_within(world, core))
+        .map_err(|why| format!("not delivered: {why}"))?;
+    progress.recovered_after = Some(world.now().since(converged));
+    world.close_everything();
+    reach(world, RETURN, &mut loops, memory::returned).map_err(|why| format!("not given back: {why}"))?;
+    reach(world, LAST_LOOK, &mut loops, |world| convergence::converged(world, core))?;
+    links::signed_by_both_ends(world, core)?;
+    counters::add_up(world).and_then(|()| counters::balanced(world))
+}
+
+/// Runs until `rule` holds, at most for `within`. What must hold all the time is checked all the time.
+fn reach(
+    world: &mut World,
+    within: Duration,
+    loops: &mut Loops,
+    rule: impl Fn(&World) -> Result<(), String>,
+) -> Result<(), String> {
+    let end = world.now() + within;
+    loop {
+        bounds::within(world)?;
+        sound(world)?;
+        loops.look(world)?;
+        match rule(world) {
+            Ok(()) => return Ok(()),
+            Err(why) if world.now() >= end => return Err(format!("within {within:.1?}: {why}")),
+            Err(_) => world.run_until((world.now() + LOOK).min(end)),
+        }
     }
 }

@@ -1,136 +1,259 @@
-//! The script of what goes wrong.
+//! What goes wrong, and when: the script of a run.
 
-use super::topology::Topology;
-use super::wire::Conditions;
+use super::conditions::Conditions;
+use super::ledger::Struck;
+use super::units::{millis, seconds};
 use super::world::World;
-use crate::base::{Instant, Rng};
+use crate::base::Instant;
+use crate::config::settings;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// What a router that restarts finds of its former lives. The only thing that outlives a router today is its clock:
+/// the epoch of its advertisements and the timestamps of its handshakes follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disk {
+    /// Everything: the clock went on, and is right.
+    Kept,
+    /// Nothing: the clock starts at a date long past, as on a machine without a battery.
+    Lost,
+    /// What was written before the last time: the clock is behind its former life by an hour.
+    LostWrite,
+    /// Nonsense: the clock is off by years, this many days.
+    TornWrite {
+        /// Days, negative for the past.
+        days: i32,
+    },
+}
+
+/// Which links a partition takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Partition {
+    /// Two parts without a link between them.
+    Full,
+    /// Two groups lose each other, a third keeps both.
+    Partial,
+    /// Each of three groups hears the next and is not heard by it.
+    NonTransitive,
+}
+
+/// A metric, as scenario files write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Links.
+    Hops,
+    /// Half the round trip.
+    Latency,
+    /// Lost packets.
+    Loss,
+    /// Half the round trip plus what recovery costs.
+    #[default]
+    Expected,
+}
+
+impl From<Metric> for settings::Metric {
+    fn from(metric: Metric) -> settings::Metric {
+        match metric {
+            Metric::Hops => settings::Metric::Hops,
+            Metric::Latency => settings::Metric::Latency,
+            Metric::Loss => settings::Metric::Loss,
+            Metric::Expected => settings::Metric::Expected,
+        }
+    }
+}
+
 /// One thing that goes wrong, or is mended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
     /// One direction of a wire changes.
-    Wire(usize, usize, Conditions),
-    /// Both directions of a wire are cut.
-    Cut(usize, usize),
-    /// Both directions of a wire are whole again.
-    Mend(usize, usize),
+    Wire {
+        /// The sending end.
+        from: usize,
+        /// The receiving end.
+        to: usize,
+        /// What it is like from now on.
+        conditions: Box<Conditions>,
+    },
+    /// One direction of a wire is cut.
+    Cut {
+        /// The sending end.
+        from: usize,
+        /// The receiving end.
+        to: usize,
+    },
+    /// One direction of a wire is whole again.
+    Mend {
+        /// The sending end.
+        from: usize,
+        /// The receiving end.
+        to: usize,
+    },
+    /// Many directions of wires are cut at once.
+    Partition {
+        /// Of what shape.
+        shape: Partition,
+        /// The directions, sending end first.
+        wires: Vec<(usize, usize)>,
+    },
+    /// Many directions of wires are whole again.
+    Merge {
+        /// The directions, sending end first.
+        wires: Vec<(usize, usize)>,
+    },
     /// A router dies with all it knew.
-    Crash(usize),
+    Crash {
+        /// Which.
+        router: usize,
+    },
     /// A dead router starts.
-    Restart(usize),
+    Restart {
+        /// Which.
+        router: usize,
+        /// With what.
+        disk: Disk,
+    },
+    /// A router stands still for a while.
+    Freeze {
+        /// Which.
+        router: usize,
+        /// How long, ms.
+        #[serde(rename = "for", with = "millis")]
+        length: Duration,
+    },
+    /// A router takes so many times as long for everything as a fast one (20 µs); at 1 it takes no time again.
+    Slow {
+        /// Which.
+        router: usize,
+        /// How many times.
+        times: u32,
+    },
+    /// A router's wall clock jumps.
+    ClockStep {
+        /// Which.
+        router: usize,
+        /// By how many milliseconds.
+        millis: i64,
+    },
+    /// A router's monotonic clock changes its pace.
+    Drift {
+        /// Which.
+        router: usize,
+        /// Parts per million by which it is too fast.
+        ppm: i32,
+    },
+    /// A router's timers fire at multiples of this only.
+    Coalesce {
+        /// Which.
+        router: usize,
+        /// Of this, ms; zero for exact timers.
+        #[serde(with = "millis")]
+        to: Duration,
+    },
+    /// The rings between a router's control and its worker are full, or not any more.
+    Rings {
+        /// Which.
+        router: usize,
+        /// The one down to the worker.
+        commands: bool,
+        /// The one up to control.
+        reports: bool,
+    },
+    /// A router reads a changed configuration.
+    Reload {
+        /// Which.
+        router: usize,
+        /// The neighbours to which it has no link in it.
+        #[serde(default)]
+        without: Vec<usize>,
+        /// What paths are short in.
+        #[serde(default)]
+        metric: Metric,
+    },
+    /// A router's rare branches are taken with this probability.
+    Rare {
+        /// Which.
+        router: usize,
+        /// How probable.
+        chance: f64,
+    },
+    /// A router speaks a version of the protocol that nobody else knows, or the common one again.
+    Newer {
+        /// Which.
+        router: usize,
+        /// Whether it does.
+        on: bool,
+    },
+    /// A router sends its neighbours a control message of a protocol that they do not know.
+    NewerMessage {
+        /// Which.
+        router: usize,
+    },
 }
 
-/// Faults with their times, in order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Script(pub Vec<(Instant, Fault)>);
-
-/// Which faults a seed is troubled by, each with its own strength (swarm testing: most seeds have some, few have all).
-#[derive(Clone, Copy, Debug)]
-struct Mix {
-    loss: f64,
-    burst: f64,
-    reorder: f64,
-    duplicate: f64,
-    corrupt: f64,
-    jitter: f64,
-    rate: bool,
-    cuts: u64,
-    crashes: u64,
-}
-
-impl Mix {
-    fn draw(rng: &mut Rng) -> Mix {
-        let mut some = |most: f64| if rng.chance(0.5) { most * rng.unit() } else { 0.0 };
-        let (loss, burst) = (some(0.15), some(0.3));
-        let (reorder, duplicate, corrupt, jitter) = (some(0.1), some(0.05), some(0.02), some(0.5));
-        Mix {
-            loss,
-            burst,
-            reorder,
-            duplicate,
-            corrupt,
-            jitter,
-            rate: rng.chance(0.3),
-            cuts: if rng.chance(0.5) { 1 + rng.below(4) } else { 0 },
-            crashes: if rng.chance(0.4) { 1 + rng.below(3) } else { 0 },
-        }
-    }
-
-    fn conditions(&self, rng: &mut Rng) -> Conditions {
-        let delay = Duration::from_micros(200 + rng.below(30_000));
-        Conditions {
-            jitter: delay.mul_f64(self.jitter * rng.unit()),
-            loss: self.loss * rng.unit(),
-            burst: self.burst,
-            reorder: self.reorder * rng.unit(),
-            duplicate: self.duplicate * rng.unit(),
-            corrupt: self.corrupt * rng.unit(),
-            rate: self.rate.then(|| 2_000_000 + rng.below(20_000_000)),
-            ..Conditions::perfect(delay)
-        }
-    }
-}
-
-impl Script {
-    /// What goes wrong between zero and `end` in a network of this shape. At `end` everything is whole and running
-    /// again, with faultless wires.
-    pub fn draw(topology: &Topology, end: Instant, rng: &mut Rng) -> Script {
-        let mix = Mix::draw(rng);
-        let mut script = Vec::new();
-        for &(a, b) in &topology.links {
-            for (from, to) in [(a, b), (b, a)] {
-                script.push((Instant::ZERO, Fault::Wire(from, to, mix.conditions(rng))));
-                let mended = Conditions::perfect(Duration::from_micros(200 + rng.below(20_000)));
-                script.push((end, Fault::Wire(from, to, mended)));
-            }
-        }
-        let span = end.as_nanos();
-        for _ in 0..mix.cuts {
-            let (a, b) = topology.links[rng.below(topology.links.len() as u64) as usize];
-            let (from, to) = interval(span, rng);
-            script.push((from, Fault::Cut(a, b)));
-            script.push((to, Fault::Mend(a, b)));
-        }
-        for _ in 0..mix.crashes {
-            let router = rng.below(topology.routers as u64) as usize;
-            let (from, to) = interval(span, rng);
-            script.push((from, Fault::Crash(router)));
-            script.push((to, Fault::Restart(router)));
-        }
-        script.extend((0..topology.routers).map(|router| (end, Fault::Restart(router))));
-        script.sort_by_key(|&(at, _)| at);
-        Script(script)
-    }
-}
-
-/// A part of the first `span` nanoseconds, the first half second left in peace so that something is there to be broken.
-fn interval(span: u64, rng: &mut Rng) -> (Instant, Instant) {
-    let from = 500_000_000 + rng.below(span - 600_000_000);
-    let len = 10_000_000 + rng.below(3_000_000_000);
-    (Instant::from_nanos(from), Instant::from_nanos((from + len).min(span)))
+/// A fault and its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// When, seconds from the start.
+    #[serde(with = "seconds")]
+    pub at: Instant,
+    /// What.
+    #[serde(flatten)]
+    pub fault: Fault,
 }
 
 impl Fault {
-    /// Lets it happen. What has happened already (a dead router dies) changes nothing.
-    pub fn strike(self, world: &mut World) {
+    /// Lets it happen. What has happened already (a dead router dies) changes nothing and is not counted.
+    pub fn strike(&self, world: &mut World) {
+        match *self {
+            Fault::Wire { from, to, ref conditions } => world.set_conditions(from, to, **conditions),
+            Fault::Cut { from, to } => world.set_cut(from, to, true),
+            Fault::Mend { from, to } => world.set_cut(from, to, false),
+            Fault::Partition { shape, ref wires } => {
+                wires.iter().for_each(|&(from, to)| world.set_cut(from, to, true));
+                world.count(match shape {
+                    Partition::Full => Struck::FullPartition,
+                    Partition::Partial => Struck::PartialPartition,
+                    Partition::NonTransitive => Struck::NonTransitivePartition,
+                });
+            }
+            Fault::Merge { ref wires } => wires.iter().for_each(|&(from, to)| world.set_cut(from, to, false)),
+            Fault::Crash { router } => world.crash(router),
+            Fault::Restart { router, disk } => world.restart(router, disk),
+            Fault::Freeze { router, length } => world.freeze(router, length),
+            Fault::Slow { router, times } => world.slow(router, times),
+            Fault::ClockStep { router, millis } => world.step_clock(router, millis),
+            Fault::Drift { router, ppm } => world.drift(router, ppm),
+            Fault::Coalesce { router, to } => world.coalesce(router, to),
+            Fault::Rings { router, commands, reports } => world.fill_rings(router, commands, reports),
+            Fault::Reload { router, ref without, metric } => world.reload(router, without, metric.into()),
+            Fault::Rare { router, chance } => world.set_rare(router, chance),
+            Fault::Newer { router, on } => world.set_newer(router, on),
+            Fault::NewerMessage { router } => world.send_newer_message(router),
+        }
+    }
+
+    /// Whether routers and wires that it names exist among `routers` and `links`.
+    pub(super) fn fits(&self, routers: usize, links: &[(usize, usize)]) -> bool {
+        let wire = |from: usize, to: usize| links.contains(&(from.min(to), from.max(to)));
         match self {
-            Fault::Wire(from, to, conditions) => world.wire_mut(from, to).conditions = conditions,
-            Fault::Cut(a, b) | Fault::Mend(a, b) => {
-                let cut = matches!(self, Fault::Cut(..));
-                world.wire_mut(a, b).conditions.cut = cut;
-                world.wire_mut(b, a).conditions.cut = cut;
-            }
-            Fault::Crash(router) => {
-                if world.is_running(router) {
-                    world.crash(router);
-                }
-            }
-            Fault::Restart(router) => {
-                if !world.is_running(router) {
-                    world.start(router);
-                }
-            }
+            Fault::Wire { from, to, .. } | Fault::Cut { from, to } | Fault::Mend { from, to } => wire(*from, *to),
+            Fault::Partition { wires, .. } | Fault::Merge { wires } => wires.iter().all(|&(from, to)| wire(from, to)),
+            Fault::Crash { router }
+            | Fault::Restart { router, .. }
+            | Fault::Freeze { router, .. }
+            | Fault::Slow { router, .. }
+            | Fault::ClockStep { router, .. }
+            | Fault::Drift { router, .. }
+            | Fault::Coalesce { router, .. }
+            | Fault::Rings { router, .. }
+            | Fault::Reload { router, .. }
+            | Fault::Rare { router, .. }
+            | Fault::Newer { router, .. }
+            | Fault::NewerMessage { router } => *router < routers,
         }
     }
 }

@@ -14,17 +14,30 @@
 //!
 //! - [`world`] owns time, the event heap and the routers; [`wire`] decides what happens to a datagram on its way.
 //! - [`workload`] is the applications: streams and datagrams whose every byte is checked where it arrives.
-//! - [`fault`] writes the script of what goes wrong; [`check`] says what must hold all the same.
-//! - [`campaign`] runs a seed in two phases: faults, in which nothing wrong may be delivered, then healing, after which
-//!   everything must arrive within a bound.
+//! - [`plan`] is everything that makes a run: drawn from a seed, or read from a scenario file. [`fault`] is what can go
+//!   wrong, `swarm` draws what does, [`ledger`] counts what did.
+//! - [`check`] says what must hold all the same, one small file a rule.
+//! - [`campaign`] runs a plan in two phases: faults, in which nothing wrong may be delivered, then a connected core heals,
+//!   after which it must converge and everything must arrive within a bound that follows from its shape (`bound`).
+//! - [`shrink`] makes the plan of a run that failed as short as it can be and still fail.
 //! - [`experiment`] measures latencies, for `sinew lab --sim`.
 
+mod bound;
 pub mod campaign;
+mod capture;
 pub mod check;
+mod clock;
+mod conditions;
 pub mod experiment;
 pub mod fault;
+pub mod ledger;
+mod observe;
+pub mod plan;
 mod router;
+pub mod shrink;
+mod swarm;
 pub mod topology;
+mod units;
 pub mod wire;
 pub mod workload;
 pub mod world;

@@ -1,27 +1,34 @@
 //! A router of the simulation: a shard and a control, driven as runtime/ drives them.
+//!
+//! All times here are the router's own: its monotonic clock reads zero when it starts, and may drift.
 
-use super::topology::{LinkSettings, Topology, identity};
+use super::topology::{LinkSettings, identity};
 use crate::base::time::sooner;
-use crate::base::{Instant, Rng, SessionId, WallTime};
+use crate::base::{Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use crate::config::settings::Config;
 use crate::containers::Batch;
 use crate::control::{Action, ClientId, Control, Input};
+use crate::dataplane::messages::{Command, Report};
 use crate::dataplane::{Shard, ShardSettings};
 use crate::proto::session::Readiness;
 use crate::proto::{security, session};
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::MAX_RECORD;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Datagrams a router sends in one go.
 const BATCH: usize = 64;
 /// Rounds of draining after one input; more would mean that shard and control chase each other for ever.
 const MAX_ROUNDS: usize = 10_000;
+/// "Not now", in Linux: what a session's full descriptor says.
+const EAGAIN: i32 = 11;
 
 /// What a router does to the world outside it.
 pub(super) enum Effect<'a> {
-    /// A datagram leaves.
+    /// A datagram leaves. An error is the kernel's.
     Transmit(SocketAddr, &'a [u8]),
-    /// A record for an application. The answer is whether it was taken.
+    /// A record for an application. An error means that it was not taken.
     Record(SessionId, &'a [u8]),
     /// A session's descriptor may be read again.
     Readable(SessionId),
@@ -29,39 +36,54 @@ pub(super) enum Effect<'a> {
     Response(ClientId, Response, Option<SessionId>),
     /// A session's descriptor was closed by the router.
     Detached(SessionId),
+    /// The link to this router came up or went down, and control heard of it.
+    Link(NodeId, bool),
+}
+
+/// Which rings between control and shard have no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rings {
+    pub(super) commands: bool,
+    pub(super) reports: bool,
 }
 
 /// A shard and a control.
 pub(super) struct Router {
     pub(super) shard: Shard,
     pub(super) control: Control,
+    pub(super) rings: Rings,
     batch: Batch,
     record: Vec<u8>,
 }
 
 impl Router {
-    /// Starts the router afresh. `wall` is the wall time at instant zero of the world.
+    /// Starts the router afresh, its monotonic clock at `now` and the wall clock at `wall`.
     pub(super) fn start(
         now: Instant,
         wall: WallTime,
         number: usize,
-        topology: &Topology,
+        config: Config,
         settings: &LinkSettings,
         rng: &mut Rng,
     ) -> Router {
-        let config = topology.config(number, settings);
+        let usual = security::Settings::default();
+        let security = match settings.rekey {
+            None => usual,
+            Some(rekey_after) => security::Settings { rekey_after, reject_after: rekey_after.mul_f64(1.5), ..usual },
+        };
         let shard_settings = ShardSettings {
             identity: identity(number),
             pool: config.workers.pool,
-            security: security::Settings::default(),
+            security,
             sessions: session::Settings::default(),
         };
-        // A restarted process has a later epoch: the wall time at which it started, less its monotonic clock.
-        let shard = Shard::new(shard_settings, wall, rng.fork());
-        let control = Control::new(now, config, identity(number), wall_at(wall, now), "simulated".into(), rng.fork());
+        let epoch = WallTime::from_nanos(wall.as_nanos().saturating_sub(now.as_nanos()));
+        let shard = Shard::new(shard_settings, epoch, rng.fork());
+        let control = Control::new(now, config, identity(number), wall, "simulated".into(), rng.fork());
         Router {
             shard,
             control: control.expect("the simulator's configurations are valid"),
+            rings: Rings::default(),
             batch: Batch::new(BATCH),
             record: vec![0; MAX_RECORD],
         }
@@ -71,9 +93,18 @@ impl Router {
         self.shard.handle_datagram(now, from, datagram);
     }
 
+    /// The kernel says that nothing listens at `peer`.
+    pub(super) fn handle_refused(&mut self, now: Instant, peer: NodeId) {
+        if let Some(link) = self.control.link_to(peer) {
+            self.shard.handle_refused(now, link);
+        }
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.shard.handle_timeout(now);
-        self.control.handle(now, Input::Timer);
+        if self.control.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.control.handle(now, Input::Timer);
+        }
     }
 
     pub(super) fn handle_record(&mut self, now: Instant, session: SessionId, record: &[u8]) -> Readiness {
@@ -84,23 +115,36 @@ impl Router {
         self.control.handle(now, Input::Request { client, request });
     }
 
+    pub(super) fn reload(&mut self, now: Instant, config: Config) {
+        self.control.handle(now, Input::Reload(Ok(Box::new(config))));
+    }
+
+    /// Sends every neighbour a control message.
+    pub(super) fn send_to_neighbours(&mut self, now: Instant, bytes: &[u8]) {
+        for link in self.control.link_ids() {
+            self.shard.handle_command(now, Command::SendControl(link, bytes.into()));
+        }
+    }
+
+    /// When [`Router::handle_timeout`] is due. Control's timers fire whether or not it can tell the shard.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let shard = self.shard.poll_timeout().map(|(at, _)| (at, ()));
         let control = self.control.poll_timeout().map(|(at, _)| (at, ()));
         sooner(shard, control).map(|(at, ())| at)
     }
 
-    /// Passes messages between shard and control and effects to `world` until nothing moves. `world` says of a
-    /// [`Effect::Record`] whether the application took it, and true of everything else.
-    pub(super) fn settle(&mut self, now: Instant, mut world: impl FnMut(Effect<'_>) -> bool) {
+    /// Passes messages between shard and control and effects to `world` until nothing moves.
+    pub(super) fn settle(&mut self, now: Instant, mut world: impl FnMut(Effect<'_>) -> Result<(), i32>) {
         for _ in 0..MAX_ROUNDS {
             let mut moved = self.transmit(now, &mut world);
             moved |= self.deliver(now, &mut world);
-            while let Some(report) = self.shard.poll_report() {
-                self.control.handle(now, Input::Report { worker: 0, report });
-                moved = true;
+            if !self.rings.reports {
+                moved |= self.take_reports(now, &mut world);
             }
-            while let Some(action) = self.control.poll_action() {
+            // A full ring holds back all that control wants done, in order.
+            while !self.rings.commands
+                && let Some(action) = self.control.poll_action()
+            {
                 self.act(now, action, &mut world);
                 moved = true;
             }
@@ -111,53 +155,81 @@ impl Router {
         panic!("a router does not come to rest after {MAX_ROUNDS} rounds at {now}");
     }
 
-    fn transmit(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> bool) -> bool {
+    fn transmit(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) -> bool {
         self.batch.clear();
         self.shard.poll_transmit(now, &mut self.batch);
         for (transmit, bytes) in self.batch.iter() {
-            world(Effect::Transmit(transmit.to, bytes));
+            if let Err(errno) = world(Effect::Transmit(transmit.to, bytes)) {
+                self.shard.handle_send_failed(now, transmit.link, transmit.len, errno);
+            }
         }
         !self.batch.is_empty()
     }
 
-    fn deliver(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> bool) -> bool {
+    fn deliver(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) -> bool {
         let mut moved = false;
         while let Some((session, len)) = self.shard.poll_deliver(now, &mut self.record) {
-            if world(Effect::Record(session, &self.record[..len])) {
-                self.shard.delivered(now, session);
-            } else {
-                self.shard.blocked(now, session);
+            match world(Effect::Record(session, &self.record[..len])) {
+                Ok(()) => self.shard.delivered(now, session),
+                Err(_) => self.shard.blocked(now, session),
             }
             moved = true;
         }
         while let Some(session) = self.shard.poll_readable() {
-            world(Effect::Readable(session));
+            world(Effect::Readable(session)).expect("told, not asked");
             moved = true;
         }
         moved
     }
 
-    fn act(&mut self, now: Instant, action: Action, world: &mut impl FnMut(Effect<'_>) -> bool) {
-        match action {
+    fn take_reports(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) -> bool {
+        let mut moved = false;
+        while let Some(report) = self.shard.poll_report() {
+            let change = match report {
+                Report::LinkUp(link, ..) => Some((link, true)),
+                Report::LinkDown(link, _) => Some((link, false)),
+                _ => None,
+            };
+            if let Some((peer, up)) = change.and_then(|(link, up)| Some((self.control.neighbour(link)?, up))) {
+                world(Effect::Link(peer, up)).expect("told, not asked");
+            }
+            self.control.handle(now, Input::Report { worker: 0, report });
+            moved = true;
+        }
+        moved
+    }
+
+    fn act(&mut self, now: Instant, action: Action, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) {
+        let told = match action {
             Action::Command { worker, command } => {
                 assert_eq!(worker, 0, "a simulated router has one worker");
                 self.shard.handle_command(now, command);
+                Ok(())
             }
-            Action::Reply { client, response } => {
-                world(Effect::Response(client, response, None));
-            }
+            Action::Reply { client, response } => world(Effect::Response(client, response, None)),
             Action::Attach { session, client, response, .. } => {
-                world(Effect::Response(client, response, Some(session)));
+                let told = world(Effect::Response(client, response, Some(session)));
+                // What came for the session before its descriptor did is waiting.
+                self.shard.handle_writable(now, session);
+                told
             }
-            Action::Detach { session, .. } => {
-                world(Effect::Detached(session));
-            }
-            Action::ReadConfig | Action::Exit => {}
-        }
+            Action::Detach { session, .. } => world(Effect::Detached(session)),
+            Action::ReadConfig | Action::Exit => Ok(()),
+        };
+        told.expect("told, not asked");
+    }
+
+    /// The neighbour to which its table sends what goes to `destination`.
+    pub(super) fn next_hop(&self, destination: NodeId) -> Option<NodeId> {
+        let link: LinkId = self.control.table().next_hop(destination)?;
+        self.control.neighbour(link)
     }
 }
 
-/// The wall time at `now`.
-fn wall_at(wall: WallTime, now: Instant) -> WallTime {
-    WallTime::from_nanos(wall.as_nanos() + now.as_nanos())
+/// A session's descriptor is full.
+pub(super) const FULL: Result<(), i32> = Err(EAGAIN);
+
+/// What a router that costs `times` as much as a fast one takes for one input.
+pub(super) fn cost(times: u32) -> Duration {
+    if times <= 1 { Duration::ZERO } else { Duration::from_micros(20) * times }
 }

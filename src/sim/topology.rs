@@ -1,12 +1,16 @@
 //! Which routers exist and which links join them.
 
-use crate::base::{Identity, Rng};
+use crate::base::{Identity, NodeId, Rng};
 use crate::config::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Routers numbered from zero, and the pairs that a link joins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Topology {
     /// Number of routers.
     pub routers: usize,
@@ -50,6 +54,35 @@ impl Topology {
             _ => None,
         };
         self.links.iter().filter_map(other).collect()
+    }
+
+    /// Links on the way from `from` to every router of `among`, by router; none where there is no way inside `among`.
+    pub fn distances(&self, from: usize, among: &[usize]) -> Vec<Option<usize>> {
+        let mut distances = vec![None; self.routers];
+        distances[from] = Some(0);
+        let mut next = VecDeque::from([from]);
+        while let Some(router) = next.pop_front() {
+            for other in self.neighbours(router) {
+                if among.contains(&other) && distances[other].is_none() {
+                    distances[other] = distances[router].map(|distance| distance + 1);
+                    next.push_back(other);
+                }
+            }
+        }
+        distances
+    }
+
+    /// Whether links among `routers` alone connect them all.
+    pub fn connects(&self, routers: &[usize]) -> bool {
+        let Some(&first) = routers.first() else { return true };
+        let distances = self.distances(first, routers);
+        routers.iter().all(|&router| distances[router].is_some())
+    }
+
+    /// Links on the longest of the shortest ways among `routers`.
+    pub fn diameter(&self, routers: &[usize]) -> usize {
+        let longest = |&from: &usize| self.distances(from, routers).into_iter().flatten().max();
+        routers.iter().filter_map(longest).max().unwrap_or(0)
     }
 
     /// The configuration that `router` would be given, with these link settings.
@@ -102,6 +135,8 @@ pub struct LinkSettings {
     pub pool: usize,
     /// What paths are short in.
     pub metric: Metric,
+    /// Age at which keys are replaced; none for the usual one.
+    pub rekey: Option<Duration>,
 }
 
 impl Default for LinkSettings {
@@ -114,6 +149,7 @@ impl Default for LinkSettings {
             queue: 1024,
             pool: 4096,
             metric: Metric::Expected,
+            rekey: None,
         }
     }
 }
@@ -123,11 +159,29 @@ pub fn name(router: usize) -> String {
     format!("r{router}")
 }
 
+thread_local! {
+    /// Identities that were asked for: making one costs a multiplication on the curve.
+    static IDENTITIES: RefCell<Vec<Option<Identity>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The router's identity, the same in every run.
 pub fn identity(router: usize) -> Identity {
-    let mut seed = [0x5e; 32];
-    seed[..8].copy_from_slice(&(router as u64).to_be_bytes());
-    Identity::from_seed(seed)
+    let made = || {
+        let mut seed = [0x5e; 32];
+        seed[..8].copy_from_slice(&(router as u64).to_be_bytes());
+        Identity::from_seed(seed)
+    };
+    IDENTITIES.with_borrow_mut(|identities| {
+        if identities.len() <= router {
+            identities.resize_with(router + 1, || None);
+        }
+        identities[router].get_or_insert_with(made).clone()
+    })
+}
+
+/// The router's id.
+pub fn node(router: usize) -> NodeId {
+    identity(router).public().node_id()
 }
 
 /// The router's address: 10.x.y.1 with its number in x and y.

@@ -1,75 +1,31 @@
 //! A virtual wire: what happens to a datagram between two routers, one direction at a time.
 
+pub use super::conditions::{Conditions, Flap};
+use super::ledger::{Ledger, Struck};
 use crate::base::{Instant, Rng};
 use std::time::Duration;
 
-/// The condition of one direction of a wire.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Conditions {
-    /// Constant delay.
-    pub delay: Duration,
-    /// Extra delay, uniform from zero to this. Does not reorder by itself.
-    pub jitter: Duration,
-    /// Probability that a datagram is lost on its own.
-    pub loss: f64,
-    /// Probability that a loss starts a burst (Gilbert–Elliott): the next datagrams are lost until the burst ends, each
-    /// ending it with probability one quarter.
-    pub burst: f64,
-    /// Probability that a datagram is held back and overtaken by later ones.
-    pub reorder: f64,
-    /// Probability that a datagram arrives twice.
-    pub duplicate: f64,
-    /// Probability that one bit of a datagram is flipped.
-    pub corrupt: f64,
-    /// Bits per second; none for no limit.
-    pub rate: Option<u64>,
-    /// Most bytes waiting for a limited rate; what does not fit is dropped.
-    pub queue: usize,
-    /// Nothing arrives.
-    pub cut: bool,
-}
-
-impl Conditions {
-    /// A faultless wire with this delay.
-    pub const fn perfect(delay: Duration) -> Conditions {
-        Conditions {
-            delay,
-            jitter: Duration::ZERO,
-            loss: 0.0,
-            burst: 0.0,
-            reorder: 0.0,
-            duplicate: 0.0,
-            corrupt: 0.0,
-            rate: None,
-            queue: 64 * 1024,
-            cut: false,
-        }
-    }
-}
-
-/// How often each fault struck a wire.
+/// What went into a wire and came out of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WireCounts {
     /// Datagrams sent into the wire.
     pub sent: u64,
     /// Their bytes, with 28 bytes of IP and UDP headers each.
     pub bytes: u64,
-    /// Lost on their own or in a burst.
+    /// Datagrams that did not arrive.
     pub lost: u64,
-    /// Dropped by the full queue.
-    pub overflowed: u64,
-    /// Swallowed by a cut.
-    pub cut: u64,
-    /// Held back.
-    pub reordered: u64,
-    /// Delivered twice.
-    pub duplicated: u64,
-    /// Changed.
-    pub corrupted: u64,
+    /// Copies that arrive in addition.
+    pub doubled: u64,
+    /// Datagrams and copies that arrived.
+    pub arrived: u64,
 }
 
 /// Headers that a datagram carries on a real wire: IPv4 and UDP.
-const HEADERS: usize = 28;
+pub const HEADERS: usize = 28;
+/// Linux error numbers that a send may give.
+const EAGAIN: i32 = 11;
+const EMSGSIZE: i32 = 90;
+const ENOBUFS: i32 = 105;
 
 /// One direction of a wire.
 #[derive(Clone, Debug)]
@@ -83,9 +39,11 @@ pub struct Wire {
     busy_until: Instant,
     /// The latest arrival promised, so that jitter alone keeps order.
     last_arrival: Instant,
+    /// When the spike of delay under way is over.
+    spike_until: Instant,
 }
 
-/// When copies of a datagram arrive, and whether a bit flips on the way.
+/// When copies of a datagram arrive, and what happens to them on the way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fate {
     /// First copy.
@@ -94,6 +52,8 @@ pub struct Fate {
     pub second: Option<Instant>,
     /// Flip this bit, counted from the start.
     pub flip: Option<usize>,
+    /// Keep this many bytes.
+    pub keep: Option<usize>,
 }
 
 impl Wire {
@@ -101,78 +61,133 @@ impl Wire {
     pub const fn new(conditions: Conditions) -> Wire {
         Wire {
             conditions,
-            counts: WireCounts {
-                sent: 0,
-                bytes: 0,
-                lost: 0,
-                overflowed: 0,
-                cut: 0,
-                reordered: 0,
-                duplicated: 0,
-                corrupted: 0,
-            },
+            counts: WireCounts { sent: 0, bytes: 0, lost: 0, doubled: 0, arrived: 0 },
             in_burst: false,
             busy_until: Instant::ZERO,
             last_arrival: Instant::ZERO,
+            spike_until: Instant::ZERO,
         }
     }
 
-    /// Decides what happens to a datagram of `len` bytes sent now.
-    pub fn send(&mut self, now: Instant, len: usize, rng: &mut Rng) -> Fate {
-        let conditions = self.conditions;
+    /// What the kernel says to a datagram of `len` bytes before it goes into the wire.
+    pub fn refuses(&self, len: usize, rng: &mut Rng, ledger: &mut Ledger) -> Result<(), i32> {
+        let conditions = &self.conditions;
+        if conditions.interface_mtu.is_some_and(|mtu| len + HEADERS > mtu) {
+            ledger.count(Struck::SendTooLarge);
+            return Err(EMSGSIZE);
+        }
+        if rng.chance(conditions.send_again) {
+            ledger.count(Struck::SendAgain);
+            return Err(EAGAIN);
+        }
+        if rng.chance(conditions.send_no_buffers) {
+            ledger.count(Struck::SendNoBuffers);
+            return Err(ENOBUFS);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing sent now arrives, and why. `both` says whether the other direction is cut too.
+    fn is_cut(&self, now: Instant, both: bool) -> Option<Struck> {
+        if self.conditions.cut {
+            return Some(if both { Struck::Cut } else { Struck::OneWay });
+        }
+        let flap = self.conditions.flap?;
+        let period = (flap.up + flap.down).as_nanos().max(1) as u64;
+        let down = u128::from(now.as_nanos() % period) >= flap.up.as_nanos();
+        down.then_some(Struck::Flap)
+    }
+
+    /// Decides what happens to a datagram of `len` bytes sent now. `both` says whether the other direction is cut too.
+    pub fn send(&mut self, now: Instant, len: usize, both: bool, rng: &mut Rng, ledger: &mut Ledger) -> Fate {
         self.counts.sent += 1;
         self.counts.bytes += (len + HEADERS) as u64;
-        if conditions.cut {
-            self.counts.cut += 1;
+        let fate = self.pass(now, len, both, rng, ledger);
+        self.counts.lost += u64::from(fate.first.is_none());
+        self.counts.doubled += u64::from(fate.second.is_some());
+        fate
+    }
+
+    fn pass(&mut self, now: Instant, len: usize, both: bool, rng: &mut Rng, ledger: &mut Ledger) -> Fate {
+        let conditions = self.conditions;
+        if let Some(struck) = self.is_cut(now, both) {
+            ledger.count(struck);
+            return Fate::default();
+        }
+        if conditions.mtu.is_some_and(|mtu| len + HEADERS > mtu) {
+            ledger.count(Struck::Mtu);
             return Fate::default();
         }
         let Some(departure) = self.depart(now, len + HEADERS) else {
-            self.counts.overflowed += 1;
+            ledger.count(Struck::Overflow);
             return Fate::default();
         };
-        if self.loses(rng) {
-            self.counts.lost += 1;
+        if departure > now + time_of(len + HEADERS, conditions.rate) {
+            ledger.count(Struck::Rate);
+        }
+        if let Some(struck) = self.loses(rng) {
+            ledger.count(struck);
             return Fate::default();
         }
-        let mut fate = Fate { first: Some(self.arrive(departure, rng)), ..Fate::default() };
+        let mut fate = Fate { first: Some(self.arrive(departure, rng, ledger)), ..Fate::default() };
         if rng.chance(conditions.duplicate) {
-            self.counts.duplicated += 1;
-            fate.second = Some(self.arrive(departure, rng) + conditions.delay / 4);
+            ledger.count(Struck::Duplicate);
+            fate.second = Some(self.arrive(departure, rng, ledger) + conditions.delay / 4);
         }
         if len > 0 && rng.chance(conditions.corrupt) {
-            self.counts.corrupted += 1;
+            ledger.count(Struck::Corrupt);
             fate.flip = Some(rng.below(len as u64 * 8) as usize);
+        }
+        if len > 0 && rng.chance(conditions.truncate) {
+            ledger.count(Struck::Truncate);
+            fate.keep = Some(rng.below(len as u64) as usize);
         }
         fate
     }
 
     /// When the datagram has left a rate-limited queue; none if it does not fit.
     fn depart(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
-        let Some(rate) = self.conditions.rate else { return Some(now) };
-        let time_of = |bytes: u64| Duration::from_nanos(bytes * 8 * 1_000_000_000 / rate);
-        let waiting = self.busy_until.since(now);
-        if waiting > time_of(self.conditions.queue as u64) {
+        let rate = self.conditions.rate;
+        if rate.is_none() {
+            return Some(now);
+        }
+        if self.busy_until.since(now) > time_of(self.conditions.queue, rate) {
             return None;
         }
-        self.busy_until = self.busy_until.max(now) + time_of(bytes as u64);
+        self.busy_until = self.busy_until.max(now) + time_of(bytes, rate);
         Some(self.busy_until)
     }
 
-    fn loses(&mut self, rng: &mut Rng) -> bool {
+    fn loses(&mut self, rng: &mut Rng) -> Option<Struck> {
+        let conditions = &self.conditions;
         if self.in_burst {
-            self.in_burst = !rng.chance(0.25);
-            return true;
+            self.in_burst = !rng.chance(conditions.burst_end);
+        } else {
+            self.in_burst = rng.chance(conditions.burst);
         }
-        let lost = rng.chance(self.conditions.loss);
-        self.in_burst = lost && rng.chance(self.conditions.burst);
-        lost
+        if self.in_burst && rng.chance(conditions.burst_loss) {
+            return Some(Struck::Burst);
+        }
+        rng.chance(conditions.loss).then_some(Struck::Loss)
     }
 
-    fn arrive(&mut self, departure: Instant, rng: &mut Rng) -> Instant {
+    fn arrive(&mut self, departure: Instant, rng: &mut Rng, ledger: &mut Ledger) -> Instant {
         let conditions = self.conditions;
-        let arrival = departure + conditions.delay + conditions.jitter.mul_f64(rng.unit());
+        let mut arrival = departure + conditions.delay;
+        if !conditions.jitter.is_zero() {
+            ledger.count(Struck::Jitter);
+            arrival += conditions.jitter.mul_f64(rng.unit());
+        }
+        if rng.chance(conditions.spike) {
+            self.spike_until = self.spike_until.max(departure + conditions.spike_height);
+        }
+        if self.spike_until > departure {
+            // What comes during a spike is held until its end, as behind a stalled radio.
+            ledger.count(Struck::Spike);
+            arrival = arrival.max(self.spike_until + conditions.delay);
+        }
         if rng.chance(conditions.reorder) {
-            self.counts.reordered += 1;
+            ledger.count(Struck::Reorder);
             return arrival + conditions.delay.mul_f64(rng.unit()) + Duration::from_micros(100);
         }
         self.last_arrival = self.last_arrival.max(arrival);
@@ -180,28 +195,82 @@ impl Wire {
     }
 }
 
+/// How long `bytes` take at `rate` bits per second.
+fn time_of(bytes: usize, rate: Option<u64>) -> Duration {
+    rate.map_or(Duration::ZERO, |rate| Duration::from_nanos(bytes as u64 * 8 * 1_000_000_000 / rate.max(1)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sent(wire: &mut Wire, at: Instant, len: usize, rng: &mut Rng, ledger: &mut Ledger) -> Option<Instant> {
+        wire.send(at, len, false, rng, ledger).first
+    }
+
     #[test]
     fn a_limited_rate_spaces_datagrams_and_overflows() {
-        let mut rng = Rng::from_u64(1);
+        let (mut rng, mut ledger) = (Rng::from_u64(1), Ledger::EMPTY);
         let rate = Some(8_000_000);
         let mut wire = Wire::new(Conditions { rate, queue: 3000, ..Conditions::perfect(Duration::ZERO) });
-        let arrivals: Vec<_> = (0..6).map(|_| wire.send(Instant::ZERO, 972, &mut rng).first).collect();
+        let arrivals: Vec<_> = (0..6).map(|_| sent(&mut wire, Instant::ZERO, 972, &mut rng, &mut ledger)).collect();
         let at = |ms| Some(Instant::from_millis(ms));
         assert_eq!(arrivals, [at(1), at(2), at(3), at(4), None, None]);
-        assert_eq!(wire.counts.overflowed, 2);
+        assert_eq!((ledger.get(Struck::Overflow), ledger.get(Struck::Rate)), (2, 3));
     }
 
     #[test]
     fn losses_come_as_often_as_asked() {
-        let mut rng = Rng::from_u64(2);
+        let (mut rng, mut ledger) = (Rng::from_u64(2), Ledger::EMPTY);
         let mut wire = Wire::new(Conditions { loss: 0.05, ..Conditions::perfect(Duration::from_millis(1)) });
         for n in 0..20_000 {
-            wire.send(Instant::from_millis(n), 100, &mut rng);
+            sent(&mut wire, Instant::from_millis(n), 100, &mut rng, &mut ledger);
         }
-        assert!((900..1100).contains(&wire.counts.lost), "{:?}", wire.counts);
+        assert!((900..1100).contains(&ledger.get(Struck::Loss)), "{ledger:?}");
+    }
+
+    #[test]
+    fn bursts_are_as_long_and_as_frequent_as_asked() {
+        let (mut rng, mut ledger) = (Rng::from_u64(3), Ledger::EMPTY);
+        let bursty = Conditions { burst: 0.01, burst_end: 0.2, burst_loss: 0.8, ..Conditions::default() };
+        let mut wire = Wire::new(bursty);
+        for n in 0..100_000 {
+            sent(&mut wire, Instant::from_millis(n), 100, &mut rng, &mut ledger);
+        }
+        // In the bad state for 0.01 / (0.01 + 0.2) of the time.
+        let expected = 100_000.0 * 0.01 / 0.21 * 0.8;
+        assert!((ledger.get(Struck::Burst) as f64 / expected - 1.0).abs() < 0.1, "{ledger:?}");
+    }
+
+    #[test]
+    fn a_spike_holds_everything_and_keeps_order() {
+        let (mut rng, mut ledger) = (Rng::from_u64(4), Ledger::EMPTY);
+        let height = Duration::from_millis(50);
+        let mut wire = Wire::new(Conditions { spike: 1.0, spike_height: height, ..Conditions::default() });
+        let first = sent(&mut wire, Instant::ZERO, 100, &mut rng, &mut ledger);
+        assert_eq!(first, Some(Instant::from_millis(51)));
+        wire.conditions.spike = 0.0;
+        assert_eq!(sent(&mut wire, Instant::from_millis(30), 100, &mut rng, &mut ledger), first);
+        let after = sent(&mut wire, Instant::from_millis(60), 100, &mut rng, &mut ledger);
+        assert_eq!(after, Some(Instant::from_millis(61)));
+        assert_eq!(ledger.get(Struck::Spike), 2);
+    }
+
+    #[test]
+    fn what_is_too_large_or_meets_a_cut_does_not_pass() {
+        let (mut rng, mut ledger) = (Rng::from_u64(5), Ledger::EMPTY);
+        let flap = Some(Flap { up: Duration::from_millis(100), down: Duration::from_millis(50) });
+        let mut wire =
+            Wire::new(Conditions { mtu: Some(1000), interface_mtu: Some(1400), flap, ..Conditions::default() });
+        assert_eq!(wire.refuses(1373, &mut rng, &mut ledger), Err(EMSGSIZE));
+        assert_eq!(wire.refuses(1372, &mut rng, &mut ledger), Ok(()));
+        assert_eq!(sent(&mut wire, Instant::ZERO, 973, &mut rng, &mut ledger), None);
+        assert!(sent(&mut wire, Instant::ZERO, 972, &mut rng, &mut ledger).is_some());
+        assert!(sent(&mut wire, Instant::from_millis(120), 10, &mut rng, &mut ledger).is_none());
+        assert!(sent(&mut wire, Instant::from_millis(151), 10, &mut rng, &mut ledger).is_some());
+        wire.conditions.cut = true;
+        assert!(sent(&mut wire, Instant::from_millis(151), 10, &mut rng, &mut ledger).is_none());
+        let of = |struck| ledger.get(struck);
+        assert_eq!((of(Struck::Mtu), of(Struck::Flap), of(Struck::OneWay), of(Struck::SendTooLarge)), (1, 1, 1, 1));
     }
 }

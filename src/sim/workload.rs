@@ -4,14 +4,20 @@ use crate::base::hash::{hash64, mix64};
 use crate::base::{Class, Instant, SessionId};
 use crate::control::ClientId;
 use crate::proto::session::Readiness;
-use crate::sim::topology::identity;
+use crate::sim::topology::node;
+use crate::sim::units::{millis, seconds};
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::cursor::Writer;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// A flow may be given up by its sender when it hears nothing for so long: a little less than the sessions' patience.
+const PATIENCE: Duration = Duration::from_secs(28);
+
 /// What a flow carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A byte stream.
     Stream,
@@ -36,7 +42,8 @@ impl Kind {
 }
 
 /// What a flow is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Spec {
     /// What it carries.
     pub kind: Kind,
@@ -50,9 +57,11 @@ pub struct Spec {
     pub messages: u32,
     /// Bytes of each, at least [`Spec::HEADER`].
     pub size: usize,
-    /// Time between messages.
+    /// Time between messages, ms.
+    #[serde(with = "millis")]
     pub interval: Duration,
-    /// When the first is due.
+    /// When the first is due, seconds from the start.
+    #[serde(with = "seconds")]
     pub start: Instant,
 }
 
@@ -78,7 +87,8 @@ impl Spec {
         self.start - Duration::from_millis(500)
     }
 
-    fn due(&self, index: u32) -> Instant {
+    /// When message `index` is due.
+    pub fn due(&self, index: u32) -> Instant {
         self.start + self.interval * index
     }
 }
@@ -125,7 +135,14 @@ pub struct Flow {
     /// Bytes of the message that a stream is in the middle of.
     partial: Vec<u8>,
     ended: bool,
-    void: bool,
+    /// An end crashed after something was sent: what arrives twice or out of order may be another life's.
+    crashed: bool,
+    /// Its sender gave up because it rightly heard nothing for long; what it says after that is another flow.
+    given_up: bool,
+    /// When it was last seen to get on.
+    progress: Instant,
+    /// Until when giving up is excused.
+    excused_until: Instant,
     arrivals: Vec<Arrival>,
 }
 
@@ -154,6 +171,8 @@ impl Flow {
         Flow {
             number,
             stage: Stage::Closed(spec.opens()),
+            progress: spec.opens(),
+            excused_until: Instant::MAX,
             spec,
             paused: false,
             next: 0,
@@ -162,7 +181,8 @@ impl Flow {
             delivered: 0,
             partial: Vec::new(),
             ended: false,
-            void: false,
+            crashed: false,
+            given_up: false,
             arrivals: Vec::with_capacity(messages),
         }
     }
@@ -187,9 +207,10 @@ impl Flow {
         &self.arrivals
     }
 
-    /// Whether an end of it crashed: nothing more is expected of it.
+    /// Whether an end of it crashed, or was out of reach for so long that the other gave up: nothing more is expected of
+    /// it.
     pub const fn is_void(&self) -> bool {
-        self.void
+        self.crashed || self.given_up
     }
 
     /// Whether everything that must arrive has.
@@ -202,8 +223,29 @@ impl Flow {
         }
     }
 
-    pub(super) const fn void(&mut self) {
-        self.void = true;
+    /// One of its ends crashed. A flow that had not begun begins anew when the router is back.
+    pub(super) fn end_crashed(&mut self, now: Instant, router: usize) {
+        // A stream that asked is known to the other end's former life.
+        let asked = self.spec.kind == Kind::Stream && !matches!(self.stage, Stage::Closed(_));
+        if self.next > 0 || asked {
+            self.crashed = true;
+        } else if router == self.spec.from {
+            self.stage = Stage::Closed(self.spec.opens().max(now));
+            self.paused = false;
+        }
+        if router == self.spec.to {
+            self.sink = None;
+        }
+    }
+
+    /// Its applications leave: nothing more is expected of it.
+    pub(super) const fn close(&mut self) {
+        self.given_up = true;
+    }
+
+    /// From then on a sender that gives up has no excuse.
+    pub(super) const fn excuse_until(&mut self, until: Instant) {
+        self.excused_until = until;
     }
 
     pub(super) const fn client(flow: usize, side: Side) -> ClientId {
@@ -215,7 +257,7 @@ impl Flow {
     }
 
     fn target(&self) -> Endpoint {
-        Endpoint { node: identity(self.spec.to).public().node_id(), port: self.spec.port }
+        Endpoint { node: node(self.spec.to), port: self.spec.port }
     }
 
     /// The request that opens one side.
@@ -276,12 +318,12 @@ impl Flow {
 
     /// Whether the sender's session should be opened now.
     pub(super) fn wants_open(&self, now: Instant) -> bool {
-        !self.void && matches!(self.stage, Stage::Closed(at) if at <= now)
+        !self.is_void() && matches!(self.stage, Stage::Closed(at) if at <= now)
     }
 
     /// When the sender is to be asked next.
     pub(super) fn next_turn(&self, now: Instant) -> Option<Instant> {
-        if self.void || self.paused {
+        if self.is_void() || self.paused {
             return None;
         }
         match self.stage {
@@ -294,7 +336,7 @@ impl Flow {
     /// Writes the next record that is due and says whose session it is for.
     pub(super) fn next_record(&mut self, now: Instant, record: &mut Vec<u8>) -> Option<SessionId> {
         let Stage::Open(session) = self.stage else { return None };
-        if self.void || self.paused {
+        if self.is_void() || self.paused {
             return None;
         }
         record.clear();
@@ -359,13 +401,16 @@ impl Flow {
             (Side::Source, Record::Connected(_)) => {
                 if let Stage::Connecting(session) = self.stage {
                     self.stage = Stage::Open(session);
+                    self.progress = now;
                 }
                 wants_turn = true;
             }
-            (Side::Source, Record::Reset { reason, .. }) if !self.void => {
+            (Side::Source, Record::Reset { reason, .. }) if !self.is_void() => {
                 if self.next == 0 {
                     self.stage = Stage::Closed(now + Duration::from_millis(200));
                     wants_turn = true;
+                } else if now.since(self.progress) >= PATIENCE && now < self.excused_until {
+                    self.given_up = true;
                 } else if self.spec.kind != Kind::BestEffort {
                     violations
                         .push(format!("{now}: flow {} was reset ({reason:?}) although no end crashed", self.number));
@@ -389,7 +434,7 @@ impl Flow {
     }
 
     fn take_finish(&mut self, now: Instant, violations: &mut Vec<String>) {
-        if !self.void && (self.delivered != self.spec.messages || !self.partial.is_empty()) {
+        if !self.crashed && (self.delivered != self.spec.messages || !self.partial.is_empty()) {
             violations.push(format!("{now}: stream {} ended after {} of its messages", self.number, self.delivered));
         }
         self.ended = true;
@@ -401,14 +446,15 @@ impl Flow {
             return;
         };
         let in_order = matches!(self.spec.kind, Kind::Stream | Kind::Ordered);
-        if in_order && index != self.delivered && !self.void {
+        if in_order && index != self.delivered && !self.is_void() {
             let expected = self.delivered;
             violations.push(format!("{now}: flow {} got message {index} instead of {expected}", self.number));
         }
-        if std::mem::replace(&mut self.arrived[index as usize], true) && !self.void {
+        if std::mem::replace(&mut self.arrived[index as usize], true) && !self.crashed {
             violations.push(format!("{now}: flow {} got message {index} twice", self.number));
         }
         self.delivered += 1;
+        self.progress = now;
         let due = self.spec.due(index);
         self.arrivals.push(Arrival { due, latency: now.since(due) });
     }

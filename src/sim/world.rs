@@ -1,11 +1,19 @@
 //! The world: virtual time, the event heap, the routers and the wires between them.
 
-use super::router::{Effect, Router};
-use super::topology::{LinkSettings, Topology, address, router_at};
+mod strikes;
+
+use super::capture::Capture;
+use super::clock::Clock;
+use super::ledger::{Ledger, Struck};
+use super::observe::Watch;
+use super::router::{Effect, FULL, Router, cost};
+use super::topology::{LinkSettings, Topology, address, node, router_at};
 use super::wire::{Conditions, Wire};
 use super::workload::{Flow, Side};
 use crate::base::hash::{hash64, mix64};
-use crate::base::{Instant, Rng, SessionId, WallTime};
+use crate::base::rare::POINTS;
+use crate::base::{Instant, NodeId, Rng, SessionId};
+use crate::config::settings::Metric;
 use crate::control::ClientId;
 use crate::dataplane::messages::ShardStats;
 use crate::proto::session::Readiness;
@@ -16,15 +24,19 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Wall time at instant zero of every simulation: 2026-01-01.
-const WALL: WallTime = WallTime::from_nanos(1_767_225_600_000_000_000);
+/// Socket buffer of a router, bytes: what comes while it stands still waits here.
+const SOCKET_BUFFER: usize = 1 << 20;
 
 /// What is going to happen.
 enum Event {
     /// A datagram arrives at a router.
-    Arrive { router: usize, from: SocketAddr, datagram: Box<[u8]> },
+    Arrive { router: usize, from: usize, datagram: Box<[u8]> },
+    /// A router hears that nothing listens where it sent to.
+    Refused { router: usize, by: usize },
     /// A router's timer; void if the router was given another since.
     Timer { router: usize, generation: u64 },
+    /// A router that stood still or was busy goes on.
+    Wake { router: usize },
     /// An application's turn.
     Turn { flow: usize },
 }
@@ -56,13 +68,52 @@ impl Ord for Scheduled {
     }
 }
 
+/// A router, its machine, and what it is suffering from.
 struct Slot {
     router: Option<Router>,
+    clock: Clock,
     generation: u64,
     /// When the timer in the heap will fire; none if there is none.
     timer_at: Option<Instant>,
     /// Sessions attached to flows.
     sessions: BTreeMap<SessionId, (usize, Side)>,
+    /// It stands still, or is busy, until then.
+    busy_until: Instant,
+    wakes: bool,
+    inbox: VecDeque<(usize, Box<[u8]>)>,
+    inbox_bytes: usize,
+    /// How many times as slow as a fast one.
+    times: u32,
+    coalesce: Duration,
+    rare: f64,
+    newer: bool,
+    without: Vec<usize>,
+    metric: Option<Metric>,
+    /// Datagrams handed to the router since it started.
+    handed: u64,
+}
+
+impl Slot {
+    const fn new() -> Slot {
+        Slot {
+            router: None,
+            clock: Clock::new(),
+            generation: 0,
+            timer_at: None,
+            sessions: BTreeMap::new(),
+            busy_until: Instant::ZERO,
+            wakes: false,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            times: 1,
+            coalesce: Duration::ZERO,
+            rare: 0.0,
+            newer: false,
+            without: Vec::new(),
+            metric: None,
+            handed: 0,
+        }
+    }
 }
 
 /// A network, its applications and its time.
@@ -78,8 +129,16 @@ pub struct World {
     flows: Vec<Flow>,
     trace: u64,
     log: Option<String>,
+    capture: Option<Capture>,
     events: u64,
     violations: Vec<String>,
+    ledger: Ledger,
+    watch: Watch,
+    /// Whether rare branches may be taken at all.
+    rare: bool,
+    numbers: BTreeMap<NodeId, usize>,
+    /// Kept for the next use.
+    arrivals: Vec<(Instant, usize, Box<[u8]>)>,
 }
 
 impl World {
@@ -90,10 +149,10 @@ impl World {
             wires.insert((a, b), Wire::new(conditions));
             wires.insert((b, a), Wire::new(conditions));
         }
-        let slot = || Slot { router: None, generation: 0, timer_at: None, sessions: BTreeMap::new() };
         let mut world = World {
             now: Instant::ZERO,
-            routers: (0..topology.routers).map(|_| slot()).collect(),
+            routers: (0..topology.routers).map(|_| Slot::new()).collect(),
+            numbers: (0..topology.routers).map(|router| (node(router), router)).collect(),
             topology,
             settings,
             wires,
@@ -101,10 +160,15 @@ impl World {
             order: 0,
             rng: Rng::from_u64(seed),
             flows: Vec::new(),
-            trace: hash64(&seed.to_be_bytes()),
+            trace: mix64(seed),
             log: None,
+            capture: None,
             events: 0,
             violations: Vec::new(),
+            ledger: Ledger::EMPTY,
+            watch: Watch::new(settings.dead + settings.hello),
+            rare: false,
+            arrivals: Vec::new(),
         };
         for router in 0..world.topology.routers {
             world.start(router);
@@ -117,9 +181,19 @@ impl World {
         self.log = Some(String::new());
     }
 
-    /// What was written down.
+    /// Writes every datagram down from now on.
+    pub fn keep_capture(&mut self) {
+        self.capture = Some(Capture::new());
+    }
+
+    /// Every event, if it was written down.
     pub fn log(&self) -> Option<&str> {
         self.log.as_deref()
+    }
+
+    /// Every datagram that left a router, as a capture file, if it was written down.
+    pub fn take_capture(&mut self) -> Option<Vec<u8>> {
+        Some(self.capture.take()?.into_bytes())
     }
 
     /// The time.
@@ -130,6 +204,11 @@ impl World {
     /// The topology.
     pub const fn topology(&self) -> &Topology {
         &self.topology
+    }
+
+    /// What links and routers have in common.
+    pub const fn settings(&self) -> &LinkSettings {
+        &self.settings
     }
 
     /// A hash of everything that happened, in order.
@@ -145,6 +224,16 @@ impl World {
     /// Rules broken so far, in words.
     pub fn violations(&self) -> &[String] {
         &self.violations
+    }
+
+    /// How often each fault struck.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How long it took to notice dead links.
+    pub fn detections(&self) -> &[Duration] {
+        self.watch.detections()
     }
 
     /// The applications.
@@ -174,12 +263,23 @@ impl World {
 
     /// A running router's shard counters.
     pub fn stats(&self, router: usize) -> Option<ShardStats> {
-        Some(self.routers[router].router.as_ref()?.shard.stats(self.now))
+        let slot = &self.routers[router];
+        Some(slot.router.as_ref()?.shard.stats(slot.clock.local(self.now)))
     }
 
-    /// A running router's control.
+    /// Datagrams handed to a router since it started.
+    pub(super) fn handed(&self, router: usize) -> u64 {
+        self.routers[router].handed
+    }
+
+    /// A running router.
     pub(super) fn router(&self, router: usize) -> Option<&Router> {
         self.routers[router].router.as_ref()
+    }
+
+    /// The number of the router with this id.
+    pub(super) fn number(&self, node: NodeId) -> Option<usize> {
+        self.numbers.get(&node).copied()
     }
 
     /// Adds an application; its receiving side opens at once, its sending side half a second before it starts.
@@ -188,29 +288,6 @@ impl World {
         self.flows.push(flow);
         self.open(index, Side::Sink);
         self.schedule(start.max(self.now), Event::Turn { flow: index });
-    }
-
-    /// Starts a router that does not run.
-    pub fn start(&mut self, router: usize) {
-        assert!(!self.is_running(router), "a router starts once");
-        let mut rng = self.rng.fork();
-        let (topology, settings) = (&self.topology, &self.settings);
-        self.routers[router].router = Some(Router::start(self.now, WALL, router, topology, settings, &mut rng));
-        self.record(router, "start", &[]);
-        self.settle(router);
-    }
-
-    /// Kills a router: all it knew is lost, and so are its applications' sessions.
-    pub fn crash(&mut self, router: usize) {
-        let slot = &mut self.routers[router];
-        slot.router = None;
-        slot.timer_at = None;
-        slot.generation += 1;
-        slot.sessions.clear();
-        self.record(router, "crash", &[]);
-        for flow in self.flows.iter_mut().filter(|flow| flow.spec().touches(router)) {
-            flow.void();
-        }
     }
 
     /// Runs until `end`.
@@ -245,91 +322,198 @@ impl World {
     fn happen(&mut self, event: Event) {
         self.events += 1;
         match event {
-            Event::Arrive { router, from, mut datagram } => {
+            Event::Arrive { router, from, datagram } => {
                 self.record(router, "arrive", &datagram);
-                if let Some(running) = &mut self.routers[router].router {
-                    running.handle_datagram(self.now, from, &mut datagram);
+                self.arrive(router, from, datagram);
+            }
+            Event::Refused { router, by } => {
+                self.record(router, "refused", &[]);
+                let slot = &mut self.routers[router];
+                if let Some(running) = &mut slot.router {
+                    running.handle_refused(slot.clock.local(self.now), node(by));
                     self.settle(router);
                 }
             }
             Event::Timer { router, generation } => {
                 let slot = &mut self.routers[router];
-                if slot.generation != generation {
-                    return;
+                if slot.generation == generation {
+                    slot.timer_at = None;
+                    if slot.router.is_some() {
+                        self.record(router, "timer", &[]);
+                        self.fire(router);
+                    }
                 }
-                slot.timer_at = None;
-                if let Some(running) = &mut slot.router {
-                    running.handle_timeout(self.now);
-                    self.record(router, "timer", &[]);
-                    self.settle(router);
-                }
+            }
+            Event::Wake { router } => {
+                self.routers[router].wakes = false;
+                self.serve(router);
             }
             Event::Turn { flow } => self.turn(flow),
         }
     }
 
     fn record(&mut self, router: usize, what: &str, bytes: &[u8]) {
+        // The tag of a sealed datagram is a hash of all of it, so its ends tell datagrams apart.
+        let end = bytes.last_chunk::<16>().map_or(0, |tag| {
+            let (high, low) = tag.split_at(8);
+            let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("eight bytes"));
+            number(high) ^ number(low).rotate_left(23)
+        });
         let place = mix64(self.now.as_nanos() ^ ((router as u64) << 48) ^ hash64(what.as_bytes()));
-        self.trace = mix64(self.trace.rotate_left(7) ^ place ^ hash64(bytes));
+        self.trace = mix64(self.trace.rotate_left(7) ^ place ^ end ^ (bytes.len() as u64).rotate_left(17));
         if let Some(log) = &mut self.log {
             let written = writeln!(log, "{} r{router} {what} {} {:016x}", self.now, bytes.len(), self.trace);
             written.expect("writing to a string does not fail");
         }
     }
 
+    /// A datagram reaches a router: it is taken at once, or waits in the socket's buffer, or is gone.
+    fn arrive(&mut self, router: usize, from: usize, mut datagram: Box<[u8]>) {
+        if let Some(wire) = self.wires.get_mut(&(from, router)) {
+            wire.counts.arrived += 1;
+        }
+        let slot = &mut self.routers[router];
+        if slot.router.is_none() {
+            // The kernel answers for the dead, by the way the datagram came.
+            let back = self.wires.get(&(router, from)).map(|wire| wire.conditions);
+            if let Some(back) = back.filter(|back| !back.cut && !self.rng.chance(back.loss)) {
+                self.ledger.count(Struck::Refused);
+                self.schedule(self.now + back.delay, Event::Refused { router: from, by: router });
+            }
+        } else if self.now < slot.busy_until || !slot.inbox.is_empty() {
+            if slot.inbox_bytes + datagram.len() > SOCKET_BUFFER {
+                self.ledger.count(Struck::SocketFull);
+                return;
+            }
+            slot.inbox_bytes += datagram.len();
+            slot.inbox.push_back((from, datagram));
+            self.wake(router);
+        } else {
+            self.hand(router, from, &mut datagram);
+        }
+    }
+
+    fn hand(&mut self, router: usize, from: usize, datagram: &mut [u8]) {
+        let slot = &mut self.routers[router];
+        let Some(running) = &mut slot.router else { return };
+        slot.handed += 1;
+        prepare_rare(self.rare, slot.rare);
+        running.handle_datagram(slot.clock.local(self.now), address(from), datagram);
+        slot.busy_until = slot.busy_until.max(self.now + cost(slot.times));
+        self.settle(router);
+    }
+
+    fn fire(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        if self.now < slot.busy_until {
+            return self.wake(router);
+        }
+        let Some(running) = &mut slot.router else { return };
+        let local = slot.clock.local(self.now);
+        if slot.coalesce > Duration::ZERO && running.poll_timeout().is_some_and(|at| at < local) {
+            self.ledger.count(Struck::CoalescedTimer);
+        }
+        prepare_rare(self.rare, slot.rare);
+        running.handle_timeout(local);
+        slot.busy_until = slot.busy_until.max(self.now + cost(slot.times));
+        self.settle(router);
+    }
+
+    /// Makes sure that a busy router goes on when it can.
+    fn wake(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        if !std::mem::replace(&mut slot.wakes, true) {
+            let at = slot.busy_until.max(self.now);
+            self.schedule(at, Event::Wake { router });
+        }
+    }
+
+    /// Lets a router go on with what waited while it was busy: datagrams first, as in the worker's loop.
+    fn serve(&mut self, router: usize) {
+        if self.routers[router].router.is_none() {
+            return;
+        }
+        self.record(router, "wake", &[]);
+        while self.now >= self.routers[router].busy_until {
+            let slot = &mut self.routers[router];
+            let Some((from, mut datagram)) = slot.inbox.pop_front() else {
+                if slot
+                    .router
+                    .as_ref()
+                    .and_then(Router::poll_timeout)
+                    .is_some_and(|at| at <= slot.clock.local(self.now))
+                {
+                    self.fire(router);
+                }
+                return self.settle(router);
+            };
+            slot.inbox_bytes -= datagram.len();
+            self.hand(router, from, &mut datagram);
+        }
+        self.wake(router);
+    }
+
     /// Lets a router finish what an input started and carries out its effects.
     fn settle(&mut self, router: usize) {
-        let World { routers, wires, flows, rng, violations, now, .. } = self;
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let mut turns = Vec::new();
+        let World { routers, wires, flows, rng, violations, now, ledger, capture, watch, numbers, rare, .. } = self;
         let slot = &mut routers[router];
         let Some(running) = &mut slot.router else { return };
-        let mut arrivals = Vec::new();
-        let mut responses = VecDeque::new();
-        let mut turns = Vec::new();
-        running.settle(*now, |effect| match effect {
+        prepare_rare(*rare, slot.rare);
+        let calm = slot.times <= 1 && slot.coalesce.is_zero() && running.rings == super::router::Rings::default();
+        let newer = slot.newer;
+        let sessions = &mut slot.sessions;
+        running.settle(slot.clock.local(*now), |effect| match effect {
             Effect::Transmit(to, bytes) => {
-                send(wires, rng, *now, router, to, bytes, &mut arrivals);
-                true
+                let mut sending = Sending { wires, rng, ledger, capture, arrivals: &mut arrivals };
+                sending.send(*now, router, to, bytes, newer)
             }
-            Effect::Record(session, record) => match slot.sessions.get(&session) {
+            Effect::Record(session, record) => match sessions.get(&session) {
                 Some(&(flow, side)) => {
                     let taken = flows[flow].handle_record(*now, side, record, violations);
                     if taken.wants_turn {
                         turns.push(flow);
                     }
-                    taken.accepted
+                    if taken.accepted { Ok(()) } else { FULL }
                 }
-                None => true,
+                // Its descriptor is still on its way: the record waits, as in the worker.
+                None => FULL,
             },
             Effect::Readable(session) => {
-                if let Some(&(flow, Side::Source)) = slot.sessions.get(&session) {
+                if let Some(&(flow, Side::Source)) = sessions.get(&session) {
                     flows[flow].resume();
                     turns.push(flow);
                 }
-                true
+                Ok(())
             }
             Effect::Response(client, response, session) => {
                 let (flow, side) = Flow::of_client(client);
                 if let Some(session) = session {
-                    slot.sessions.insert(session, (flow, side));
+                    sessions.insert(session, (flow, side));
                 }
-                responses.push_back((flow, side, response, session));
-                true
+                if flows[flow].handle_response(*now, side, &response, session) {
+                    turns.push(flow);
+                }
+                Ok(())
             }
             Effect::Detached(session) => {
-                if let Some((flow, side)) = slot.sessions.remove(&session) {
+                if let Some((flow, side)) = sessions.remove(&session) {
                     flows[flow].detached(side);
                 }
-                true
+                Ok(())
+            }
+            Effect::Link(peer, up) => {
+                if let Some(&peer) = numbers.get(&peer) {
+                    watch.heard(*now, router, peer, up, calm, violations);
+                }
+                Ok(())
             }
         });
-        while let Some((flow, side, response, session)) = responses.pop_front() {
-            if flows[flow].handle_response(*now, side, &response, session) {
-                turns.push(flow);
-            }
+        for (at, to, datagram) in arrivals.drain(..) {
+            self.schedule(at, Event::Arrive { router: to, from: router, datagram });
         }
-        for (at, to, datagram) in arrivals {
-            self.schedule(at, Event::Arrive { router: to, from: address(router), datagram });
-        }
+        self.arrivals = arrivals;
         for flow in turns {
             self.schedule(self.now, Event::Turn { flow });
         }
@@ -339,7 +523,11 @@ impl World {
     fn set_timer(&mut self, router: usize) {
         let slot = &mut self.routers[router];
         let Some(at) = slot.router.as_ref().and_then(Router::poll_timeout) else { return };
-        let at = at.max(self.now);
+        let mut at = if at == Instant::MAX { return } else { slot.clock.world(at).max(self.now).max(slot.busy_until) };
+        if !slot.coalesce.is_zero() {
+            let grain = slot.coalesce.as_nanos() as u64;
+            at = Instant::from_nanos(at.as_nanos().div_ceil(grain) * grain);
+        }
         if slot.timer_at.is_some_and(|set| set <= at) {
             return; // It will fire, find nothing due perhaps, and be set again.
         }
@@ -356,19 +544,27 @@ impl World {
     }
 
     fn request(&mut self, router: usize, client: ClientId, request: Request) {
-        if let Some(running) = &mut self.routers[router].router {
-            running.request(self.now, client, request);
+        let slot = &mut self.routers[router];
+        if let Some(running) = &mut slot.router {
+            prepare_rare(self.rare, slot.rare);
+            running.request(slot.clock.local(self.now), client, request);
             self.settle(router);
         }
     }
 
-    /// Lets an application send what is due.
+    /// Lets an application send what is due. While its router stands still it waits too.
     fn turn(&mut self, index: usize) {
         let (now, router) = (self.now, self.flows[index].spec().router(Side::Source));
-        let mut record = Vec::new();
+        let slot = &mut self.routers[router];
+        if now < slot.busy_until {
+            let at = slot.busy_until;
+            return self.schedule(at, Event::Turn { flow: index });
+        }
+        prepare_rare(self.rare, slot.rare);
+        let (local, mut record) = (slot.clock.local(now), Vec::new());
         while let Some(session) = self.flows[index].next_record(now, &mut record) {
             let Some(running) = &mut self.routers[router].router else { break };
-            let readiness = running.handle_record(now, session, &record);
+            let readiness = running.handle_record(local, session, &record);
             self.flows[index].sent(now, readiness);
             if readiness != Readiness::Ready {
                 break;
@@ -384,24 +580,44 @@ impl World {
     }
 }
 
-/// Puts a datagram on its wire; what arrives is added to `arrivals`.
-fn send(
-    wires: &mut BTreeMap<(usize, usize), Wire>,
-    rng: &mut Rng,
-    now: Instant,
-    from: usize,
-    to: SocketAddr,
-    bytes: &[u8],
-    arrivals: &mut Vec<(Instant, usize, Box<[u8]>)>,
-) {
-    let Some(to) = router_at(to) else { return };
-    let Some(wire) = wires.get_mut(&(from, to)) else { return };
-    let fate = wire.send(now, bytes.len(), rng);
-    for at in [fate.first, fate.second].into_iter().flatten() {
-        let mut datagram: Box<[u8]> = bytes.into();
-        if let Some(bit) = fate.flip {
-            datagram[bit / 8] ^= 1 << (bit % 8);
+/// The router that goes on now takes rare branches with this probability.
+fn prepare_rare(rare: bool, chance: f64) {
+    if rare {
+        crate::base::rare::set_chances([chance; POINTS]);
+    }
+}
+
+/// What a datagram that leaves a router meets.
+struct Sending<'a> {
+    wires: &'a mut BTreeMap<(usize, usize), Wire>,
+    rng: &'a mut Rng,
+    ledger: &'a mut Ledger,
+    capture: &'a mut Option<Capture>,
+    arrivals: &'a mut Vec<(Instant, usize, Box<[u8]>)>,
+}
+
+impl Sending<'_> {
+    /// Puts a datagram on its wire; what arrives is added to the arrivals. An error is the kernel's.
+    fn send(&mut self, now: Instant, from: usize, to: SocketAddr, bytes: &[u8], newer: bool) -> Result<(), i32> {
+        let Some(number) = router_at(to) else { return Ok(()) };
+        let both = self.wires.get(&(number, from)).is_some_and(|back| back.conditions.cut);
+        let Some(wire) = self.wires.get_mut(&(from, number)) else { return Ok(()) };
+        wire.refuses(bytes.len(), self.rng, self.ledger)?;
+        if let Some(capture) = self.capture {
+            capture.datagram(now, address(from), to, bytes);
         }
-        arrivals.push((at, to, datagram));
+        let fate = wire.send(now, bytes.len(), both, self.rng, self.ledger);
+        for at in [fate.first, fate.second].into_iter().flatten() {
+            let mut datagram: Box<[u8]> = bytes[..fate.keep.unwrap_or(bytes.len())].into();
+            if newer && let Some(kind) = datagram.first_mut() {
+                self.ledger.count(Struck::NewerDatagram);
+                *kind |= 0x20;
+            }
+            if let Some(bit) = fate.flip.filter(|bit| bit / 8 < datagram.len()) {
+                datagram[bit / 8] ^= 1 << (bit % 8);
+            }
+            self.arrivals.push((at, number, datagram));
+        }
+        Ok(())
     }
 }

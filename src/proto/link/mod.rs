@@ -88,6 +88,7 @@ pub use crate::wire::frame::CloseReason;
 pub use stats::{ClassStats, LinkStats};
 
 use crate::base::limits::{MAX_DATAGRAM, MAX_MESSAGE};
+use crate::base::rare::rarely;
 use crate::base::time::sooner;
 use crate::base::{Class, DownReason, Instant, LinkMetrics, Rng};
 use crate::containers::pool::Urgency;
@@ -312,7 +313,7 @@ impl Link {
     /// Takes an overlay message to send. Gives it back if the link is down, or if it is reliable and the queue is full.
     /// Best effort that finds the queue full costs the fattest flow a message, which is counted here.
     pub fn send(&mut self, now: Instant, packet: Packet, header: &Header, pool: &mut Pool) -> Result<(), Packet> {
-        if !self.is_up() {
+        if !self.is_up() || (header.class == Class::Reliable && rarely!(LinkQueueFull)) {
             return Err(packet);
         }
         self.forget_deadline();
@@ -322,7 +323,7 @@ impl Link {
     /// Takes a message for the neighbour's control thread: reliable, ahead of all others. False if the link is down,
     /// too many wait, or it exceeds [`MAX_MESSAGE`].
     pub fn send_control(&mut self, _now: Instant, bytes: &[u8], pool: &mut Pool) -> bool {
-        if !self.is_up() || bytes.len() > MAX_MESSAGE {
+        if !self.is_up() || bytes.len() > MAX_MESSAGE || rarely!(ControlQueueFull) {
             return false;
         }
         let Some(packet) = pool.copy_in(Urgency::Reserved, bytes) else {

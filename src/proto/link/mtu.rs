@@ -13,6 +13,7 @@
 
 use crate::base::Instant;
 use crate::base::limits::MIN_DATAGRAM;
+use crate::base::rare::rarely;
 use std::time::Duration;
 
 /// Sizes are not told apart below this, bytes.
@@ -128,7 +129,7 @@ impl Mtu {
             return false;
         }
         self.large_lost += 1;
-        if self.large_lost < BLACK_HOLE || self.current == MIN_DATAGRAM {
+        if (self.large_lost < BLACK_HOLE && !rarely!(BlackHole)) || self.current == MIN_DATAGRAM {
             return false;
         }
         *self = Mtu { ids: self.ids, next_at: Some(now + RETRY), ..Mtu::new(self.ceiling) };

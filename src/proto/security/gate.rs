@@ -1,6 +1,7 @@
 //! The gate before public-key work: how many handshake messages a second are worth it, and whose.
 
 use crate::base::hash::mix64;
+use crate::base::rare::rarely;
 use crate::base::{Instant, Rng};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Gate {
 
     /// Whether half of the tokens for initiations are gone: from here on senders must prove their address.
     pub(super) fn loaded(&self, now: Instant) -> bool {
-        self.initiations.missing(now) * 2 >= self.interval() * self.rate
+        self.initiations.missing(now) * 2 >= self.interval() * self.rate || rarely!(HandshakeLoad)
     }
 
     /// Whether an initiation is worth work. Under load each source gets its share only; `source` must then be proven.

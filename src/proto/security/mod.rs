@@ -64,6 +64,7 @@ pub use keypair::SuitePreference;
 pub use stats::SecurityStats;
 
 use crate::base::limits::MAX_LINKS;
+use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
 use crate::base::{Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, WallTime, seq};
@@ -402,7 +403,7 @@ impl Security {
     }
 
     fn push(&mut self, link: Option<LinkId>, to: SocketAddr, message: &[u8]) -> bool {
-        if self.outbox.len() == OUTBOX {
+        if self.outbox.len() == OUTBOX || rarely!(HandshakeQueueFull) {
             self.stats.outbox_full += 1;
             return false;
         }

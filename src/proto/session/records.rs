@@ -7,6 +7,7 @@ use super::settings::FIRST_WINDOW;
 use super::state::Kind;
 use super::{Event, Readiness};
 use crate::base::limits::DEFAULT_TTL;
+use crate::base::rare::rarely;
 use crate::base::{Class, Instant, NodeId, Port, SessionId};
 use crate::containers::pool::Urgency;
 use crate::containers::{Packet, Pool};
@@ -355,7 +356,7 @@ impl Sessions {
         pool: &mut Pool,
         write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>,
     ) -> bool {
-        if self.outbox.len() >= self.settings.outbox {
+        if self.outbox.len() >= self.settings.outbox || rarely!(OutboxFull) {
             self.count(DropReason::QueueFull);
             return false;
         }

@@ -5,6 +5,7 @@ use super::receiver::{BARE_ACK, MAX_ACK};
 use super::records::{RETRY, write_message};
 use super::sessions::Sessions;
 use crate::base::limits::DEFAULT_TTL;
+use crate::base::rare::rarely;
 use crate::base::{Class, Instant};
 use crate::containers::pool::Urgency;
 use crate::containers::{Packet, Pool};
@@ -40,7 +41,7 @@ impl Sessions {
     }
 
     fn next_ack(&mut self, now: Instant, pool: &mut Pool) -> Option<(Header, Packet)> {
-        if pool.in_use() == pool.capacity() && !self.acks.is_empty() {
+        if (pool.in_use() == pool.capacity() || rarely!(PoolExhausted)) && !self.acks.is_empty() {
             self.retry_at = self.retry_at.or(Some(now + RETRY));
             return None;
         }

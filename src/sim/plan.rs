@@ -1,0 +1,229 @@
+//! Everything that makes a run: drawn from a seed, or read from a scenario file.
+//!
+//! A scenario file is TOML: `seed`, `heal-at`, `core`, then `[knobs]`, `[topology]`, `[[flow]]`s and `[[step]]`s. The same
+//! plan always gives the same run, to the byte, whether it was drawn or read.
+
+use super::conditions::Conditions;
+use super::fault::{Metric, Step};
+use super::swarm;
+use super::topology::{LinkSettings, Topology};
+use super::units::{millis, seconds};
+use super::workload::{Kind, Spec};
+use crate::base::{Instant, Rng};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Bounds of what a file may ask for.
+const MAX_ROUTERS: usize = 1000;
+const MAX_FLOWS: usize = 4096;
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The settings of all routers and links that vary from run to run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Knobs {
+    /// Time between hellos, ms.
+    #[serde(with = "millis")]
+    pub hello: Duration,
+    /// Silence after which a link is dead, ms.
+    #[serde(with = "millis")]
+    pub dead: Duration,
+    /// Delay bound of a link's queue, ms.
+    #[serde(with = "millis")]
+    pub queue_delay: Duration,
+    /// Most messages in a link's queue.
+    pub queue: usize,
+    /// Slots of a router's packet pool.
+    pub pool: usize,
+    /// What paths are short in.
+    pub metric: Metric,
+    /// Age at which keys are replaced, ms; 0 for the usual one.
+    #[serde(with = "millis")]
+    pub rekey: Duration,
+}
+
+impl Default for Knobs {
+    fn default() -> Knobs {
+        let usual = LinkSettings::default();
+        Knobs {
+            hello: usual.hello,
+            dead: usual.dead,
+            queue_delay: usual.queue_delay,
+            queue: usual.queue,
+            pool: usual.pool,
+            metric: Metric::Expected,
+            rekey: Duration::ZERO,
+        }
+    }
+}
+
+impl Knobs {
+    fn draw(rng: &mut Rng) -> Knobs {
+        let usual = Knobs::default();
+        let metrics = [Metric::Hops, Metric::Latency, Metric::Loss];
+        Knobs {
+            queue: if rng.chance(0.2) { 64 + rng.below(512) as usize } else { usual.queue },
+            pool: if rng.chance(0.2) { 512 + rng.below(2048) as usize } else { usual.pool },
+            metric: if rng.chance(0.2) { metrics[rng.below(3) as usize] } else { usual.metric },
+            rekey: if rng.chance(0.3) { Duration::from_millis(2000 + rng.below(10_000)) } else { usual.rekey },
+            ..usual
+        }
+    }
+
+    /// As topologies take them.
+    pub fn link_settings(&self) -> LinkSettings {
+        LinkSettings {
+            hello: self.hello,
+            dead: self.dead,
+            queue_delay: self.queue_delay,
+            queue: self.queue,
+            pool: self.pool,
+            metric: self.metric.into(),
+            rekey: (!self.rekey.is_zero()).then_some(self.rekey),
+            ..LinkSettings::default()
+        }
+    }
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plan {
+    /// What it shows or once showed, in a sentence.
+    #[serde(default)]
+    pub history: String,
+    /// What all chance in the run is drawn from; below 2^63.
+    pub seed: u64,
+    /// When the core heals, seconds from the start.
+    #[serde(with = "seconds")]
+    pub heal_at: Instant,
+    /// The routers that heal.
+    pub core: Vec<usize>,
+    /// Settings.
+    #[serde(default)]
+    pub knobs: Knobs,
+    /// Routers and links.
+    pub topology: Topology,
+    /// Applications.
+    #[serde(default, rename = "flow")]
+    pub flows: Vec<Spec>,
+    /// What goes wrong, in order of time.
+    #[serde(default, rename = "step")]
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// The run of a seed, with at most so many routers.
+    pub fn draw(seed: u64, most_routers: usize) -> Plan {
+        let mut rng = Rng::from_u64(seed);
+        let routers = 2 + rng.below(most_routers as u64 - 1) as usize;
+        let topology = Topology::random(routers, &mut rng);
+        // Standing still for up to a minute takes a longer run; few seeds have it.
+        let long = rng.chance(0.04);
+        let faults = if long { 10_000 + rng.below(65_000) } else { 6_000 + rng.below(5_000) };
+        let heal_at = Instant::from_millis(faults);
+        let knobs = Knobs::draw(&mut rng);
+        let steps = swarm::draw(&topology, heal_at, long, &mut rng);
+        let core = swarm::draw_core(&topology, &mut rng);
+        let flows = 1 + rng.below(2 * routers as u64) as u32;
+        let flows = (0..flows).map(|number| draw_flow(number, routers, heal_at, &mut rng)).collect();
+        let seed = rng.next_u64() >> 1;
+        Plan { history: String::new(), seed, heal_at, core, knobs, topology, flows, steps }
+    }
+
+    /// Reads a scenario file and checks that it can be run.
+    pub fn parse(text: &str) -> Result<Plan, String> {
+        let mut plan: Plan = toml::from_str(text).map_err(|error| error.to_string())?;
+        plan.steps.sort_by_key(|step| step.at);
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The scenario file.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a plan is plain tables")
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Topology { routers, ref links } = self.topology;
+        if !(2..=MAX_ROUTERS).contains(&routers) {
+            return Err(format!("a network has 2 to {MAX_ROUTERS} routers"));
+        }
+        if let Some(wrong) = links.iter().find(|&&(a, b)| a >= b || b >= routers) {
+            return Err(format!("link {wrong:?}: a link joins two routers, the smaller number first"));
+        }
+        let mut once = links.clone();
+        once.sort_unstable();
+        once.dedup();
+        if once.len() != links.len() {
+            return Err("two links join the same routers".to_owned());
+        }
+        if self.core.iter().any(|&router| router >= routers) || !self.topology.connects(&self.core) {
+            return Err("the core is a set of routers that links among themselves connect".to_owned());
+        }
+        let wrong = |flow: &&Spec| {
+            let ends = flow.from < routers && flow.to < routers && flow.from != flow.to;
+            !ends || !(Spec::HEADER..=MAX_MESSAGE).contains(&flow.size) || flow.port == 0
+        };
+        if let Some(flow) = self.flows.iter().find(wrong) {
+            return Err(format!("a flow joins two routers and its messages have 16 to {MAX_MESSAGE} bytes: {flow:?}"));
+        }
+        if self.flows.len() > MAX_FLOWS {
+            return Err(format!("at most {MAX_FLOWS} flows"));
+        }
+        match self.steps.iter().find(|step| !step.fault.fits(routers, links)) {
+            Some(step) => Err(format!("no such router or link: {step:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The condition of all wires before the first step.
+    pub(super) fn conditions(&self) -> Conditions {
+        Conditions::default()
+    }
+}
+
+fn draw_flow(number: u32, routers: usize, heal_at: Instant, rng: &mut Rng) -> Spec {
+    let from = rng.below(routers as u64) as usize;
+    let to = (from + 1 + rng.below(routers as u64 - 1) as usize) % routers;
+    let kind = Kind::ALL[rng.below(4) as usize];
+    let size = match rng.below(4) {
+        0 => Spec::HEADER + rng.below(100) as usize,
+        1 | 2 => 200 + rng.below(1000) as usize,
+        _ => 1200 + rng.below(8000) as usize,
+    };
+    let latest = heal_at.as_nanos() / 1_000_000 - 1000;
+    Spec {
+        kind,
+        from,
+        to,
+        port: 1000 + number as u16,
+        messages: 20 + rng.below(400) as u32,
+        size,
+        interval: Duration::from_micros(2_000 + rng.below(40_000)),
+        start: Instant::from_millis(300 + rng.below(latest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_being_written_and_read() {
+        for seed in 0..200 {
+            let plan = Plan::draw(seed, 12);
+            let read = Plan::parse(&plan.to_toml());
+            assert_eq!(read.as_ref(), Ok(&plan), "seed {seed}\n{}", plan.to_toml());
+        }
+    }
+
+    #[test]
+    fn wrong_files_are_refused_with_a_reason() {
+        let good = Plan::draw(3, 4).to_toml();
+        for (from, to) in [("seed = ", "sead = "), ("routers = ", "routers = 9999 # "), ("core = [", "core = [77, ")] {
+            let wrong = good.replacen(from, to, 1);
+            assert!(Plan::parse(&wrong).is_err(), "{to}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What faults do to the world.
+
+use super::super::clock::right_wall;
+use super::super::fault::Disk;
+use super::super::router::Rings;
+use super::super::topology::node;
+use super::{Conditions, Event, Flow, Ledger, Router, Side, Slot, Struck, World};
+use crate::base::Instant;
+use crate::base::rare;
+use crate::config::settings::{Config, Metric};
+use crate::control::Input;
+use std::time::Duration;
+
+const DAY: i64 = 86_400_000_000_000;
+/// A machine without a battery starts at this date before the present: some twenty years.
+const LONG_PAST: i64 = -20 * 365 * DAY;
+
+/// First byte of control messages of a protocol that no router knows yet.
+const NEWER_PROTOCOL: u8 = 0x7e;
+
+impl World {
+    /// Counts a fault that struck.
+    pub(in crate::sim) const fn count(&mut self, struck: Struck) {
+        self.ledger.count(struck);
+    }
+
+    /// Rare branches are taken from now on as faults say. Ends with [`World::end_rare`].
+    pub(in crate::sim) fn begin_rare(&mut self) {
+        self.rare = true;
+        rare::begin(self.rng.fork());
+    }
+
+    /// Rare branches are not taken any more; what was counted goes into the ledger.
+    pub(in crate::sim) fn end_rare(&mut self) {
+        if std::mem::replace(&mut self.rare, false) {
+            self.ledger.merge(&Ledger::of_rare(rare::end()));
+        }
+    }
+
+    fn config(&self, router: usize) -> Config {
+        let slot = &self.routers[router];
+        let mut config = self.topology.config(router, &self.settings);
+        let gone: Vec<String> = slot.without.iter().map(|&peer| super::super::topology::name(peer)).collect();
+        config.links.retain(|link| !gone.contains(&link.peer));
+        if let Some(metric) = slot.metric {
+            config.routing.metric = metric;
+        }
+        config
+    }
+
+    /// Starts a router that does not run, and the applications that wait for it.
+    pub fn start(&mut self, router: usize) {
+        assert!(!self.is_running(router), "a router starts once");
+        let (mut rng, config, now) = (self.rng.fork(), self.config(router), self.now);
+        let slot = &mut self.routers[router];
+        slot.clock.restart(now);
+        slot.handed = 0;
+        slot.busy_until = now;
+        let (local, wall) = (slot.clock.local(now), slot.clock.wall(now));
+        slot.router = Some(Router::start(local, wall, router, config, &self.settings, &mut rng));
+        self.watch.started(now, router);
+        self.record(router, "start", &[]);
+        self.settle(router);
+        let waiting = |world: &World, flow: usize| {
+            let flow = &world.flows[flow];
+            !flow.is_void() && flow.spec().router(Side::Sink) == router
+        };
+        for flow in 0..self.flows.len() {
+            if waiting(self, flow) {
+                self.open(flow, Side::Sink);
+            }
+            // A sender that had not begun when the router died begins now.
+            let spec = self.flows[flow].spec();
+            let (source, opens) = (spec.router(Side::Source), spec.opens());
+            if source == router && self.flows[flow].wants_open(opens.max(now)) {
+                self.schedule(opens.max(now), Event::Turn { flow });
+            }
+        }
+    }
+
+    /// Kills a running router: all it knew is lost, and so are its applications' sessions.
+    pub fn crash(&mut self, router: usize) {
+        if !self.is_running(router) {
+            return;
+        }
+        self.count(Struck::Crash);
+        let slot = &mut self.routers[router];
+        slot.router = None;
+        slot.timer_at = None;
+        slot.generation += 1;
+        slot.sessions.clear();
+        slot.inbox.clear();
+        slot.inbox_bytes = 0;
+        slot.busy_until = self.now;
+        slot.times = 1;
+        self.record(router, "crash", &[]);
+        self.watch.crashed(self.now, router);
+        for flow in self.flows.iter_mut().filter(|flow| flow.spec().touches(router)) {
+            flow.end_crashed(self.now, router);
+        }
+    }
+
+    pub(in crate::sim) fn restart(&mut self, router: usize, disk: Disk) {
+        if self.is_running(router) {
+            return;
+        }
+        let clock = &mut self.routers[router].clock;
+        clock.set_right();
+        let struck = match disk {
+            Disk::Kept => Struck::RestartWithDisk,
+            Disk::Lost => {
+                clock.step(LONG_PAST);
+                Struck::RestartWithoutDisk
+            }
+            Disk::LostWrite => {
+                clock.step(-DAY / 24);
+                Struck::RestartLostWrite
+            }
+            Disk::TornWrite { days } => {
+                clock.step(i64::from(days) * DAY);
+                Struck::RestartTornWrite
+            }
+        };
+        self.count(struck);
+        self.start(router);
+    }
+
+    pub(in crate::sim) fn set_conditions(&mut self, from: usize, to: usize, conditions: Conditions) {
+        let cut = self.wire(from, to).conditions.cut;
+        self.wire_mut(from, to).conditions = conditions;
+        self.watch.slower(conditions.longest());
+        if cut != conditions.cut {
+            self.watch.cut(self.now, from, to, conditions.cut);
+        }
+    }
+
+    pub(in crate::sim) fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
+        if std::mem::replace(&mut self.wire_mut(from, to).conditions.cut, cut) != cut {
+            self.watch.cut(self.now, from, to, cut);
+        }
+    }
+
+    fn strain(&mut self, router: usize, struck: Option<Struck>, change: impl FnOnce(&mut Slot, Instant)) {
+        if self.is_running(router) {
+            if let Some(struck) = struck {
+                self.count(struck);
+            }
+            self.watch.strained(self.now, router);
+            change(&mut self.routers[router], self.now);
+        }
+    }
+
+    pub(in crate::sim) fn freeze(&mut self, router: usize, length: Duration) {
+        self.strain(router, Some(Struck::Freeze), |slot, now| slot.busy_until = slot.busy_until.max(now + length));
+        self.watch.strained(self.now + length, router);
+        self.wake(router);
+    }
+
+    pub(in crate::sim) fn slow(&mut self, router: usize, times: u32) {
+        self.strain(router, (times > 1).then_some(Struck::Slow), |slot, _| slot.times = times);
+    }
+
+    pub(in crate::sim) fn step_clock(&mut self, router: usize, millis: i64) {
+        self.count(Struck::ClockStep);
+        self.routers[router].clock.step(millis.saturating_mul(1_000_000));
+    }
+
+    pub(in crate::sim) fn drift(&mut self, router: usize, ppm: i32) {
+        self.count(Struck::Drift);
+        let slot = &mut self.routers[router];
+        slot.clock.drift(self.now, ppm.clamp(-100_000, 100_000));
+        // The timer in the heap was set by the old pace.
+        slot.timer_at = None;
+        self.set_timer(router);
+    }
+
+    pub(in crate::sim) fn coalesce(&mut self, router: usize, to: Duration) {
+        self.strain(router, None, |slot, _| slot.coalesce = to);
+    }
+
+    pub(in crate::sim) fn fill_rings(&mut self, router: usize, commands: bool, reports: bool) {
+        for (full, struck) in [(commands, Struck::CommandRing), (reports, Struck::ReportRing)] {
+            if full && self.is_running(router) {
+                self.count(struck);
+            }
+        }
+        self.watch.strained(self.now, router);
+        if let Some(running) = &mut self.routers[router].router {
+            running.rings = Rings { commands, reports };
+            self.settle(router);
+        }
+    }
+
+    /// The router reads a configuration without links to `without`.
+    pub(in crate::sim) fn reload(&mut self, router: usize, without: &[usize], metric: Metric) {
+        let usual = self.settings.metric;
+        let slot = &mut self.routers[router];
+        let gone = without.iter().filter(|peer| !slot.without.contains(peer)).count();
+        let back = slot.without.iter().filter(|peer| !without.contains(peer)).count();
+        let changed = slot.metric.unwrap_or(usual) != metric;
+        slot.without = without.to_vec();
+        slot.metric = Some(metric);
+        let config = self.config(router);
+        let (now, slot) = (self.now, &mut self.routers[router]);
+        let Some(running) = &mut slot.router else { return };
+        running.reload(slot.clock.local(now), config);
+        (0..gone).for_each(|_| self.count(Struck::LinkRemoved));
+        (0..back).for_each(|_| self.count(Struck::LinkAdded));
+        if changed {
+            self.count(Struck::MetricChanged);
+        }
+        self.watch.strained(now, router);
+        self.settle(router);
+    }
+
+    pub(in crate::sim) fn set_rare(&mut self, router: usize, chance: f64) {
+        self.routers[router].rare = chance;
+    }
+
+    pub(in crate::sim) fn set_newer(&mut self, router: usize, on: bool) {
+        self.routers[router].newer = on;
+    }
+
+    pub(in crate::sim) fn send_newer_message(&mut self, router: usize) {
+        let (now, slot) = (self.now, &mut self.routers[router]);
+        let Some(running) = &mut slot.router else { return };
+        running.send_to_neighbours(slot.clock.local(now), &[NEWER_PROTOCOL, 1, 2, 3]);
+        self.count(Struck::NewerMessage);
+        self.settle(router);
+    }
+
+    /// Routers of `core` and the wires between them are whole from now on; so is every router's configuration. What else
+    /// is broken stays broken, as far as links can be expected to carry anything at all.
+    pub(in crate::sim) fn heal(&mut self, core: &[usize]) {
+        let inside = |from: usize, to: usize| core.contains(&from) && core.contains(&to);
+        let wires: Vec<((usize, usize), Conditions)> =
+            self.wires.iter().map(|(&ends, wire)| (ends, wire.conditions)).collect();
+        for ((from, to), before) in wires {
+            let after = if inside(from, to) {
+                Conditions::perfect(before.delay)
+            } else {
+                Conditions { mtu: None, interface_mtu: None, ..before }
+            };
+            self.set_conditions(from, to, after);
+        }
+        for router in 0..self.topology.routers {
+            self.set_rare(router, 0.0);
+            self.fill_rings(router, false, false);
+            self.slow(router, 1);
+            self.coalesce(router, Duration::ZERO);
+            self.reload(router, &[], self.settings.metric);
+            if core.contains(&router) {
+                self.set_newer(router, false);
+                if !self.is_running(router) {
+                    self.restart(router, Disk::Kept);
+                }
+            }
+        }
+        self.end_rare();
+    }
+
+    /// From then on a sender that gives up has no excuse.
+    pub(in crate::sim) fn excuse_until(&mut self, until: Instant) {
+        self.flows.iter_mut().for_each(|flow| flow.excuse_until(until));
+    }
+
+    /// All applications close their sessions and leave.
+    pub(in crate::sim) fn close_everything(&mut self) {
+        self.flows.iter_mut().for_each(Flow::close);
+        for router in 0..self.topology.routers {
+            let (now, slot) = (self.now, &mut self.routers[router]);
+            let Some(running) = &mut slot.router else { continue };
+            let local = slot.clock.local(now);
+            for session in std::mem::take(&mut slot.sessions).into_keys() {
+                running.shard.handle_hangup(local, session);
+            }
+            for flow in 0..self.flows.len() {
+                for side in [Side::Source, Side::Sink] {
+                    if self.flows[flow].spec().router(side) == router {
+                        let client = Flow::client(flow, side);
+                        running.control.handle(local, Input::ClientGone(client));
+                    }
+                }
+            }
+            self.settle(router);
+        }
+    }
+
+    /// The next router on the way of `router` to `destination`.
+    pub(in crate::sim) fn next_hop(&self, router: usize, destination: usize) -> Option<usize> {
+        self.number(self.router(router)?.next_hop(node(destination))?)
+    }
+
+    /// The wall clock that a router without errors would have.
+    pub fn wall(&self) -> crate::base::WallTime {
+        right_wall(self.now)
+    }
+}
