@@ -84,14 +84,14 @@ fn recovery(text: &mut String, overlay: &OverlayTraffic) {
     }
     put!(
         text,
-        "\noverlay: {} datagrams between routers; {} of {} recovered messages",
-        thousands(overlay.datagrams),
-        thousands(overlay.retransmissions),
-        thousands(overlay.links.iter().map(|link| link.recovered).sum())
+        "\noverlay: {} datagrams between routers; sent again on some link:",
+        thousands(overlay.datagrams)
     );
     put!(
         text,
-        "sent again on some link ({:.2} %), {} of them needlessly",
+        "{} of {} recovered messages ({:.2} %), {} of them needlessly",
+        thousands(overlay.retransmissions),
+        thousands(overlay.links.iter().map(|link| link.recovered).sum()),
         overlay.retransmission_percent,
         thousands(overlay.needless_retransmissions)
     );

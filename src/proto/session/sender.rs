@@ -4,7 +4,7 @@ use super::FlowKey;
 use super::roundtrip::RoundTrip;
 use super::settings::{FIRST_WINDOW, Settings};
 use super::shelf::Shelf;
-use super::window::Window;
+use super::window::{Acked, Window};
 use crate::base::limits::MAX_MESSAGE;
 use crate::base::seq::{expand, truncate};
 use crate::base::{Class, Instant, NodeId};
@@ -453,7 +453,7 @@ impl Sender {
             self.backoff = 0;
         }
         self.asked = (self.in_flight > 0).then_some(now);
-        self.window.adapt(now, ack.marks, in_flight, newly, self.round_trip.get());
+        self.window.adapt(Acked { marks: ack.marks, in_flight, newly, reported, next: self.next });
         self.mark_lost(now, reported, settings);
         let finished = self.fin.is_some_and(|fin| self.base > fin);
         Ok(Progress { opened, finished })
