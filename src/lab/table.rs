@@ -82,11 +82,7 @@ fn recovery(text: &mut String, overlay: &OverlayTraffic) {
     if overlay.datagrams == 0 {
         return;
     }
-    put!(
-        text,
-        "\noverlay: {} datagrams between routers; sent again on some link:",
-        thousands(overlay.datagrams)
-    );
+    put!(text, "\noverlay: {} datagrams between routers; sent again on some link:", thousands(overlay.datagrams));
     put!(
         text,
         "{} of {} recovered messages ({:.2} %), {} of them needlessly",

@@ -31,8 +31,8 @@ pub(super) struct Acked {
     pub(super) in_flight: usize,
     /// Segments it acknowledged for the first time.
     pub(super) newly: usize,
-    /// The receiver has segments, or misses some, up to this one.
-    pub(super) reported: u64,
+    /// The receiver has all segments before this one.
+    pub(super) cumulative: u64,
     /// The next segment to be sent.
     pub(super) next: u64,
 }
@@ -50,12 +50,12 @@ impl Window {
     /// An acknowledgement came. One window of segments is one reaction (RFC 3168 section 6.1.2): marks on what was sent
     /// before the last one tell of a queue that it has answered already.
     pub(super) fn adapt(&mut self, acked: Acked) {
-        let Acked { marks, in_flight, newly, reported, next } = acked;
+        let Acked { marks, in_flight, newly, cumulative, next } = acked;
         let fresh = marks.wrapping_sub(self.marks);
         if fresh != 0 && fresh < 1 << 31 {
             self.marks = marks;
             self.slow_start = false;
-            if reported > self.shrunk {
+            if cumulative > self.shrunk {
                 self.size = (self.size * MARKED).max(LEAST);
                 self.shrunk = next;
             }
@@ -70,8 +70,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn acked(marks: u32, in_flight: usize, newly: usize, reported: u64, next: u64) -> Acked {
-        Acked { marks, in_flight, newly, reported, next }
+    fn acked(marks: u32, in_flight: usize, newly: usize, cumulative: u64, next: u64) -> Acked {
+        Acked { marks, in_flight, newly, cumulative, next }
     }
 
     #[test]
