@@ -3,13 +3,64 @@
 //! Compiled into tests and the `sabotage` feature alone; everywhere else [`broken`] is a constant false and costs
 //! nothing. A rule is chosen per thread with `break_rule`.
 
-/// A rule that can be broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+macro_rules! rules {
+    ($($(#[doc = $doc:literal])+ $variant:ident,)+) => {
+        /// A rule that can be broken.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Rule { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Rule {
+            /// Every rule.
+            pub const ALL: &[Rule] = &[$(Rule::$variant,)+];
+        }
+    };
+}
+
+rules! {
     /// A lost reliable message is sent again on its link.
     Retransmit,
     /// A sealed packet received twice is opened once.
     Replay,
+    /// A link acknowledges the packets that came, and not those between them.
+    AckRanges,
+    /// A link does not acknowledge a packet whose messages it could not take in.
+    AckRefused,
+    /// A link hands on a repeated message once.
+    LinkDuplicates,
+    /// A link over which nothing is heard goes down.
+    Silence,
+    /// A session hands on a repeated segment once.
+    SessionDuplicates,
+    /// An ordered flow is handed on in order.
+    Order,
+    /// A session acknowledges only what it holds.
+    AckHeld,
+    /// A stream ends after its last byte, not when its end is known.
+    StreamEnd,
+    /// A flow that ended is remembered.
+    Tombstones,
+    /// Fragments are joined with those of the same datagram.
+    Fragments,
+    /// A link is on the map only if both of its ends advertise it.
+    BothEnds,
+    /// An older advertisement does not replace a newer one.
+    NewestWins,
+    /// A later boot epoch is newer, whatever the counter says.
+    BootEpoch,
+    /// News is passed on to all other neighbours.
+    Flooding,
+    /// Neighbours compare databases when their link comes up.
+    Exchange,
+    /// A router that meets an advertisement of its own from an earlier life outbids it.
+    Outbid,
+    /// Each hop takes one from the hops a message has left.
+    HopsLeft,
+    /// A new forwarding table replaces the old one.
+    TableSwap,
+    /// A dropped packet's memory is given back.
+    ReleaseDropped,
+    /// A drop is counted.
+    CountDrops,
 }
 
 #[cfg(any(test, feature = "sabotage"))]

@@ -3,6 +3,7 @@
 use super::lane::{FAREWELL, Lane, Lanes};
 use super::messages::{Command, LinkSpec, NamedHistogram, Report, ShardStats};
 use super::stranded::Stranded;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
 use crate::base::time::sooner;
 use crate::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
@@ -184,6 +185,7 @@ impl Shard {
         match command {
             Command::AddLink(link, spec) => self.add_link(now, link, *spec),
             Command::RemoveLink(link) => self.close_lane(now, link, CloseReason::Removed),
+            Command::InstallTable(_) if broken(Rule::TableSwap) && self.table.generation() > 0 => {}
             Command::InstallTable(table) => self.install(now, table),
             Command::SendControl(link, bytes) => self.send_control(now, link, &bytes),
             Command::OpenSession(id, kind) => {
@@ -545,6 +547,7 @@ impl Shard {
                 self.discard(packet, DropReason::PoolExhausted);
             }
             Verdict::Via(link, ttl) => {
+                assert!(ttl < header.ttl, "every hop takes one from the hops left: nothing goes round for ever");
                 message::set_ttl(self.pool.bytes_mut(&mut packet), ttl);
                 if from.is_some() {
                     self.counts.forwarded += 1;
@@ -607,8 +610,12 @@ impl Shard {
     }
 
     fn discard(&mut self, packet: Packet, reason: DropReason) {
-        self.counts.message_drops.count(reason);
-        self.pool.release(packet);
+        if !broken(Rule::CountDrops) {
+            self.counts.message_drops.count(reason);
+        }
+        if !broken(Rule::ReleaseDropped) {
+            self.pool.release(packet);
+        }
     }
 
     /// Seals what one lane has ready.

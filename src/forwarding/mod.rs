@@ -3,6 +3,7 @@
 //! [`forward`] is the whole answer to "where does this packet go": a pure function of an immutable [`Table`] and a
 //! message header. Control computes tables; each worker holds one and swaps it whole.
 
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{LinkId, NodeId};
 use crate::telemetry::DropReason;
 use crate::wire::message::Header;
@@ -71,6 +72,7 @@ pub fn forward(table: &Table, header: &Header) -> Verdict {
         return Verdict::Drop(DropReason::TtlExpired);
     }
     match table.next_hop(header.destination) {
+        Some(link) if broken(Rule::HopsLeft) => Verdict::Via(link, header.ttl),
         Some(link) => Verdict::Via(link, header.ttl - 1),
         None => Verdict::Drop(DropReason::NoRoute),
     }

@@ -12,7 +12,7 @@ use super::world::World;
 use crate::base::Instant;
 use crate::base::sabotage::{Rule, break_rule};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Seeds that every test run takes. CI adds fresh ones.
@@ -57,11 +57,11 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(a.trace, b.trace, "different seeds give different runs");
 }
 
-/// How many seeds it takes until the campaign notices; none if it does not.
-fn noticed_after(rule: Rule) -> Option<u64> {
+/// The first seed whose campaign notices that the rule is broken, and how; none if none does.
+fn noticed_by(rule: Rule) -> Option<(u64, String)> {
     break_rule(Some(rule));
-    let wrong = |seed: &u64| campaign::run(*seed, &Settings::default()).failure.is_some();
-    let noticed = (0..NOTICED_WITHIN).find(wrong);
+    let wrong = |seed| Some((seed, campaign::run(seed, &Settings::default()).failure?));
+    let noticed = (0..NOTICED_WITHIN).find_map(wrong);
     break_rule(None);
     noticed
 }
@@ -133,11 +133,28 @@ fn a_partition_without_an_end_is_a_failure_that_says_so() {
 
 #[test]
 fn broken_rules_are_noticed() {
-    for rule in [Rule::Retransmit, Rule::Replay] {
-        let noticed = noticed_after(rule);
-        assert!(noticed.is_some(), "{rule:?} was broken and {NOTICED_WITHIN} seeds did not notice");
-        println!("{rule:?} noticed by seed {}", noticed.unwrap_or_default());
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut table: Vec<(usize, Option<(u64, String)>)> = std::thread::scope(|scope| {
+        // Which rule is broken is a matter of the thread.
+        let run = || {
+            let rules = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+            let rules = rules.take_while(|&place| place < Rule::ALL.len());
+            rules.map(|place| (place, noticed_by(Rule::ALL[place]))).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a seed ran into a panic")).collect()
+    });
+    table.sort_by_key(|row| row.0);
+    println!("{:<18} {:>5}  what was noticed", "broken rule", "seeds");
+    for (place, noticed) in &table {
+        let (seeds, what) = noticed.as_ref().map_or(("-".into(), "nothing"), |(seed, what)| {
+            ((seed + 1).to_string(), what.lines().next().unwrap_or_default())
+        });
+        println!("{:<18} {seeds:>5}  {what}", format!("{:?}", Rule::ALL[*place]));
     }
+    let missed: Vec<_> = table.iter().filter(|row| row.1.is_none()).map(|row| Rule::ALL[row.0]).collect();
+    assert!(missed.is_empty(), "{NOTICED_WITHIN} seeds did not notice that these were broken: {missed:?}");
 }
 
 fn chain(loss: f64, kind: Kind, messages: u32) -> Chain {

@@ -19,6 +19,7 @@
 //! Any authentic packet is a sign of life, so a busy link needs no hellos: one leaves when nothing else has for an
 //! interval, and every fourth interval in any case, for its clock samples.
 
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{DownReason, Instant, Rng};
 use crate::wire::frame::Hello;
 use std::time::Duration;
@@ -306,7 +307,7 @@ impl Liveness {
         if self.verdict_at().is_some_and(|at| at.max(self.forgiven) <= now) {
             return Some(DownReason::Refused);
         }
-        (self.dead_at() <= now).then_some(DownReason::Silence)
+        (self.dead_at() <= now && !broken(Rule::Silence)).then_some(DownReason::Silence)
     }
 
     /// When the next hello or probe must leave.

@@ -3,6 +3,7 @@
 use super::hello::{Change, Told};
 use super::stats::Kind;
 use super::{Delivery, Link, MAX_DELIVERIES};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{Class, DownReason, Instant};
 use crate::containers::pool::Urgency;
 use crate::containers::window::Seen;
@@ -51,7 +52,7 @@ impl Link {
             }
         }
         // A packet whose reliable messages could not all be taken in stays unacknowledged, and comes again.
-        if !refused {
+        if !refused || broken(Rule::AckRefused) {
             self.received.on_packet(now, number, eliciting, recovered, self.rtt.smoothed());
             if probed {
                 self.received.answer_at_once(now);
@@ -98,7 +99,7 @@ impl Link {
         pool: &mut Pool,
     ) -> bool {
         let (sequence, seen) = self.reliable.check(low);
-        if seen != Seen::New {
+        if seen != Seen::New && !(seen == Seen::Duplicate && broken(Rule::LinkDuplicates)) {
             self.counters.drops.count(DropReason::Duplicate);
             return true;
         }

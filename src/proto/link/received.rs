@@ -14,6 +14,7 @@
 //! The repetition makes a lost acknowledgement, which looks to the sender like a lost message, as rare as two losses in
 //! a row. A newer acknowledgement takes its place, so dense traffic does not pay for it.
 
+use crate::base::sabotage::{Rule, broken};
 use crate::base::Instant;
 use crate::containers::RangeSet;
 use crate::wire::cursor::{NoRoom, Writer};
@@ -128,7 +129,12 @@ impl Received {
     /// Writes an acknowledgement. Tells whether it only repeats the one before.
     pub(super) fn emit(&mut self, now: Instant, writer: &mut Writer<'_>) -> Result<bool, NoRoom> {
         let delay = u32::try_from(now.since(self.largest_at).as_micros()).unwrap_or(u32::MAX);
-        emit_ack(writer, delay, self.ranges.iter().rev())?;
+        if broken(Rule::AckRanges) {
+            let (first, last) = (self.ranges.iter().next().map_or(0, |range| range.0), self.ranges.last().unwrap_or(0));
+            emit_ack(writer, delay, std::iter::once((first, last)))?;
+        } else {
+            emit_ack(writer, delay, self.ranges.iter().rev())?;
+        }
         let repetition = self.owed == 0;
         self.repeat_at = if self.repeat_wanted && !repetition {
             Some(now + if self.is_dense() { REPEAT_DENSE } else { REPEAT })

@@ -7,6 +7,7 @@
 //! for again when there is budget.
 
 use super::budget::{Budget, Rate};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::hash::mix64;
 use crate::base::identity::PublicIdentity;
 use crate::base::{Instant, NodeId};
@@ -118,7 +119,9 @@ impl Database {
         let Some(&member) = self.members.get(&advertisement.origin) else { return Taken::UnknownOrigin };
         let held = self.records.get(&advertisement.origin);
         if let Some(held) = held {
-            if advertisement.sequence < held.sequence {
+            let newer = advertisement.sequence.counter >= held.sequence.counter;
+            let older = if broken(Rule::BootEpoch) { !newer } else { advertisement.sequence < held.sequence };
+            if older && !broken(Rule::NewestWins) {
                 return Taken::Older;
             }
             if advertisement.bytes() == &*held.bytes {

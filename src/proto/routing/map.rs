@@ -4,6 +4,7 @@
 //! its ends advertise it, so one router alone can neither invent a link nor keep a dead one.
 
 use super::metric::Metric;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::NodeId;
 use crate::wire::routing::AdvertisedLink;
 use std::cmp::Reverse;
@@ -42,6 +43,8 @@ impl Map {
                 let theirs = advertised[index].1;
                 if let Ok(back) = theirs.binary_search_by_key(node, |back| back.neighbour) {
                     map.edges.push((index as u32, metric.cost(link, &theirs[back])));
+                } else if broken(Rule::BothEnds) {
+                    map.edges.push((index as u32, metric.cost(link, link)));
                 }
             }
             map.first.push(map.edges.len() as u32);

@@ -52,6 +52,7 @@ mod tests;
 pub use door::{Action, Input, NodeView, Reason, Route, Stats};
 pub use metric::Metric;
 
+use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::{MAX_LINKS, MAX_MESSAGE, MAX_NODES};
 use crate::base::{DownReason, Identity, Instant, LinkId, LinkMetrics, NodeId, PublicIdentity, Rng, WallTime};
 use crate::wire::cursor::{NoRoom, Writer};
@@ -235,7 +236,9 @@ impl Routing {
         exchange.set_up(true, summary_at);
         self.own.up(now, link, metrics);
         self.unweighed = true;
-        self.send_digest(link, true);
+        if !broken(Rule::Exchange) {
+            self.send_digest(link, true);
+        }
     }
 
     fn link_down(&mut self, now: Instant, link: LinkId, reason: DownReason) {
@@ -350,7 +353,9 @@ impl Routing {
             Ok(false) => self.stats.forged += 1,
             Ok(true) => {
                 self.stats.impostors += 1;
-                self.own.fight(now, advertisement.sequence);
+                if !broken(Rule::Outbid) {
+                    self.own.fight(now, advertisement.sequence);
+                }
             }
         }
     }
@@ -408,7 +413,8 @@ impl Routing {
 
     fn flood(&mut self, bytes: &[u8], except: Option<LinkId>) {
         for link in self.up_links() {
-            if Some(link) != except {
+            let passed_on = except.is_some();
+            if Some(link) != except && !(passed_on && broken(Rule::Flooding)) {
                 self.actions.push_back(Action::Send { link, bytes: bytes.to_vec() });
             }
         }

@@ -7,6 +7,7 @@ use super::sessions::Sessions;
 use super::settings::Settings;
 use super::state::{Kind, Ready, Session};
 use super::tombstones::Epitaph;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::DEFAULT_TTL;
 use crate::base::{Instant, Port};
 use crate::containers::Pool;
@@ -216,12 +217,12 @@ impl Sessions {
         }
         loop {
             let receiver = self.receivers.get_mut(at).expect("the flow lives");
-            let span = if receiver.ordered {
+            let span = if receiver.ordered && !broken(Rule::Order) {
                 receiver.next_in_order(pool, &mut self.received)
             } else {
                 Ok(receiver.completed_by(sequence, pool, &mut self.received))
             };
-            let once = !receiver.ordered;
+            let once = !receiver.ordered || broken(Rule::Order);
             match span {
                 Ok(Some(span)) => {
                     receiver.ready += 1;

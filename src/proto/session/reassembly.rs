@@ -1,6 +1,7 @@
 //! Best-effort datagrams that are not complete yet.
 
 use super::shelf::Shelf;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::MAX_PAYLOAD;
 use crate::base::{Instant, Port};
 use crate::containers::{Packet, Pool};
@@ -78,7 +79,7 @@ impl Reassembly {
         if count > MAX_FRAGMENTS {
             return Joined::Malformed;
         }
-        let at = match self.incomplete.iter().position(|datagram| datagram.key == key) {
+        let at = match self.incomplete.iter().position(|datagram| datagram.key == key || broken(Rule::Fragments)) {
             Some(at) if self.incomplete[at].parts.len() != count => return Joined::Malformed,
             Some(at) => at,
             None => self.begin(now, key, count, pool, shelf),

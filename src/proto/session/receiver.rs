@@ -3,6 +3,7 @@
 use super::FlowKey;
 use super::settings::{FIRST_WINDOW, Settings};
 use super::shelf::Shelf;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::MAX_PAYLOAD;
 use crate::base::seq::expand;
 use crate::base::{Instant, Rng};
@@ -130,7 +131,7 @@ impl Receiver {
 
     /// Whether everything up to the end was received; then the number after it.
     pub(super) fn finished(&self) -> Option<u64> {
-        self.fin.map(|fin| fin + 1).filter(|end| self.cumulative == *end)
+        self.fin.map(|fin| fin + 1).filter(|end| self.cumulative == *end || broken(Rule::StreamEnd))
     }
 
     /// Whether a datagram flow that ends now leaves a hole: something was received (and so acknowledged) that is not
@@ -153,7 +154,8 @@ impl Receiver {
         let sequence = expand(self.next(), segment.sequence);
         let place = sequence.checked_sub(self.base).map(|at| self.ring.get(at as usize));
         if !matches!(place, Some(None | Some(Place::Missing))) {
-            return Arrival::Duplicate;
+            let again = place.is_some() && broken(Rule::SessionDuplicates);
+            return if again { Arrival::New(sequence) } else { Arrival::Duplicate };
         }
         let flags = segment.flags;
         let after_end = self.fin.is_some_and(|fin| sequence > fin) || (flags.fin && sequence + 1 < self.next());
@@ -367,7 +369,8 @@ impl Receiver {
         (self.unacknowledged, self.ack_at) = (0, None);
         let mut writer = Writer::new(buffer);
         let ranges = self.ranges();
-        FlowAck::emit(&mut writer, self.key.flow, self.cumulative, self.promised, self.marks, ranges)
+        let invented = u64::from(self.cumulative < self.next() && broken(Rule::AckHeld));
+        FlowAck::emit(&mut writer, self.key.flow, self.cumulative + invented, self.promised, self.marks, ranges)
             .expect("the buffer has the largest acknowledgement's size");
         writer.len()
     }

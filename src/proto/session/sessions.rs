@@ -11,6 +11,7 @@ use super::state::{Kind, Ready, Session, Stream};
 use super::timers::Notices;
 use super::tombstones::{Epitaph, Tombstones};
 use super::{Event, FlowKey, Refusal, SessionKind, SessionReport, Settings};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::{DEFAULT_TTL, TIMER_GRANULARITY};
 use crate::base::{Instant, NodeId, Port, Rng, SessionId};
 use crate::containers::{Packet, Pool, Wheel};
@@ -305,7 +306,9 @@ impl Sessions {
         let Some(receiver) = self.receivers.get_mut(index) else { return };
         if !std::mem::replace(&mut receiver.over, true) {
             self.receiver_keys.remove(&receiver.key);
-            self.tombstones.insert(now, receiver.key, epitaph);
+            if !broken(Rule::Tombstones) {
+                self.tombstones.insert(now, receiver.key, epitaph);
+            }
             self.wheel.cancel(self.receiver_timer(index));
         }
         self.drop_if_over(index, pool);
