@@ -9,13 +9,13 @@
 //! ```text
 //!    application ─ client fd ─┐                                                        ┌─ client fd ─ application
 //!                             ▼                                                        ▲
-//!        worker (pinned):  session → forwarding → link → security → [UDP] → security → link → forwarding → session
+//!        worker thread:    session → forwarding → link → security → [UDP] → security → link → forwarding → session
 //!                                        ▲ immutable table, swapped whole                │ reports
 //!        control (one thread): routing, admin requests                             ◄─────┘
 //! ```
 //!
-//! *Workers* are threads pinned to cores. Each owns its sockets, packet pool, links and sessions outright: no locks, no
-//! shared mutable state, no allocation per packet after warm-up. *Control* is one thread that runs everything that is
+//! *Workers* are threads, pinned where cores are named. Each owns its sockets, packet pool, links and sessions outright:
+//! no locks, no shared mutable state, no allocation per packet after warm-up. *Control* is one thread that runs all that is
 //! not per packet and publishes an immutable forwarding table. Commands flow down and reports flow up over bounded
 //! rings. Link liveness runs in the workers, so a busy control thread never looks like a dead link.
 //!

@@ -82,19 +82,76 @@ fn room_of(path: &str) -> Option<&'static str> {
     MAY_USE.iter().map(|&(room, _)| room).find(|room| path.strip_prefix(room).is_some_and(|rest| rest.starts_with('/')))
 }
 
-/// Every room that `code` names as `crate::room` (or `crate::proto::room`).
-fn rooms_named(code: &str) -> Vec<String> {
-    let ident = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    code.match_indices("crate::")
-        .map(|(at, found)| {
-            let rest = &code[at + found.len()..];
-            let first = ident(rest);
-            match rest[first.len()..].strip_prefix("::") {
-                Some(inner) if first == "proto" && !inner.starts_with('{') => format!("proto/{}", ident(inner)),
-                _ => first,
-            }
-        })
-        .collect()
+fn ident(text: &str) -> &str {
+    &text[..text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())]
+}
+
+/// The parts of a group between its first brace and the matching one.
+fn group(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0, 1);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if (c == ',' && depth == 1) || depth == 0 {
+            parts.push(text[start..at].trim());
+            start = at + 1;
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    parts
+}
+
+/// The first two names of every path that begins here, groups expanded.
+fn paths(text: &str) -> Vec<Vec<&str>> {
+    if text.starts_with('{') {
+        return group(text).into_iter().filter(|part| !part.is_empty()).flat_map(paths).collect();
+    }
+    let first = ident(text);
+    match text[first.len()..].strip_prefix("::") {
+        Some(rest) if !rest.starts_with('*') => {
+            paths(rest).into_iter().map(|rest| std::iter::once(first).chain(rest).take(2).collect()).collect()
+        }
+        _ => vec![vec![first]],
+    }
+}
+
+fn room_named(path: &[&str]) -> String {
+    match path {
+        ["proto", room, ..] => format!("proto/{room}"),
+        [room, ..] => (*room).to_owned(),
+        [] => String::new(),
+    }
+}
+
+/// The modules that lead to a file.
+fn modules(file: &str) -> Vec<&str> {
+    let mut modules: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
+    if modules.last() == Some(&"mod") {
+        modules.pop();
+    }
+    modules
+}
+
+/// Every room that `code` in `file` names, from the crate's root or upwards from where it stands.
+fn rooms_named(file: &str, code: &str) -> Vec<String> {
+    let stands_alone = |at: usize| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+    let absolute = code.match_indices("crate::").filter(|(at, _)| stands_alone(*at));
+    let absolute = absolute.flat_map(|(at, found)| paths(&code[at + found.len()..])).map(|path| room_named(&path));
+    let upwards = code.match_indices("super::").filter(|(at, _)| stands_alone(*at)).flat_map(|(at, _)| {
+        let (mut rest, mut base) = (&code[at..], modules(file));
+        while let Some(above) = rest.strip_prefix("super::") {
+            rest = above;
+            base.pop();
+        }
+        let whole = |path: Vec<&str>| room_named(&base.iter().copied().chain(path).collect::<Vec<_>>());
+        paths(rest).into_iter().map(whole).collect::<Vec<_>>()
+    });
+    absolute.chain(upwards).collect()
 }
 
 #[test]
@@ -103,15 +160,13 @@ fn no_room_uses_what_it_may_not() {
     for (path, code) in sources() {
         let Some(room) = room_of(&path) else { continue };
         let (_, allowed) = MAY_USE.iter().find(|(name, _)| *name == room).expect("the room was found by its name");
-        for named in rooms_named(&code) {
-            let known = MAY_USE.iter().any(|(name, _)| *name == named);
-            let fine = named == room || named == "base" || allowed.contains(&named.as_str());
-            if known && !fine {
+        for named in rooms_named(&path, &code) {
+            if named != room && named != "base" && !allowed.contains(&named.as_str()) {
                 wrong.push(format!("{path} uses {named}"));
             }
         }
     }
-    assert!(wrong.is_empty(), "floors are mixed up:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "floors are mixed up, or a name is no room:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -128,10 +183,12 @@ fn protocol_rooms_touch_no_system() {
 
 #[test]
 fn the_test_sees_imports() {
-    assert_eq!(
-        rooms_named("use crate::proto::link::Link; let x = crate::wire::message::HEADER_LEN;"),
-        ["proto/link", "wire"]
-    );
+    let code = "use crate::proto::link::Link; let x = crate::wire::message::HEADER_LEN;";
+    assert_eq!(rooms_named("sim/world.rs", code), ["proto/link", "wire"]);
+    let grouped = "use crate::{base::{Rng, Instant}, proto::{link, session::{self, Sessions}}};";
+    assert_eq!(rooms_named("sim/world.rs", grouped), ["base", "base", "proto/link", "proto/session", "proto/session"]);
+    let upwards = "use super::super::link::Link; use super::super::super::wire::{frame, message}; use super::map;";
+    assert_eq!(rooms_named("proto/routing/own.rs", upwards), ["proto/link", "wire", "wire", "proto/routing"]);
     assert_eq!(room_of("proto/link/cubic.rs"), Some("proto/link"));
     assert!(sources().len() > 20);
 }

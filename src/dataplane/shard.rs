@@ -3,8 +3,8 @@
 use super::lane::{FAREWELL, Lane, Lanes};
 use super::messages::{Command, LinkSpec, NamedHistogram, Report, ShardStats};
 use super::stranded::Stranded;
-use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
 use crate::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
 use crate::containers::batch::Transmit;
@@ -424,10 +424,16 @@ impl Shard {
         for _ in 0..self.stranded.len() {
             let Some((deadline, packet)) = self.stranded.pop() else { break };
             let header = Header::parse(self.pool.bytes(&packet)).expect("only messages with a header strand");
-            if forward(&self.table, &header) == Verdict::Drop(DropReason::NoRoute) {
+            let waits = match forward(&self.table, &header) {
+                Verdict::Drop(reason) => reason == DropReason::NoRoute,
+                // The table may still name the link that is down.
+                Verdict::Via(link, _) => self.lanes.get(link).is_none_or(|lane| !lane.link().is_up()),
+                Verdict::Local => false,
+            };
+            if waits {
                 self.stranded.keep(deadline, packet);
             } else {
-                self.route(now, packet, None);
+                self.route(now, packet, &header, None);
             }
         }
     }
@@ -465,7 +471,7 @@ impl Shard {
             match delivery {
                 Delivery::Message(packet) => {
                     self.counts.received += 1;
-                    self.route(now, packet, Some(link));
+                    self.receive(now, packet, link);
                 }
                 Delivery::Control(packet) => {
                     let bytes = self.pool.bytes(&packet).into();
@@ -526,23 +532,37 @@ impl Shard {
             if self.has_less_free_than(2 * FREE_FOR_TAKING_IN) {
                 break;
             }
-            let Some((_, packet)) = self.sessions.poll_transmit(now, &mut self.pool) else { break };
+            let Some((header, packet)) = self.sessions.poll_transmit(now, &mut self.pool) else { break };
             self.counts.originated += 1;
-            self.route(now, packet, None);
+            self.route(now, packet, &header, None);
         }
         self.drain_sessions();
     }
 
-    /// Sends a message where [`forward`] says. `from` is the link it came over, none if it is our own.
-    fn route(&mut self, now: Instant, mut packet: Packet, from: Option<LinkId>) {
-        let Ok(header) = Header::parse(self.pool.bytes(&packet)) else {
-            return self.discard(packet, DropReason::Malformed);
-        };
-        if from.is_some() && header.source == self.node {
-            return self.discard(packet, DropReason::Spoofed);
+    /// Takes in a message that came over `link`.
+    fn receive(&mut self, now: Instant, packet: Packet, link: LinkId) {
+        match Header::parse(self.pool.bytes(&packet)) {
+            Ok(header) => self.route(now, packet, &header, Some(link)),
+            Err(_) => self.discard(packet, DropReason::Malformed),
         }
-        match forward(&self.table, &header) {
-            Verdict::Local => self.deliver(now, &header, packet),
+    }
+
+    /// Takes in a message as if it had come over `link`.
+    #[cfg(test)]
+    pub(super) fn receive_bytes(&mut self, now: Instant, message: &[u8], link: LinkId) {
+        let packet = self.pool.copy_in(crate::containers::pool::Urgency::Reserved, message).expect("the pool has room");
+        self.counts.received += 1;
+        self.receive(now, packet, link);
+    }
+
+    /// Sends a message where [`forward`] says. `from` is the link it came over, none if it is our own. A message of our
+    /// own may come back: a neighbour that lost the way returns what it had taken over, and it sets out anew.
+    fn route(&mut self, now: Instant, mut packet: Packet, header: &Header, from: Option<LinkId>) {
+        match forward(&self.table, header) {
+            Verdict::Local if from.is_some() && header.source == self.node => {
+                self.discard(packet, DropReason::Spoofed);
+            }
+            Verdict::Local => self.deliver(now, header, packet),
             Verdict::Via(..) if from.is_some() && self.has_less_free_than(FREE_FOR_TAKING_IN) => {
                 self.discard(packet, DropReason::PoolExhausted);
             }
@@ -552,12 +572,12 @@ impl Shard {
                 if from.is_some() {
                     self.counts.forwarded += 1;
                 }
-                self.send(now, link, packet, &header);
+                self.send(now, link, packet, header);
             }
             Verdict::Drop(reason) => {
                 if reason == DropReason::TtlExpired && header.protocol == Protocol::Echo {
                     self.with_body(packet, |shard, body| {
-                        shard.sessions.handle_expired(now, &header, body, &mut shard.pool);
+                        shard.sessions.handle_expired(now, header, body, &mut shard.pool);
                     });
                     self.counts.message_drops.count(reason);
                 } else {

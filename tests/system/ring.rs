@@ -100,8 +100,7 @@ fn faults(what: &str, io: &str, trials: usize, fault: Fault) {
     let median = outages[outages.len() / 2];
     let (least, most) = (outages[0], outages[outages.len() - 1]);
     say(&format!("outage after {what} (io {io}): min {least:.0?}, median {median:.0?}, max {most:.0?} of {trials}"));
-    assert!(median <= LIMIT, "traffic paused {outages:?}");
-    assert!(most < WATCHED - LIMIT / 4, "traffic did not flow again: {outages:?}");
+    assert!(most <= LIMIT, "traffic paused {outages:?}");
 }
 
 struct StopAtEnd<'a>(&'a AtomicBool);

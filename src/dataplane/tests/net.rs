@@ -10,6 +10,7 @@ use crate::proto::link;
 use crate::telemetry::DropReason;
 use crate::wire::client::{Endpoint, MAX_RECORD, Record};
 use crate::wire::cursor::Writer;
+use crate::wire::message::{Header, Protocol};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -94,6 +95,22 @@ impl Net {
     pub(super) fn send(&mut self, router: usize, to: usize, class: Class, ttl: u8, bytes: &[u8]) -> Readiness {
         let to = Endpoint { node: node(to), port: PORT };
         self.put(router, &Record::Send { class, ordered: false, ttl, to, bytes })
+    }
+
+    /// Lets `router` receive a best-effort message over a wire that says it comes from `source`.
+    pub(super) fn forge(&mut self, router: usize, wire: usize, source: NodeId, bytes: &[u8]) {
+        let header = Header {
+            class: Class::BestEffort,
+            ttl: 9,
+            mark: false,
+            protocol: Protocol::Datagram,
+            destination: node(router),
+            source,
+            destination_port: PORT,
+            source_port: PORT,
+        };
+        let message = [&header.to_bytes(), bytes].concat();
+        self.shards[router].receive_bytes(self.now, &message, LinkId(wire as u16));
     }
 
     pub(super) fn put(&mut self, router: usize, record: &Record<'_>) -> Readiness {

@@ -108,11 +108,28 @@ fn a_destination_without_a_route_is_a_counted_drop_at_the_router_that_has_none()
 #[test]
 fn a_message_that_says_it_comes_from_its_receiver_is_refused() {
     let mut net = chain(&Settings::default());
-    // 1 sends what is for 2 back to 0, whose own message it is.
-    net.route(1, &[(0, 0), (2, 0)]);
-    net.send(0, 2, Class::BestEffort, 0, b"there and back");
+    net.forge(0, 0, node(0), b"from yourself");
     net.run(10);
-    assert_eq!((net.drops(0, DropReason::Spoofed), net.received(2).len()), (1, 0));
+    assert_eq!((net.drops(0, DropReason::Spoofed), net.received(0).len()), (1, 0));
+}
+
+#[test]
+fn a_message_that_a_neighbour_returns_sets_out_anew() {
+    // A ring 0-1-2-3-0: 1 has taken over what 0 sends to 2 when its link to 2 dies, and the only way left leads back.
+    let ring = &[(0, 1), (1, 2), (2, 3), (3, 0)];
+    let mut net = Net::new(ring, &Settings::default());
+    net.route(0, &[(2, 0)]);
+    net.route(1, &[(2, 1), (0, 0)]);
+    net.route(2, &[(0, 2)]);
+    net.route(3, &[(2, 2), (0, 3)]);
+    net.cut[1] = true;
+    net.send(0, 2, Class::Reliable, 0, b"the other way round");
+    net.run(100);
+    assert_eq!(net.received(2).len(), 0);
+    net.route(0, &[(2, 3)]);
+    net.route(1, &[(2, 0), (0, 0)]);
+    net.run(2000);
+    assert_eq!((net.drops(0, DropReason::Spoofed), net.received(2).len()), (0, 1));
 }
 
 #[test]

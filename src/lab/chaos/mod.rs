@@ -61,6 +61,8 @@ pub struct Findings {
     pub seed: u64,
     /// How often each fault struck.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Whether some router lived long enough for the growth of its memory to mean anything.
+    pub memory_judged: bool,
     /// The traffic.
     pub traffic: load::Totals,
     /// Every process of a router that was watched.
@@ -97,6 +99,7 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
         seconds,
         seed: args.seed,
         faults,
+        memory_judged: watch.has_judged_memory(),
         traffic: load.totals(),
         processes: watch.into_processes(),
     };
@@ -184,6 +187,9 @@ pub(super) fn render(findings: &Findings) -> String {
         ]);
     }
     let _ = writeln!(text, "{table}");
+    if !findings.memory_judged {
+        text += "memory was watched and not judged: that takes a router that lived 270 s (--seconds 300 or more)\n";
+    }
     match findings.violations.as_slice() {
         [] => text += "nothing promised was broken\n",
         broken => broken.iter().for_each(|line| text += &format!("BROKEN: {line}\n")),

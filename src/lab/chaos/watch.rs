@@ -39,6 +39,10 @@ impl Process {
         Some((self.rss_last_kib as f64 / warm - 1.0) * 100.0)
     }
 
+    const fn is_judged(&self) -> bool {
+        self.lived_s >= WARM + JUDGED
+    }
+
     /// Whether it lived long enough to tell anything.
     pub(super) const fn is_telling(&self) -> bool {
         self.rss_warm_kib.is_some()
@@ -119,7 +123,7 @@ impl<'w> Watch<'w> {
         let mut violations = self.violations.clone();
         for process in self.ended.iter().chain(self.current.iter().flatten()) {
             let growth = process.growth_percent().filter(|&growth| growth >= MOST_GROWTH);
-            if let Some(growth) = growth.filter(|_| process.lived_s >= WARM + JUDGED) {
+            if let Some(growth) = growth.filter(|_| process.is_judged()) {
                 violations.push(format!("router {}: memory grew by {growth:.2} % once warm", process.router));
             }
         }
@@ -130,6 +134,11 @@ impl<'w> Watch<'w> {
             }
         }
         violations
+    }
+
+    /// Whether some process lived long enough for its memory to be judged.
+    pub(super) fn has_judged_memory(&self) -> bool {
+        self.ended.iter().chain(self.current.iter().flatten()).any(Process::is_judged)
     }
 
     /// All processes seen.
