@@ -11,8 +11,8 @@ use super::state::{Kind, Ready, Session, Stream};
 use super::timers::Notices;
 use super::tombstones::{Epitaph, Tombstones};
 use super::{Event, FlowKey, Refusal, SessionKind, SessionReport, Settings};
-use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::{DEFAULT_TTL, TIMER_GRANULARITY};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{Instant, NodeId, Port, Rng, SessionId};
 use crate::containers::{Packet, Pool, Wheel};
 use crate::telemetry::{DropReason, Drops};
@@ -249,7 +249,7 @@ impl Sessions {
         let session = self.session_mut(index);
         if session.is_deliverable() && !session.queued {
             session.queued = true;
-            self.delivering.push_back(self.sessions.ticket(index));
+            self.sessions.enlist(&mut self.delivering, index);
         }
     }
 
