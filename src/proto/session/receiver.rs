@@ -3,8 +3,8 @@
 use super::FlowKey;
 use super::settings::{FIRST_WINDOW, Settings};
 use super::shelf::Shelf;
-use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::MAX_PAYLOAD;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::seq::expand;
 use crate::base::{Instant, Rng};
 use crate::containers::{Packet, Pool};
@@ -127,6 +127,11 @@ impl Receiver {
     /// One past the largest number received.
     fn next(&self) -> u64 {
         self.base + self.ring.len() as u64
+    }
+
+    /// Places of its window in use, gaps included.
+    pub(super) fn span(&self) -> usize {
+        self.ring.len()
     }
 
     /// Whether everything up to the end was received; then the number after it.

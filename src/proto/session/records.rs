@@ -20,11 +20,11 @@ use std::time::Duration;
 
 /// Records of one session that may be held because they found no room. The caller stops at the first; the rest is what
 /// it had read ahead.
-const MAX_PENDING: usize = 8;
+pub(super) const MAX_PENDING: usize = 8;
 /// Pause before records and segments that found the pool drawn down try again.
 pub(super) const RETRY: Duration = Duration::from_millis(5);
 /// Record buffers kept for the next ones that find no room.
-const SPARE_RECORDS: usize = 16;
+pub(super) const SPARE_RECORDS: usize = 16;
 
 /// Whether a record found room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +240,7 @@ impl Sessions {
         self.wake_sender(at);
     }
 
-    /// Whether a flow may keep `count` segments more. A flow is always granted a record when no sender holds anything,
+    /// Whether a flow may keep `count` segments more. When no sender holds a packet, the share of the pool does not matter,
     /// so that small pools work. Streams that are closed and overdue give way.
     fn has_room(&mut self, at: u32, count: usize, pool: &mut Pool) -> bool {
         let session = self.sender(at).session;
@@ -251,7 +251,7 @@ impl Sessions {
         let sender = self.sender(at);
         let cap = self.settings.send_queue.min((left / 4).max(FIRST_WINDOW as usize));
         let free = pool.capacity() - pool.in_use();
-        let granted = sender.len() < cap && left >= count || self.kept.held() == 0;
+        let granted = sender.len() < cap && (left >= count || self.kept.held() == 0);
         granted && free >= count + pool.capacity() / 8
     }
 

@@ -66,6 +66,11 @@ impl<T> Slab<T> {
         list.push_back(self.ticket(index));
     }
 
+    /// Values held.
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     /// The index of the ticket's value; none if it was removed.
     pub(super) fn redeem(&self, ticket: Ticket) -> Option<u32> {
         let Ticket { index, generation } = ticket;
@@ -105,7 +110,7 @@ mod tests {
             slab.remove(goes);
             assert!(list.len() <= 2);
         }
-        assert_eq!(list.pop_front().and_then(|ticket| slab.redeem(ticket)), Some(stays));
+        assert_eq!((list.pop_front().and_then(|ticket| slab.redeem(ticket)), slab.len()), (Some(stays), 1));
     }
 
     #[test]
