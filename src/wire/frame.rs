@@ -13,6 +13,9 @@
 //!
 //! An acknowledgement names received packet numbers downwards from the largest: `first length` numbers end at
 //! `largest`; then each pair skips `gap` (≥ 1) numbers that are missing and names `length` (≥ 1) that are not.
+//!
+//! Bit 0 of a hello's flags is `hears_you`; the other bits are 0. The reason of a close: 0 the process stops, 1 the link
+//! was removed from the configuration. Other values of either make the frame malformed.
 
 use super::Malformed;
 use super::cursor::{NoRoom, Reader, Writer};

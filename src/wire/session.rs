@@ -11,6 +11,15 @@
 //! A reliable flow numbers its segments from 0. `cumulative` is the first sequence not received; each following pair
 //! skips `gap` (≥ 1) missing and names `length` (≥ 1) received segments, upwards. `limit` is the first sequence the
 //! receiver has no room for.
+//!
+//! The flags of a segment, from bit 0 (the lowest): `open`, `first`, `last`, `fin`, `ack_now`, `ordered`, `stream`
+//! ([`SegmentFlags`] says what they mean). Bit 7 is 0; a segment that sets it is malformed.
+//!
+//! The reason of a flow reset, in bits 0–6: 0 no session, 1 unknown flow, 2 closed, 3 refused; others are malformed. Bit
+//! 7 is `by_receiver`: set if the receiver of the flow's segments resets it, clear if their sender does.
+//!
+//! `hops` of an echo is the ttl it started with (before its source counted it down for the first link). In a reply or
+//! an expired echo it is how many links the echo had crossed: that ttl less the one it arrived with.
 
 use super::Malformed;
 use super::cursor::{NoRoom, Reader, Writer};
@@ -290,7 +299,7 @@ pub struct Echo<'a> {
     pub sequence: u32,
     /// The sender's clock when it sent, ns.
     pub sent_ns: u64,
-    /// Hops the ping had crossed when it was answered or expired.
+    /// In an echo the ttl it started with, in its answer the hops it had crossed when it was answered or expired.
     pub hops: u8,
     /// Padding chosen by the sender, returned to it.
     pub bytes: &'a [u8],

@@ -51,7 +51,7 @@
 //! [`Settings`]. No tombstone is forgotten early: when no more flows can be remembered none opens. Packets
 //! kept for receivers and for senders are shares of the pool; one flow is offered at most half (may hold a quarter) of
 //! what is left of its share. An application that sends too much is told so ([`Readiness::Full`]), one that does not
-//! read closes its peers' windows and loses best-effort datagrams.
+//! read closes its peers' windows and loses best-effort datagrams. [`Sessions::holdings`] lists what is held, and the bounds.
 //!
 //! # Doors
 //! In: [`Sessions::handle_record`], [`Sessions::handle_message`], [`Sessions::handle_expired`],
@@ -60,6 +60,7 @@
 //! Deadlines that depend on work still to be fetched are set when it is fetched: drain `poll_transmit` after each input.
 
 mod deliver;
+mod holdings;
 mod inbound;
 mod ports;
 mod reassembly;

@@ -10,7 +10,7 @@ use crate::wire::session::{Fragment, MAX_DATAGRAM_FRAGMENT};
 use std::time::Duration;
 
 /// Most fragments of one datagram.
-const MAX_FRAGMENTS: usize = MAX_PAYLOAD.div_ceil(MAX_DATAGRAM_FRAGMENT);
+pub(super) const MAX_FRAGMENTS: usize = MAX_PAYLOAD.div_ceil(MAX_DATAGRAM_FRAGMENT);
 
 /// Whose datagram it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,11 @@ impl Reassembly {
         let spare = (0..capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)).collect();
         let spare_parts = (0..capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)).collect();
         Reassembly { incomplete: Vec::with_capacity(capacity), spare, spare_parts, capacity, timeout, given_up: 0 }
+    }
+
+    /// Incomplete datagrams held.
+    pub(super) fn len(&self) -> usize {
+        self.incomplete.len()
     }
 
     /// Takes in a fragment of a datagram that has several.

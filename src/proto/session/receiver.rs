@@ -129,6 +129,11 @@ impl Receiver {
         self.base + self.ring.len() as u64
     }
 
+    /// Places of its window in use, gaps included.
+    pub(super) fn span(&self) -> usize {
+        self.ring.len()
+    }
+
     /// Whether everything up to the end was received; then the number after it.
     pub(super) fn finished(&self) -> Option<u64> {
         self.fin.map(|fin| fin + 1).filter(|end| self.cumulative == *end || broken(Rule::StreamEnd))

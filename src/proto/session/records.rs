@@ -20,11 +20,11 @@ use std::time::Duration;
 
 /// Records of one session that may be held because they found no room. The caller stops at the first; the rest is what
 /// it had read ahead.
-const MAX_PENDING: usize = 8;
+pub(super) const MAX_PENDING: usize = 8;
 /// Pause before records and segments that found the pool drawn down try again.
 pub(super) const RETRY: Duration = Duration::from_millis(5);
 /// Record buffers kept for the next ones that find no room.
-const SPARE_RECORDS: usize = 16;
+pub(super) const SPARE_RECORDS: usize = 16;
 
 /// Whether a record found room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,21 +64,23 @@ impl Sessions {
     fn put_off(&mut self, index: u32) {
         self.held_back += 1;
         if !std::mem::replace(&mut self.session_mut(index).put_off, true) {
-            self.put_off.push_back(self.sessions.ticket(index));
+            self.sessions.enlist(&mut self.put_off, index);
         }
     }
 
-    /// As many sessions that were put off are read again as records could be held.
+    /// As many sessions that were put off are read again as records could be held. One that has ended, or is not read for
+    /// another reason, takes no other's turn.
     pub(super) fn resume_reading(&mut self) {
-        let room = self.settings.held_bytes.saturating_sub(self.held) / MAX_RECORD;
-        for _ in 0..room.min(self.put_off.len()) {
-            let ticket = self.put_off.pop_front().expect("counted");
+        let mut room = self.settings.held_bytes.saturating_sub(self.held) / MAX_RECORD;
+        while room > 0 {
+            let Some(ticket) = self.put_off.pop_front() else { break };
             let Some(index) = self.sessions.redeem(ticket) else { continue };
             let session = self.session_mut(index);
             assert!(std::mem::replace(&mut session.put_off, false), "a session is put off once");
             if !session.lingering && session.pending.is_empty() {
                 let id = session.id;
                 self.events.push_back(Event::Readable(id));
+                room -= 1;
             }
         }
     }
@@ -129,7 +131,7 @@ impl Sessions {
         let session = self.session_mut(index);
         session.pending.push_back(held);
         if !std::mem::replace(&mut session.retrying, true) {
-            self.pending.push_back(self.sessions.ticket(index));
+            self.sessions.enlist(&mut self.pending, index);
         }
         self.retry_at = self.retry_at.or(Some(now + RETRY));
         Some(false)
@@ -238,7 +240,7 @@ impl Sessions {
         self.wake_sender(at);
     }
 
-    /// Whether a flow may keep `count` segments more. A flow is always granted a record when no sender holds anything,
+    /// Whether a flow may keep `count` segments more. When no sender holds a packet, the share of the pool does not matter,
     /// so that small pools work. Streams that are closed and overdue give way.
     fn has_room(&mut self, at: u32, count: usize, pool: &mut Pool) -> bool {
         let session = self.sender(at).session;
@@ -249,7 +251,7 @@ impl Sessions {
         let sender = self.sender(at);
         let cap = self.settings.send_queue.min((left / 4).max(FIRST_WINDOW as usize));
         let free = pool.capacity() - pool.in_use();
-        let granted = sender.len() < cap && left >= count || self.kept.held() == 0;
+        let granted = sender.len() < cap && (left >= count || self.kept.held() == 0);
         granted && free >= count + pool.capacity() / 8
     }
 
@@ -374,7 +376,7 @@ impl Sessions {
         let Some(sender) = self.senders.get_mut(at) else { return };
         let deadline = sender.deadline(&self.settings);
         if sender.wants_to_send() && !std::mem::replace(&mut sender.queued, true) {
-            self.sending.push_back(self.senders.ticket(at));
+            self.senders.enlist(&mut self.sending, at);
         }
         self.arm(timer, deadline);
     }

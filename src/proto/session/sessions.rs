@@ -249,7 +249,7 @@ impl Sessions {
         let session = self.session_mut(index);
         if session.is_deliverable() && !session.queued {
             session.queued = true;
-            self.delivering.push_back(self.sessions.ticket(index));
+            self.sessions.enlist(&mut self.delivering, index);
         }
     }
 

@@ -7,11 +7,18 @@ use crate::containers::{Packet, Pool};
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     held: usize,
+    /// Slots of the pool that they are from.
+    slots: usize,
 }
 
 impl Shelf {
     pub(super) const fn held(&self) -> usize {
         self.held
+    }
+
+    /// Packets that may be kept when the share is `percent` of the pool; 0 before the first.
+    pub(super) const fn most(&self, percent: usize) -> usize {
+        self.slots * percent / 100
     }
 
     /// Packets that may still be kept when the share is `percent` of the pool.
@@ -21,14 +28,18 @@ impl Shelf {
 
     pub(super) fn copy_in(&mut self, pool: &mut Pool, bytes: &[u8]) -> Option<Packet> {
         let packet = pool.copy_in(Urgency::Ordinary, bytes)?;
-        self.held += 1;
+        self.add(pool);
         Some(packet)
     }
 
     pub(super) fn take(&mut self, pool: &mut Pool, len: usize) -> Option<Packet> {
         let packet = pool.take(Urgency::Ordinary, len)?;
-        self.held += 1;
+        self.add(pool);
         Some(packet)
+    }
+
+    fn add(&mut self, pool: &Pool) {
+        (self.held, self.slots) = (self.held + 1, pool.capacity());
     }
 
     pub(super) fn release(&mut self, pool: &mut Pool, packet: Packet) {

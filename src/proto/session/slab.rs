@@ -1,5 +1,7 @@
 //! A bounded table of values found by a small stable index.
 
+use std::collections::VecDeque;
+
 /// Names a value by its place and by how often the place was emptied before: it never names the value's successor there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
@@ -54,6 +56,21 @@ impl<T> Slab<T> {
         Ticket { index, generation: self.generations[index as usize] }
     }
 
+    /// Appends a ticket to a list in which each value stands once at most. Tickets of removed values make way for it when
+    /// the list is as long as this table may be, so it never gets longer.
+    pub(super) fn enlist(&self, list: &mut VecDeque<Ticket>, index: u32) {
+        if list.len() >= self.capacity {
+            list.retain(|ticket| self.redeem(*ticket).is_some());
+        }
+        assert!(list.len() < self.capacity, "a value stands in a list once");
+        list.push_back(self.ticket(index));
+    }
+
+    /// Values held.
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     /// The index of the ticket's value; none if it was removed.
     pub(super) fn redeem(&self, ticket: Ticket) -> Option<u32> {
         let Ticket { index, generation } = ticket;
@@ -81,6 +98,20 @@ impl<T> Slab<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_holds_no_more_tickets_than_there_may_be_values() {
+        let (mut slab, mut list) = (Slab::new(2), VecDeque::new());
+        let stays = slab.insert('a').expect("room");
+        slab.enlist(&mut list, stays);
+        for _ in 0..5 {
+            let goes = slab.insert('b').expect("room");
+            slab.enlist(&mut list, goes);
+            slab.remove(goes);
+            assert!(list.len() <= 2);
+        }
+        assert_eq!((list.pop_front().and_then(|ticket| slab.redeem(ticket)), slab.len()), (Some(stays), 1));
+    }
 
     #[test]
     fn a_ticket_never_names_a_successor() {

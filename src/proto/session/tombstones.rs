@@ -47,6 +47,11 @@ impl Tombstones {
         left > 0 && self.by_node.get(&node).copied().unwrap_or(0) < left.max(LEAST)
     }
 
+    /// Places reserved or taken.
+    pub(super) fn places(&self) -> usize {
+        self.order.len() + self.reserved
+    }
+
     /// Keeps a place for the end of a flow that opens.
     pub(super) fn reserve(&mut self, node: NodeId) {
         self.reserved += 1;

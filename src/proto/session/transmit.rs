@@ -69,7 +69,7 @@ impl Sessions {
         if let Some(receiver) = self.receivers.get_mut(at)
             && !std::mem::replace(&mut receiver.queued, true)
         {
-            self.acks.push_back(self.receivers.ticket(at));
+            self.receivers.enlist(&mut self.acks, at);
         }
     }
 

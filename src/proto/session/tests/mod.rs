@@ -3,6 +3,7 @@
 mod datagrams;
 mod echoes;
 mod harness;
+mod holdings;
 mod random;
 mod stalls;
 mod streams;

@@ -242,3 +242,28 @@ fn a_router_that_was_frozen_for_long_repeats_nothing_that_may_be_forgotten() {
     assert!(world.app(0, 1).was_reset());
     world.finish();
 }
+
+#[test]
+fn sessions_that_ended_while_they_were_put_off_take_nobodys_turn() {
+    let settings = Settings { held_bytes: MAX_RECORD, max_sessions: 8, ..Settings::default() };
+    let mut world = World::with(15, 2, settings);
+    let far = world.connect();
+    world.set_reads(1, far, false);
+    for part in pattern(15, 1_500_000).chunks(60_000) {
+        world.write(0, NEAR, &Record::Data(part));
+    }
+    assert!(world.nodes[0].sessions.held > 0, "no room for another record");
+    world.datagram(0, 2, 7);
+    for id in 100..200 {
+        world.datagram(0, id, 0);
+        world.send(0, id, Class::BestEffort, false, endpoint(1, 9), b"put off");
+        world.close(0, SessionId(id));
+        assert!(world.nodes[0].sessions.put_off.len() <= 8, "the list is bounded");
+    }
+    world.send(0, 2, Class::BestEffort, false, endpoint(1, 9), b"put off after them");
+    assert!(world.app(0, 2).waits());
+    world.close(0, NEAR);
+    let took = world.run_until(ms(1000), |world| !world.app(0, 2).waits());
+    assert!(took <= ms(6), "the first time that there is room: {took:?}");
+    world.finish();
+}
