@@ -57,11 +57,14 @@
 //! | queue | [`Settings::queue`] messages | the longest flow gives way (`queue.rs`) |
 //! | control messages not yet sent | 256 | refused to the caller |
 //! | sequence numbers from the oldest unacknowledged reliable or control message to the next | 4,096 | first sendings wait |
+//! | messages to send again, those acknowledged meanwhile included | 8,192 | – (follows from the row above) |
 //! | packets on record | 8,192 | only hellos, acknowledgements and the farewell leave; each pushes out the oldest record, which counts as lost if it was outstanding |
 //! | ranges of packet numbers received | 64 | the lowest is forgotten |
+//! | gaps that are timed | 64 | the oldest is not timed (`gaps.rs`) |
 //! | messages to deliver | 1,024 | best effort is dropped; a packet with another reliable or control message is not acknowledged, and comes again |
 //! | events | 16 | the oldest is forgotten; a caller that drains after each call never sees that |
 //! | stranded messages | 4,096 and a queue, once per going down | – (the caller drains them at once) |
+//! | packets to give back to the pool | 4,096, 256 and a queue | – (given back by the next call that has the pool) |
 
 mod by_length;
 mod congestion;
@@ -94,6 +97,7 @@ use crate::base::{Class, DownReason, Instant, LinkMetrics, Rng};
 use crate::containers::pool::Urgency;
 use crate::containers::{Packet, Pool};
 use crate::telemetry::DropReason;
+use crate::wire::frame::MAX_ACK_RANGES;
 use crate::wire::message::Header;
 use congestion::Controller;
 use gaps::Gaps;
@@ -560,6 +564,25 @@ impl Link {
     /// Messages in the queue.
     pub fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// What the link holds, as `(name, held, bound)`: the rows of the table of bounds, and the gaps that are timed.
+    pub fn holdings(&self) -> impl Iterator<Item = (&'static str, usize, usize)> + use<> {
+        let (queue, [control, span, again]) = (self.settings.queue.max(1), self.reliable.holdings());
+        [
+            ("link queue", self.queue.len(), queue),
+            ("control messages", control, reliable::MAX_CONTROL),
+            ("unacknowledged span", span, reliable::MAX_SPAN),
+            ("messages to repeat", again, 2 * reliable::MAX_SPAN),
+            ("sent packets", self.sent.len(), sent::MAX_RECORDS),
+            ("received ranges", self.received.ranges(), MAX_ACK_RANGES),
+            ("deliveries", self.deliveries.len(), MAX_DELIVERIES),
+            ("link events", self.events.len(), MAX_EVENTS),
+            ("gaps", self.gaps.len(), gaps::MAX_GAPS),
+            ("stranded", self.stranded.len(), reliable::MAX_SPAN + queue),
+            ("to release", self.leftovers.len(), reliable::MAX_SPAN + reliable::MAX_CONTROL + queue),
+        ]
+        .into_iter()
     }
 
     /// Largest datagram that is sent, UDP payload bytes.

@@ -14,8 +14,8 @@
 //! The repetition makes a lost acknowledgement, which looks to the sender like a lost message, as rare as two losses in
 //! a row. A newer acknowledgement takes its place, so dense traffic does not pay for it.
 
-use crate::base::sabotage::{Rule, broken};
 use crate::base::Instant;
+use crate::base::sabotage::{Rule, broken};
 use crate::containers::RangeSet;
 use crate::wire::cursor::{NoRoom, Writer};
 use crate::wire::frame::{MAX_ACK_RANGES, emit_ack};
@@ -90,6 +90,11 @@ impl Received {
         self.ack_at = Some(self.ack_at.map_or(due, |before| before.min(due)));
     }
 
+    /// Ranges of packet numbers remembered.
+    pub(super) fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The packet that was just taken in is waited for: a probe.
     pub(super) const fn answer_at_once(&mut self, now: Instant) {
         self.ack_at = Some(now);
@@ -141,7 +146,7 @@ impl Received {
         } else {
             None
         };
-        self.repeat_wanted &= repetition && self.repeat_at.is_some();
+        self.repeat_wanted = false;
         self.owed = 0;
         self.ack_at = None;
         Ok(repetition)
