@@ -354,15 +354,16 @@ impl Shard {
         self.pool.in_use()
     }
 
-    /// What is held in bounded places, and the bounds, for checkers.
+    /// What is held in bounded places, and the bounds, for checkers. Of links the fullest of each sort.
     pub fn holdings(&self) -> Vec<(&'static str, usize, usize)> {
-        let queued = self.lanes.iter().map(|(_, lane)| lane.link().queue_len());
-        vec![
+        let mut all = vec![
             ("packets", self.pool.in_use(), self.pool.capacity()),
             ("stranded messages", self.stranded.len(), self.stranded.capacity()),
-            ("queued messages on one link", queued.max().unwrap_or(0), self.pool.capacity()),
             ("control messages for control", self.waiting_control(), MAX_REPORTS),
-        ]
+        ];
+        all.extend(self.lanes.iter().flat_map(|(_, lane)| lane.link().holdings()));
+        all.extend(self.sessions.holdings());
+        all
     }
 
     fn waiting_control(&self) -> usize {

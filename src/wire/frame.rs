@@ -12,7 +12,9 @@
 //! | 7 | close | reason u8 | no |
 //!
 //! An acknowledgement names received packet numbers downwards from the largest: `first length` numbers end at
-//! `largest`; then each pair skips `gap` (≥ 1) numbers that are missing and names `length` (≥ 1) that are not.
+//! `largest`; then each pair skips `gap` (≥ 1) numbers that are missing and names `length` (≥ 1) that are not. A packet
+//! holds one at most: a second is malformed, and what follows it is not read. Taking one in costs as many steps as there
+//! are packets on record, so a hundred in a datagram would be bought too cheaply.
 //!
 //! Bit 0 of a hello's flags is `hears_you`; the other bits are 0. The reason of a close: 0 the process stops, 1 the link
 //! was removed from the configuration. Other values of either make the frame malformed.
@@ -242,13 +244,14 @@ fn emit_body(writer: &mut Writer<'_>, body: &[u8]) -> Result<(), NoRoom> {
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     reader: Reader<'a>,
+    acknowledged: bool,
     failed: bool,
 }
 
 impl<'a> Frames<'a> {
     /// Reads frames from a packet's plaintext.
     pub const fn new(plaintext: &'a [u8]) -> Frames<'a> {
-        Frames { reader: Reader::new(plaintext), failed: false }
+        Frames { reader: Reader::new(plaintext), acknowledged: false, failed: false }
     }
 
     fn parse_one(&mut self, kind: u8) -> Result<Frame<'a>, Malformed> {
@@ -266,6 +269,7 @@ impl<'a> Frames<'a> {
                 echo_ns: reader.u64()?,
                 echo_delay_us: reader.u32()?,
             }),
+            ACK if std::mem::replace(&mut self.acknowledged, true) => return Err(Malformed::ForbiddenValue),
             ACK => Frame::Ack(parse_ack(reader)?),
             BEST_EFFORT => Frame::BestEffort(parse_body(reader)?),
             RELIABLE => Frame::Reliable(reader.u32()?, parse_body(reader)?),
@@ -369,6 +373,14 @@ mod tests {
         let named: Vec<_> = ack.ranges().map(|(offset, len)| (100 - offset - len + 1, 100 - offset)).collect();
         assert_eq!(named, ranges);
         assert_eq!(emit(&[Frame::Ack(ack)]), bytes);
+    }
+
+    #[test]
+    fn a_second_ack_is_malformed_and_ends_the_packet() {
+        let ack = Frame::Ack(Ack { largest: 5, delay_us: 0, first_len: 3, rest: &[] });
+        let bytes = emit(&[ack, Frame::Probe(1), ack, Frame::Probe(2)]);
+        let read: Vec<_> = Frames::new(&bytes).collect();
+        assert_eq!(read, [Ok(ack), Ok(Frame::Probe(1)), Err(Malformed::ForbiddenValue)]);
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use crate::base::Instant;
 use std::time::Duration;
 
 /// Gaps remembered at a time.
-const MAX_GAPS: usize = 64;
+pub(super) const MAX_GAPS: usize = 64;
 
 /// Consecutive numbers that went missing together; some may have come since.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,11 @@ impl Gaps {
     /// No gap.
     pub(super) fn new() -> Gaps {
         Gaps { open: Vec::with_capacity(MAX_GAPS) }
+    }
+
+    /// Gaps remembered.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
     }
 
     /// Message `sequence` arrived for the first time, in packet `number`, when `expected` would have been the next new

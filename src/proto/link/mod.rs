@@ -57,11 +57,14 @@
 //! | queue | [`Settings::queue`] messages | the longest flow gives way (`queue.rs`) |
 //! | control messages not yet sent | 256 | refused to the caller |
 //! | sequence numbers from the oldest unacknowledged reliable or control message to the next | 4,096 | first sendings wait |
+//! | messages to send again, those acknowledged meanwhile included | 8,192 | – (follows from the row above) |
 //! | packets on record | 8,192 | only hellos, acknowledgements and the farewell leave; each pushes out the oldest record, which counts as lost if it was outstanding |
 //! | ranges of packet numbers received | 64 | the lowest is forgotten |
+//! | gaps that are timed | 64 | the oldest is not timed (`gaps.rs`) |
 //! | messages to deliver | 1,024 | best effort is dropped; a packet with another reliable or control message is not acknowledged, and comes again |
 //! | events | 16 | the oldest is forgotten; a caller that drains after each call never sees that |
 //! | stranded messages | 4,096 and a queue, once per going down | – (the caller drains them at once) |
+//! | packets to give back to the pool | 4,096, 256 and a queue | – (given back by the next call that has the pool) |
 
 mod by_length;
 mod congestion;
@@ -94,6 +97,7 @@ use crate::base::{Class, DownReason, Instant, LinkMetrics, Rng};
 use crate::containers::pool::Urgency;
 use crate::containers::{Packet, Pool};
 use crate::telemetry::DropReason;
+use crate::wire::frame::MAX_ACK_RANGES;
 use crate::wire::message::Header;
 use congestion::Controller;
 use gaps::Gaps;
@@ -239,6 +243,10 @@ pub struct Link {
     reported: (Instant, LinkMetrics),
     /// The next deadline, once it was asked for; forgotten by whatever may change it, so that asking again costs nothing.
     deadline: Cell<Option<Deadline>>,
+    /// When this link was last called.
+    called: Instant,
+    /// When the last standstill of this router ended: answers to what left before say nothing about the path.
+    woke: Instant,
 }
 
 type Deadline = Option<(Instant, Reason)>;
@@ -277,6 +285,8 @@ impl Link {
             events: VecDeque::with_capacity(MAX_EVENTS),
             reported: (Instant::ZERO, LinkMetrics::default()),
             deadline: Cell::new(None),
+            called: Instant::ZERO,
+            woke: Instant::ZERO,
             settings,
         }
     }
@@ -284,6 +294,7 @@ impl Link {
     /// Keys exist. `fresh`: the other end starts anew, so packet numbers and link sequence numbers start at zero and
     /// what was measured is forgotten. Otherwise only the keys changed, and nothing else does.
     pub fn attach(&mut self, now: Instant, fresh: bool) {
+        self.notice_standstill(now);
         self.forget_deadline();
         if fresh {
             self.go_down(now, DownReason::Restarted);
@@ -304,6 +315,7 @@ impl Link {
 
     /// The keys have expired: nothing can be sent or opened.
     pub fn detach(&mut self, now: Instant) {
+        self.notice_standstill(now);
         self.forget_deadline();
         self.go_down(now, DownReason::Silence);
         self.attached = false;
@@ -313,6 +325,7 @@ impl Link {
     /// Takes an overlay message to send. Gives it back if the link is down, or if it is reliable and the queue is full.
     /// Best effort that finds the queue full costs the fattest flow a message, which is counted here.
     pub fn send(&mut self, now: Instant, packet: Packet, header: &Header, pool: &mut Pool) -> Result<(), Packet> {
+        self.notice_standstill(now);
         if !self.is_up() || (header.class == Class::Reliable && rarely!(LinkQueueFull)) {
             return Err(packet);
         }
@@ -322,7 +335,8 @@ impl Link {
 
     /// Takes a message for the neighbour's control thread: reliable, ahead of all others. False if the link is down,
     /// too many wait, or it exceeds [`MAX_MESSAGE`].
-    pub fn send_control(&mut self, _now: Instant, bytes: &[u8], pool: &mut Pool) -> bool {
+    pub fn send_control(&mut self, now: Instant, bytes: &[u8], pool: &mut Pool) -> bool {
+        self.notice_standstill(now);
         if !self.is_up() || bytes.len() > MAX_MESSAGE || rarely!(ControlQueueFull) {
             return false;
         }
@@ -336,6 +350,7 @@ impl Link {
 
     /// Leaves: the neighbour is told by the next packet, the last one.
     pub fn close(&mut self, now: Instant, reason: CloseReason) {
+        self.notice_standstill(now);
         self.forget_deadline();
         self.go_down(now, DownReason::Closed);
         if self.attached {
@@ -346,6 +361,7 @@ impl Link {
     /// The kernel says that nothing listens at the other end. Such a message can be forged, so the neighbour is probed;
     /// three refusals and no answer to the first probe within a round trip mean down.
     pub fn handle_refused(&mut self, now: Instant) {
+        self.notice_standstill(now);
         if self.is_up() {
             self.forget_deadline();
             self.liveness.on_refused(now, self.rtt.smoothed());
@@ -354,6 +370,7 @@ impl Link {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant, pool: &mut Pool) {
+        self.notice_standstill(now);
         self.release_leftovers(pool);
         if !self.attached {
             return;
@@ -371,6 +388,16 @@ impl Link {
         self.forget_sent(now);
         self.detect_losses(now);
         self.report(now);
+    }
+
+    /// A link that works is called at least every 1.1 hello intervals, and every [`MEASURE`] while up. If it was not
+    /// called for twice that, this router stood still, and what arrives now waited for it and not for the path.
+    pub(super) fn notice_standstill(&mut self, now: Instant) {
+        let longest = if self.is_up() { self.settings.hello.min(MEASURE) } else { self.settings.hello } * 2;
+        if now.since(self.called) > longest {
+            self.woke = now;
+        }
+        self.called = now;
     }
 
     fn go_up(&mut self, now: Instant) {
@@ -537,6 +564,25 @@ impl Link {
     /// Messages in the queue.
     pub fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// What the link holds, as `(name, held, bound)`: the rows of the table of bounds, and the gaps that are timed.
+    pub fn holdings(&self) -> impl Iterator<Item = (&'static str, usize, usize)> + use<> {
+        let (queue, [control, span, again]) = (self.settings.queue.max(1), self.reliable.holdings());
+        [
+            ("link queue", self.queue.len(), queue),
+            ("control messages", control, reliable::MAX_CONTROL),
+            ("unacknowledged span", span, reliable::MAX_SPAN),
+            ("messages to repeat", again, 2 * reliable::MAX_SPAN),
+            ("sent packets", self.sent.len(), sent::MAX_RECORDS),
+            ("received ranges", self.received.ranges(), MAX_ACK_RANGES),
+            ("deliveries", self.deliveries.len(), MAX_DELIVERIES),
+            ("link events", self.events.len(), MAX_EVENTS),
+            ("gaps", self.gaps.len(), gaps::MAX_GAPS),
+            ("stranded", self.stranded.len(), reliable::MAX_SPAN + queue),
+            ("to release", self.leftovers.len(), reliable::MAX_SPAN + reliable::MAX_CONTROL + queue),
+        ]
+        .into_iter()
     }
 
     /// Largest datagram that is sent, UDP payload bytes.

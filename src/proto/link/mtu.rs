@@ -9,7 +9,8 @@
 //!  any state: only large packets are lost (a black hole) → smallest size, search again after a minute
 //! ```
 //!
-//! The largest size is tried first, because most paths carry it. A lost probe is no sign of congestion.
+//! The largest size is tried first, because most paths carry it. A lost probe is no sign of congestion. A large packet that
+//! was lost before one that arrived is no sign of a black hole: queues lose packets in bursts.
 
 use crate::base::Instant;
 use crate::base::limits::MIN_DATAGRAM;
@@ -43,6 +44,8 @@ pub(super) struct Mtu {
     next_at: Option<Instant>,
     ids: u32,
     large_lost: u32,
+    /// The highest number of a large packet that was acknowledged.
+    passed: Option<u64>,
 }
 
 impl Mtu {
@@ -59,6 +62,7 @@ impl Mtu {
             next_at: None,
             ids: 0,
             large_lost: 0,
+            passed: None,
         }
     }
 
@@ -104,6 +108,7 @@ impl Mtu {
     pub(super) fn on_acked(&mut self, now: Instant, number: u64, bytes: usize) {
         if bytes > MIN_DATAGRAM {
             self.large_lost = 0;
+            self.passed = self.passed.max(Some(number));
         }
         if self.in_flight == Some(number) {
             self.in_flight = None;
@@ -125,7 +130,7 @@ impl Mtu {
             }
             return false;
         }
-        if bytes <= MIN_DATAGRAM {
+        if bytes <= MIN_DATAGRAM || self.passed > Some(number) {
             return false;
         }
         self.large_lost += 1;
@@ -182,6 +187,19 @@ mod tests {
             assert!(found <= path && found + STEP >= path, "{found} of {path}");
             assert!(probes <= 18, "{probes} probes");
         }
+    }
+
+    #[test]
+    fn a_burst_of_losses_before_a_large_packet_that_arrived_is_no_black_hole() {
+        let mut mtu = Mtu::new(1472);
+        mtu.start(Instant::ZERO);
+        mtu.on_probe_sent(0);
+        mtu.on_acked(Instant::ZERO, 0, 1472);
+        mtu.on_acked(Instant::ZERO, 100, 1400);
+        mtu.on_acked(Instant::ZERO, 5, 1400);
+        assert!((20..100).all(|number| !mtu.on_lost(Instant::ZERO, number, 1400)));
+        assert_eq!(mtu.current(), 1472);
+        assert_eq!((101..=108).filter(|&number| mtu.on_lost(Instant::ZERO, number, 1400)).count(), 1);
     }
 
     #[test]

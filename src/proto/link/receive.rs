@@ -15,6 +15,7 @@ impl Link {
     /// Takes in an opened packet. `number`: its packet number, seen for the first time. `datagram_len`: size of the
     /// datagram it came in.
     pub fn handle_packet(&mut self, now: Instant, number: u64, datagram_len: usize, plaintext: &[u8], pool: &mut Pool) {
+        self.notice_standstill(now);
         self.release_leftovers(pool);
         if !self.attached || self.closing.is_some() {
             return;
@@ -64,8 +65,9 @@ impl Link {
     fn on_hello(&mut self, now: Instant, hello: &Hello) {
         self.counters.hellos_in += 1;
         let Told { rtt, echoed, missed, change } = self.liveness.on_hello(now, hello);
-        self.on_round_trip(now, rtt);
-        if let Some((left, held)) = echoed {
+        let told_late = self.woke > Instant::from_nanos(hello.echo_ns);
+        if let Some((left, held)) = echoed.filter(|_| !told_late) {
+            self.on_round_trip(now, rtt);
             self.peer_clock.on_exchange(now, hello.sent_ns, left, held);
             if let Some(took) = self.peer_clock.one_way(now, hello.sent_ns) {
                 self.counters.count_one_way(took);

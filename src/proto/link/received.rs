@@ -90,6 +90,11 @@ impl Received {
         self.ack_at = Some(self.ack_at.map_or(due, |before| before.min(due)));
     }
 
+    /// Ranges of packet numbers remembered.
+    pub(super) fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The packet that was just taken in is waited for: a probe.
     pub(super) const fn answer_at_once(&mut self, now: Instant) {
         self.ack_at = Some(now);
@@ -141,7 +146,7 @@ impl Received {
         } else {
             None
         };
-        self.repeat_wanted &= repetition && self.repeat_at.is_some();
+        self.repeat_wanted = false;
         self.owed = 0;
         self.ack_at = None;
         Ok(repetition)

@@ -153,13 +153,16 @@ impl Link {
             let Some(last) = largest.checked_sub(offset).filter(|&last| last >= oldest) else { break };
             for number in (last.saturating_sub(len - 1).max(oldest)..=last).rev() {
                 let Some(record) = self.sent.acknowledge(number) else { continue };
-                if number == largest {
+                let told_late = record.at < self.woke;
+                if number == largest && !told_late {
                     let held = Duration::from_micros(u64::from(ack.delay_us));
                     self.on_round_trip(now, now.since(record.at).checked_sub(held));
                 }
                 if before.is_some_and(|before| number < before) && record.state != State::Silent {
                     self.recovery.reordered = true;
-                    self.rtt.late(now.since(record.at));
+                    if !told_late {
+                        self.rtt.late(now.since(record.at));
+                    }
                     if record.state == State::Lost {
                         self.recovery.widen();
                     }

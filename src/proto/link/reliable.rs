@@ -76,6 +76,11 @@ impl Reliable {
         self.unacked.iter().flatten().filter(|message| !message.control).count()
     }
 
+    /// Control messages that wait, the span of what is unacknowledged, and entries of the list to send again.
+    pub(super) fn holdings(&self) -> [usize; 3] {
+        [self.control.len(), self.unacked.len(), self.again.len()]
+    }
+
     /// Whether control messages wait.
     pub(super) fn has_control(&self) -> bool {
         !self.control.is_empty() && self.has_room()

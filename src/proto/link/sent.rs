@@ -131,6 +131,11 @@ impl Sent {
         self.records.len() < MAX_RECORDS
     }
 
+    /// Packets on record.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     fn base(&self) -> u64 {
         self.next - self.records.len() as u64
     }

@@ -18,6 +18,7 @@ impl Link {
     /// Writes the frames of the next packet to `plaintext`, which should hold a largest datagram; none if nothing may
     /// leave now. Every number is given once, so what is written must be sent.
     pub fn poll_transmit(&mut self, now: Instant, pool: &mut Pool, plaintext: &mut [u8]) -> Option<Outgoing> {
+        self.notice_standstill(now);
         self.release_leftovers(pool);
         if !self.attached || self.has_nothing_to_send(now) {
             return None;

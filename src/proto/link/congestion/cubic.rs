@@ -46,6 +46,8 @@ struct Before {
     threshold: f64,
     plateau: f64,
     epoch: Option<Epoch>,
+    /// The reaction before this one: what was sent until then was its business.
+    reacted: Option<Instant>,
     /// Losses of this reaction not yet found needless.
     losses: u32,
 }
@@ -157,13 +159,13 @@ impl Controller for Cubic {
 
     fn on_lost(&mut self, now: Instant, sent: Instant) {
         if self.reacted.is_some_and(|at| sent <= at) {
-            if let Some(before) = &mut self.before {
+            if let Some(before) = self.before.as_mut().filter(|before| before.reacted.is_none_or(|at| at < sent)) {
                 before.losses += 1;
             }
             return;
         }
-        let Cubic { window, threshold, plateau, epoch, .. } = *self;
-        self.before = Some(Before { window, threshold, plateau, epoch, losses: 1 });
+        let Cubic { window, threshold, plateau, epoch, reacted, .. } = *self;
+        self.before = Some(Before { window, threshold, plateau, epoch, reacted, losses: 1 });
         // RFC 9438 section 4.7, fast convergence: a flow that loses below its last plateau makes room for others.
         self.plateau = if window < plateau { window * (1.0 + BETA) / 2.0 } else { window };
         self.window = (window * BETA).max(MIN_WINDOW_PACKETS as f64);
@@ -177,13 +179,14 @@ impl Controller for Cubic {
         let of_this_reaction = self.reacted.is_some_and(|at| sent <= at);
         if let Some(before) = &mut self.before
             && of_this_reaction
+            && before.reacted.is_none_or(|at| at < sent)
         {
             before.losses -= 1;
             if before.losses == 0 {
-                let Before { window, threshold, plateau, epoch, .. } = *before;
+                let Before { window, threshold, plateau, epoch, reacted, .. } = *before;
                 self.window = self.window.max(window);
                 (self.threshold, self.plateau, self.epoch) = (threshold, plateau, epoch);
-                (self.before, self.reacted) = (None, None);
+                (self.before, self.reacted) = (None, reacted);
             }
         }
     }
@@ -226,6 +229,23 @@ mod tests {
         assert!(cubic.window < 60.0, "one of two was real");
         cubic.on_needless(now - RTT);
         assert!((cubic.window - 80.0).abs() < 0.1 && cubic.in_slow_start(), "both were needless: undone");
+    }
+
+    #[test]
+    fn a_needless_loss_undoes_its_own_reaction_only() {
+        let mut cubic = Cubic::new();
+        let start = Instant::from_millis(1_000);
+        cubic.window = 100.0;
+        cubic.on_lost(start + RTT, start);
+        cubic.on_lost(start + RTT * 3, start + RTT * 2);
+        assert!((cubic.window - 49.0).abs() < 0.1, "{}", cubic.window);
+        cubic.on_needless(start);
+        assert!((cubic.window - 49.0).abs() < 0.1, "{}: the second loss was real", cubic.window);
+        cubic.on_lost(start + RTT * 3, start);
+        cubic.on_needless(start + RTT * 2);
+        assert!((cubic.window - 70.0).abs() < 0.1, "{}: only the second is undone", cubic.window);
+        cubic.on_lost(start + RTT * 3, start);
+        assert!((cubic.window - 70.0).abs() < 0.1, "{}: the first reaction still stands", cubic.window);
     }
 
     #[test]

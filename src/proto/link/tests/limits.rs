@@ -108,6 +108,31 @@ fn garbage_from_the_neighbour_is_counted_and_survived() {
 }
 
 #[test]
+fn what_a_link_holds_is_told_with_its_bounds() {
+    let mut sim = Sim::pair(87, Settings { queue: 50, ..Settings::default() }, lossy(10, 0.1));
+    sim.establish();
+    (0..200).for_each(|id| _ = sim.send(0, 7, RELIABLE, 1000, (7 << 32) | id));
+    let now = sim.now;
+    let end = &mut sim.ends[0];
+    (0..300u32).for_each(|n| _ = end.link.send_control(now, &n.to_be_bytes(), &mut end.pool));
+    let held = |sim: &Sim, name| {
+        let row = sim.ends[0].link.holdings().find(|row| row.0 == name);
+        let (_, held, bound) = row.expect("a row of the table");
+        (held, bound)
+    };
+    assert_eq!((held(&sim, "link queue"), held(&sim, "control messages")), ((50, 50), (256, 256)));
+    let (span, sent) = (held(&sim, "unacknowledged span"), held(&sim, "sent packets"));
+    assert!(span.0 > 0 && span.1 == 4096 && sent.0 > 0 && sent.1 == 8192, "{span:?} {sent:?}");
+    for _ in 0..300 {
+        sim.run_for(ms(10));
+        for (name, held, bound) in sim.ends.iter().flat_map(|end| end.link.holdings()) {
+            assert!(held <= bound, "{name}: {held} of {bound}");
+        }
+    }
+    assert_eq!((held(&sim, "link queue").0, held(&sim, "unacknowledged span").0), (0, 0));
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let run = || {
         let wire = Wire { jitter: ms(3), duplication: 0.01, ..lossy(10, 0.05) };

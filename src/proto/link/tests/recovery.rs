@@ -231,3 +231,25 @@ fn an_outage_shorter_than_death_is_made_up_for() {
         assert_eq!(stats.downs, 0);
     }
 }
+
+#[test]
+fn a_standstill_of_this_router_is_not_taken_for_a_round_trip() {
+    for (seed, stop) in [(35, ms(150)), (36, Duration::from_secs(4)), (37, Duration::from_secs(60))] {
+        let mut sim = Sim::pair(seed, Settings::default(), Wire::new(10));
+        sim.establish();
+        sim.flow(0, 7, RELIABLE, 1000, 125.0, 0.4);
+        sim.run_for(ms(500));
+        assert!(sim.send(0, 7, RELIABLE, 1000, 9 << 32));
+        sim.ends[0].frozen = sim.now + stop;
+        sim.run_for(stop);
+        for _ in 0..50 {
+            sim.run_for(ms(10));
+            let rtt = sim.ends[0].link.stats().rtt_us;
+            assert!(rtt < 25_000, "{rtt} us after {stop:?}");
+        }
+        assert!(sim.ends.iter().all(|end| end.link.is_up()), "up again after {stop:?}");
+        let before = sim.ends[0].link.stats().round_trip.count;
+        sim.run_for(Duration::from_secs(1));
+        assert!(sim.ends[0].link.stats().round_trip.count > before, "measured again");
+    }
+}
