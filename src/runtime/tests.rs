@@ -91,17 +91,18 @@ fn a_writer_that_dies_while_it_is_pushed_back_leaves_no_session() {
         let writer = overlay.stream(listener.local()).expect("connects");
         let silent = listener.accept().expect("accepts");
         writer.set_nonblocking(true).expect("can be");
-        let (block, mut full) = (vec![7; 8000], 0);
+        let (block, mut full, mut written) = (vec![7; 8000], 0, 0);
         // Full for so long that the router has long stopped to read.
         while full < 50 {
             match (&writer).write(&block) {
-                Ok(_) => full = 0,
+                Ok(len) => (full, written) = (0, written + len),
                 Err(_) => {
                     full += 1;
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
         }
+        assert!(written > 0, "the stream takes bytes before it is full");
         assert_eq!(count_sessions(&overlay), 3);
         drop(writer);
         let begin = std::time::Instant::now();
