@@ -1,16 +1,33 @@
 //! The descriptors of a worker's sessions.
+//!
+//! Sessions that are readable stand in a queue. A turn takes at most [`TURN`] records, and [`RECORDS`] of one session,
+//! which then goes to the queue's end when its back-end names it again; what is left stands for the next turn.
+//!
+//! A session whose records the shard does not take is paused: it is not read, and the back-end tells only of its end.
+//! When its application closes while it is paused, the last record the application wrote decides:
+//!
+//! | last record | what happened | what is done |
+//! |---|---|---|
+//! | stream bytes | a stream that nobody finished: it died | its session ends at once, as if its end had been read |
+//! | a stream's end | it finished, and left the rest to us | read when there is room, as long as its peer lives |
+//! | anything else | a datagram session | read when there is room; ends [`LINGER`] after the last that was taken |
 
 use super::io::Backend;
 use super::sys;
-use crate::base::SessionId;
+use crate::base::{Instant, SessionId};
 use crate::dataplane::Readiness;
-use crate::wire::client::MAX_RECORD;
-use std::collections::BTreeMap;
+use crate::wire::client::{MAX_RECORD, Record};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// Most records taken from one session in a turn.
 const RECORDS: usize = 64;
+/// Most records taken from all sessions in a turn.
+const TURN: usize = 1024;
+/// How long the records of a closed datagram session wait for room: as long as a session lingers once they were taken.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// A session's descriptor and what is wanted of it.
 #[derive(Debug)]
@@ -20,11 +37,48 @@ struct Descriptor {
     reads: bool,
     /// A record waits for room.
     blocked: bool,
+    /// It stands in the queue of readable sessions.
+    queued: bool,
+    /// The last record that was taken.
+    last: Last,
+    /// The application closed its end while its records were not taken: when they are given up.
+    until: Option<Instant>,
+}
+
+/// What an application wrote last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// Bytes of a stream.
+    Data,
+    /// A stream's end.
+    Finish,
+    /// Anything else, or nothing.
+    Other,
+}
+
+impl Last {
+    fn of(record: &[u8]) -> Last {
+        match Record::parse(record) {
+            Ok(Record::Data(_)) => Last::Data,
+            Ok(Record::Finish) => Last::Finish,
+            _ => Last::Other,
+        }
+    }
+}
+
+/// Who takes the records: the shard.
+pub(super) trait Records {
+    /// Whether a record of the session may be read.
+    fn may_read(&mut self, session: SessionId) -> bool;
+    /// Takes a record.
+    fn take(&mut self, session: SessionId, record: &[u8]) -> Readiness;
+    /// The application closed its end.
+    fn hang_up(&mut self, session: SessionId);
 }
 
 /// How reading a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+enum Taken {
     /// All records, or as many as a turn takes.
     All,
     /// The shard takes no more for now.
@@ -39,6 +93,10 @@ pub(super) enum Taken {
 #[derive(Debug)]
 pub(super) struct Sessions {
     descriptors: BTreeMap<SessionId, Descriptor>,
+    /// Sessions to read, each once, and maybe some that are gone.
+    readable: VecDeque<SessionId>,
+    /// Sessions to end, by when.
+    ends: BTreeSet<(Instant, SessionId)>,
     /// Room for one record, and one byte to tell a record that is too long.
     record: Box<[u8]>,
 }
@@ -46,7 +104,9 @@ pub(super) struct Sessions {
 impl Sessions {
     /// None yet.
     pub(super) fn new() -> Sessions {
-        Sessions { descriptors: BTreeMap::new(), record: vec![0; MAX_RECORD + 1].into_boxed_slice() }
+        let record = vec![0; MAX_RECORD + 1].into_boxed_slice();
+        let readable = VecDeque::with_capacity(64);
+        Sessions { descriptors: BTreeMap::new(), readable, ends: BTreeSet::new(), record }
     }
 
     /// Room for one record to deliver.
@@ -54,47 +114,142 @@ impl Sessions {
         &mut self.record[..MAX_RECORD]
     }
 
-    /// Takes a session's descriptor over.
-    pub(super) fn attach(&mut self, backend: &mut dyn Backend, session: SessionId, fd: OwnedFd) {
-        match backend.watch(session, fd.as_fd()) {
-            Ok(()) => {
-                let earlier = self.descriptors.insert(session, Descriptor { fd, reads: true, blocked: false });
-                assert!(earlier.is_none(), "a session is attached once");
-            }
-            // Closing the descriptor tells the application.
-            Err(error) => tracing::error!(%session, %error, "a session's descriptor cannot be watched"),
+    /// Takes a session's descriptor over. If it cannot be watched, it is closed, which tells the application, and the
+    /// session ends.
+    pub(super) fn attach(
+        &mut self,
+        backend: &mut dyn Backend,
+        records: &mut dyn Records,
+        session: SessionId,
+        fd: OwnedFd,
+    ) {
+        if let Err(error) = backend.watch(session, fd.as_fd()) {
+            tracing::error!(%session, %error, "a session's descriptor cannot be watched; the session is closed");
+            drop(fd);
+            return records.hang_up(session);
         }
+        let descriptor = Descriptor { fd, reads: true, blocked: false, queued: false, last: Last::Other, until: None };
+        let earlier = self.descriptors.insert(session, descriptor);
+        assert!(earlier.is_none(), "a session is attached once");
     }
 
     /// Closes a session's descriptor. What was delivered stays readable for the application, and then its end.
     pub(super) fn detach(&mut self, backend: &mut dyn Backend, session: SessionId) {
         if self.descriptors.contains_key(&session) {
             backend.unwatch(session);
-            self.descriptors.remove(&session);
+            let gone = self.descriptors.remove(&session);
+            if let Some(until) = gone.and_then(|descriptor| descriptor.until) {
+                self.ends.remove(&(until, session));
+            }
         }
     }
 
-    /// Hands records of the session to `take`, up to the bound of a turn.
-    pub(super) fn read(&mut self, session: SessionId, mut take: impl FnMut(&[u8]) -> Readiness) -> Taken {
-        let Some(descriptor) = self.descriptors.get(&session) else { return Taken::All };
-        for _ in 0..RECORDS {
+    /// The session has records, or its end is closed.
+    pub(super) fn mark_readable(&mut self, session: SessionId) {
+        let Some(descriptor) = self.descriptors.get_mut(&session) else { return };
+        if !std::mem::replace(&mut descriptor.queued, true) {
+            self.readable.push_back(session);
+        }
+    }
+
+    /// Whether sessions are still to be read, so that there is no time to wait.
+    pub(super) fn has_readable(&self) -> bool {
+        !self.readable.is_empty()
+    }
+
+    /// The application of a session that is not read closed its end.
+    pub(super) fn mark_hung_up(&mut self, now: Instant, session: SessionId) {
+        let Some(descriptor) = self.descriptors.get_mut(&session) else { return };
+        if descriptor.reads || descriptor.until.is_some() {
+            return;
+        }
+        let last = match sys::peek_last_record(descriptor.fd.as_fd(), &mut self.record) {
+            Ok(Some(len)) => Last::of(&self.record[..len]),
+            Ok(None) => descriptor.last,
+            Err(error) => {
+                tracing::warn!(%session, %error, "the records of a closed session cannot be looked at");
+                Last::Other
+            }
+        };
+        let until = match last {
+            Last::Data => now,
+            Last::Finish => return,
+            Last::Other => now + LINGER,
+        };
+        descriptor.until = Some(until);
+        self.ends.insert((until, session));
+    }
+
+    /// When [`Sessions::serve`] has a session to end.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.ends.first().map(|&(when, _)| when)
+    }
+
+    /// Ends the sessions whose time is up, and takes records of readable ones in their order, up to the bound of a turn.
+    /// Answers how many.
+    pub(super) fn serve(&mut self, now: Instant, backend: &mut dyn Backend, records: &mut dyn Records) -> usize {
+        while let Some(&(_, session)) = self.ends.first().filter(|&&(when, _)| when <= now) {
+            self.detach(backend, session);
+            records.hang_up(session);
+        }
+        let (mut total, mut left) = (0, TURN);
+        while left > 0 {
+            let Some(session) = self.readable.pop_front() else { break };
+            let Some(descriptor) = self.descriptors.get_mut(&session) else { continue };
+            descriptor.queued = false;
+            if !descriptor.reads {
+                continue;
+            }
+            if !records.may_read(session) {
+                self.pause(backend, session);
+                continue;
+            }
+            let (taken, count) = self.read(session, left.min(RECORDS), records);
+            total += count;
+            // Finding nothing is work, too.
+            left -= count.max(1);
+            match taken {
+                Taken::All => {}
+                Taken::Full => self.pause(backend, session),
+                Taken::Gone => self.detach(backend, session),
+                Taken::End => {
+                    self.detach(backend, session);
+                    records.hang_up(session);
+                }
+            }
+        }
+        total
+    }
+
+    /// Takes at most `most` records of the session; answers also how many.
+    fn read(&mut self, session: SessionId, most: usize, records: &mut dyn Records) -> (Taken, usize) {
+        let Some(descriptor) = self.descriptors.get_mut(&session) else { return (Taken::All, 0) };
+        let mut count = 0;
+        for _ in 0..most {
             match sys::receive_record(descriptor.fd.as_fd(), &mut self.record) {
-                Ok(0) => return Taken::End,
-                Ok(len) => match take(&self.record[..len]) {
-                    Readiness::Ready => {}
-                    Readiness::Full => return Taken::Full,
-                    Readiness::Gone => return Taken::Gone,
-                },
+                Ok(0) => return (Taken::End, count),
+                Ok(len) => {
+                    count += 1;
+                    descriptor.last = Last::of(&self.record[..len]);
+                    if let Some(until) = descriptor.until.take() {
+                        self.ends.remove(&(until, session));
+                    }
+                    match records.take(session, &self.record[..len]) {
+                        Readiness::Ready => {}
+                        Readiness::Full => return (Taken::Full, count),
+                        Readiness::Gone => return (Taken::Gone, count),
+                    }
+                }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Taken::All,
+                    Some(libc::EAGAIN) => return (Taken::All, count),
                     // The application closed its end without reading everything. That is said once, ahead of the records
                     // it had sent before.
                     Some(libc::ECONNRESET | libc::EINTR) => {}
-                    _ => return Taken::End,
+                    _ => return (Taken::End, count),
                 },
             }
         }
-        Taken::All
+        (Taken::All, count)
     }
 
     /// Delivers the first `len` bytes of the record. False if there is no room now, or no descriptor yet.
@@ -139,5 +294,173 @@ impl Sessions {
         if before != after {
             backend.want(session, after.0, after.1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::LinkId;
+    use crate::containers::Batch;
+    use crate::runtime::io::{Counters, Sink};
+    use crate::wire::cursor::Writer;
+    use std::os::fd::BorrowedFd;
+
+    /// A back-end that tells nothing; it may refuse to watch.
+    #[derive(Default)]
+    struct Silent {
+        refuses: bool,
+    }
+
+    impl Backend for Silent {
+        fn name(&self) -> &'static str {
+            "silent"
+        }
+        fn watch(&mut self, _: SessionId, _: BorrowedFd<'_>) -> io::Result<()> {
+            if self.refuses { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
+        }
+        fn want(&mut self, _: SessionId, _: bool, _: bool) {}
+        fn unwatch(&mut self, _: SessionId) {}
+        fn close_link(&mut self, _: LinkId) {}
+        fn poll(&mut self, _: &mut Sink<'_>) -> usize {
+            0
+        }
+        fn send(&mut self, _: Instant, _: &Batch, _: &mut Sink<'_>) {}
+        fn wait(&mut self, _: Option<Duration>) {}
+        fn counters(&self) -> Counters {
+            Counters::default()
+        }
+        fn new_kernel_drops(&mut self) -> u64 {
+            0
+        }
+    }
+
+    /// Takes records until it is full.
+    #[derive(Default)]
+    struct Taker {
+        full: bool,
+        taken: BTreeMap<SessionId, usize>,
+        ended: Vec<SessionId>,
+    }
+
+    impl Records for Taker {
+        fn may_read(&mut self, _: SessionId) -> bool {
+            true
+        }
+        fn take(&mut self, session: SessionId, _: &[u8]) -> Readiness {
+            *self.taken.entry(session).or_default() += 1;
+            if self.full { Readiness::Full } else { Readiness::Ready }
+        }
+        fn hang_up(&mut self, session: SessionId) {
+            self.ended.push(session);
+        }
+    }
+
+    /// Sessions with this application's end of each.
+    fn attached(count: u64) -> (Sessions, Silent, Taker, Vec<OwnedFd>) {
+        let (mut sessions, mut backend, mut taker) = (Sessions::new(), Silent::default(), Taker::default());
+        let ends = (0..count).map(|id| {
+            let (router, application) = sys::session_pair().expect("a pair");
+            sessions.attach(&mut backend, &mut taker, SessionId(id), router);
+            application
+        });
+        let ends = ends.collect();
+        (sessions, backend, taker, ends)
+    }
+
+    fn record(record: Record<'_>) -> Vec<u8> {
+        let mut bytes = vec![0; MAX_RECORD];
+        let mut writer = Writer::new(&mut bytes);
+        record.emit(&mut writer).expect("it fits");
+        let len = writer.len();
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn a_turn_is_bounded_and_every_ready_session_has_its_own() {
+        let (mut sessions, mut backend, mut taker, ends) = attached(100);
+        for end in &ends {
+            (0..80).for_each(|_| sys::send_record(end.as_fd(), b"x").expect("sends"));
+        }
+        for turn in 1..=7 {
+            // As io_uring does, every session is named in every turn as long as it has records.
+            (0..100).for_each(|id| sessions.mark_readable(SessionId(id)));
+            assert_eq!(sessions.serve(Instant::ZERO, &mut backend, &mut taker), TURN, "turn {turn}");
+            assert!(sessions.has_readable() && sessions.readable.len() <= 100);
+            let fair = taker.taken.values().all(|&count| count == RECORDS);
+            assert!(turn == 7 || fair, "turn {turn}: a session was read again before all were");
+        }
+        assert_eq!(taker.taken.len(), 100);
+        assert!(taker.taken.values().all(|&count| count >= RECORDS));
+    }
+
+    #[test]
+    fn a_descriptor_that_cannot_be_watched_ends_its_session() {
+        let (mut sessions, _, mut taker, _) = attached(0);
+        let (router, application) = sys::session_pair().expect("a pair");
+        sessions.attach(&mut Silent { refuses: true }, &mut taker, SessionId(5), router);
+        assert_eq!(taker.ended, [SessionId(5)]);
+        assert_eq!(sys::receive_record(application.as_fd(), &mut [0; 8]).expect("the end"), 0);
+    }
+
+    /// Writes records of which one is taken, closes, and answers with the sessions after the end was told at time zero.
+    fn closed_while_paused(records: &[Vec<u8>]) -> (Sessions, Silent, Taker) {
+        let (mut sessions, mut backend, mut taker, ends) = attached(1);
+        for record in records {
+            sys::send_record(ends[0].as_fd(), record).expect("sends");
+        }
+        taker.full = true;
+        sessions.mark_readable(SessionId(0));
+        assert_eq!(sessions.serve(Instant::ZERO, &mut backend, &mut taker), 1);
+        drop(ends);
+        sessions.mark_hung_up(Instant::ZERO, SessionId(0));
+        (sessions, backend, taker)
+    }
+
+    #[test]
+    fn a_stream_that_died_while_it_was_paused_ends_at_once() {
+        let data = record(Record::Data(&[7; 20_000]));
+        for count in [1, 3, 6] {
+            let (mut sessions, mut backend, mut taker) = closed_while_paused(&vec![data.clone(); count]);
+            assert_eq!(sessions.serve(Instant::ZERO, &mut backend, &mut taker), 0);
+            assert_eq!(
+                (taker.ended, sessions.descriptors.len(), sessions.poll_timeout()),
+                (vec![SessionId(0)], 0, None)
+            );
+        }
+    }
+
+    #[test]
+    fn a_stream_that_finished_waits_for_room_and_loses_nothing() {
+        let (data, finish) = (record(Record::Data(&[7; 20_000])), record(Record::Finish));
+        for written in [vec![finish.clone()], vec![data.clone(), data.clone(), data, finish]] {
+            let (mut sessions, mut backend, mut taker) = closed_while_paused(&written);
+            sessions.serve(Instant::ZERO + 1000 * LINGER, &mut backend, &mut taker);
+            assert!(taker.ended.is_empty() && sessions.poll_timeout().is_none());
+            taker.full = false;
+            sessions.resume(&mut backend, SessionId(0));
+            sessions.mark_readable(SessionId(0));
+            sessions.serve(Instant::ZERO, &mut backend, &mut taker);
+            assert_eq!((taker.taken[&SessionId(0)], taker.ended), (written.len(), vec![SessionId(0)]));
+        }
+    }
+
+    #[test]
+    fn datagrams_of_one_that_closed_wait_for_room_for_a_stated_time() {
+        let (mut sessions, mut backend, mut taker) = closed_while_paused(&[(); 3].map(|()| b"a datagram".to_vec()));
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        assert_eq!(sessions.poll_timeout(), Some(at(60)));
+        sessions.serve(at(59), &mut backend, &mut taker);
+        assert_eq!(taker.ended, []);
+        // One more is taken: the time begins again.
+        sessions.resume(&mut backend, SessionId(0));
+        sessions.mark_readable(SessionId(0));
+        assert_eq!(sessions.serve(at(59), &mut backend, &mut taker), 1);
+        sessions.mark_hung_up(at(59), SessionId(0));
+        sessions.serve(at(118), &mut backend, &mut taker);
+        assert_eq!(taker.ended, []);
+        sessions.serve(at(119), &mut backend, &mut taker);
+        assert_eq!((taker.ended, sessions.descriptors.len()), (vec![SessionId(0)], 0));
     }
 }

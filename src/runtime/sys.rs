@@ -117,6 +117,33 @@ pub(super) fn receive_record(fd: BorrowedFd<'_>, record: &mut [u8]) -> io::Resul
     check_len(unsafe { libc::recv(fd.as_raw_fd(), record.as_mut_ptr().cast(), record.len(), libc::MSG_DONTWAIT) })
 }
 
+/// Copies the last of the records that wait in a session's descriptor, and takes none. Answers its length; nothing if no
+/// record waits. The other end must be closed, or records might be added for ever.
+pub(super) fn peek_last_record(fd: BorrowedFd<'_>, record: &mut [u8]) -> io::Result<Option<usize>> {
+    let offset = |offset: libc::c_int| {
+        let (value, len) = ((&raw const offset).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the pointer and length describe `offset`.
+        check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, len) }).map(drop)
+    };
+    // From here each peek moves on by what it copied.
+    offset(0)?;
+    let (mut last, flags) = (None, libc::MSG_DONTWAIT | libc::MSG_PEEK);
+    let result = loop {
+        // SAFETY: `record` is writable for its length.
+        match check_len(unsafe { libc::recv(fd.as_raw_fd(), record.as_mut_ptr().cast(), record.len(), flags) }) {
+            Ok(0) => break Ok(last),
+            Ok(len) => last = Some(len),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN) => break Ok(last),
+                Some(libc::ECONNRESET | libc::EINTR) => {}
+                _ => break Err(error),
+            },
+        }
+    };
+    offset(-1)?;
+    result
+}
+
 /// Puts one record into a session's descriptor.
 pub(super) fn send_record(fd: BorrowedFd<'_>, record: &[u8]) -> io::Result<()> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

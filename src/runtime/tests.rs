@@ -77,6 +77,43 @@ fn a_stream_is_pushed_back_by_a_slow_reader_and_loses_nothing() {
     });
 }
 
+fn count_sessions(overlay: &Overlay) -> usize {
+    let Ok(Response::Stats { workers }) = overlay.request(&Request::Sessions) else { panic!("no answer") };
+    workers.iter().map(|worker| worker["sessions"].as_array().map_or(0, Vec::len)).sum()
+}
+
+/// Its records are not taken, so nobody finds its end by reading.
+#[test]
+fn a_writer_that_dies_while_it_is_pushed_back_leaves_no_session() {
+    with_each(|path| {
+        let overlay = Overlay::connect(path).expect("connects");
+        let listener = overlay.listen(801).expect("listens");
+        let writer = overlay.stream(listener.local()).expect("connects");
+        let silent = listener.accept().expect("accepts");
+        writer.set_nonblocking(true).expect("can be");
+        let (block, mut full, mut written) = (vec![7; 8000], 0, 0);
+        // Full for so long that the router has long stopped to read.
+        while full < 50 {
+            match (&writer).write(&block) {
+                Ok(len) => (full, written) = (0, written + len),
+                Err(_) => {
+                    full += 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+        assert!(written > 0, "the stream takes bytes before it is full");
+        assert_eq!(count_sessions(&overlay), 3);
+        drop(writer);
+        let begin = std::time::Instant::now();
+        while count_sessions(&overlay) != 2 {
+            assert!(begin.elapsed() < Duration::from_secs(10), "the dead writer's session stays");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(silent);
+    });
+}
+
 #[test]
 fn nobody_listening_is_a_refusal() {
     with_each(|path| {

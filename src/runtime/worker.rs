@@ -8,12 +8,12 @@ use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
 use super::ring::{RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
-use super::sessions::{Sessions, Taken};
+use super::sessions::{Records, Sessions};
 use crate::base::{Instant, LinkId, SessionId};
 use crate::config::settings::Idle;
 use crate::containers::Batch;
-use crate::dataplane::Shard;
 use crate::dataplane::messages::{Command, DriverStats, Report, RingStats};
+use crate::dataplane::{Readiness, Shard};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,8 +52,7 @@ struct Turn {
     sessions: Sessions,
     batch: Batch,
     pace: Pace,
-    /// Sessions to read, and to tell that there is room, in this turn.
-    readable: Vec<SessionId>,
+    /// Sessions to tell that there is room, in this turn.
     writable: Vec<SessionId>,
     /// Links to be closed once this turn's goodbyes are out.
     removed: Vec<LinkId>,
@@ -122,7 +121,6 @@ impl Worker {
             worker: self,
             sessions: Sessions::new(),
             batch: Batch::new(BATCH),
-            readable: Vec::with_capacity(64),
             writable: Vec::with_capacity(64),
             removed: Vec::new(),
             housekeeping,
@@ -158,7 +156,7 @@ impl Turn {
             self.worker.shard.record_turn(ended.since(now));
         }
         self.pace.count(now, datagrams + records);
-        if !(more || self.stopping) {
+        if !(more || self.stopping || self.sessions.has_readable()) {
             self.wait(now);
         }
     }
@@ -174,7 +172,8 @@ impl Turn {
                     self.worker.shard.handle_command(now, command);
                 }
                 Some(ToWorker::Attach(session, descriptor)) => {
-                    self.sessions.attach(&mut *self.worker.backend, session, descriptor);
+                    let Worker { shard, backend, .. } = &mut self.worker;
+                    self.sessions.attach(&mut **backend, &mut At { now, shard }, session, descriptor);
                     // What came for the session before its descriptor did is waiting.
                     self.writable.push(session);
                 }
@@ -191,11 +190,12 @@ impl Turn {
 
     fn receive(&mut self, now: Instant) -> usize {
         let Worker { shard, backend, .. } = &mut self.worker;
-        let (readable, writable) = (&mut self.readable, &mut self.writable);
+        let (sessions, writable) = (&mut self.sessions, &mut self.writable);
         let told = &mut self.counts.told;
         let datagrams = backend.poll(&mut |event| match event {
-            Event::Readable(session) => readable.push(session),
+            Event::Readable(session) => sessions.mark_readable(session),
             Event::Writable(session) => writable.push(session),
+            Event::HungUp(session) => sessions.mark_hung_up(now, session),
             other => tell(shard, told, now, other),
         });
         self.counts.receive_batches += u64::from(datagrams > 0);
@@ -210,27 +210,7 @@ impl Turn {
             self.sessions.unblock(&mut **backend, session);
             shard.handle_writable(now, session);
         }
-        let mut records = 0;
-        for session in self.readable.drain(..) {
-            if !shard.may_read(session) {
-                self.sessions.pause(&mut **backend, session);
-                continue;
-            }
-            let taken = self.sessions.read(session, |record| {
-                records += 1;
-                shard.handle_record(now, session, record)
-            });
-            match taken {
-                Taken::All => {}
-                Taken::Full => self.sessions.pause(&mut **backend, session),
-                Taken::Gone => self.sessions.detach(&mut **backend, session),
-                Taken::End => {
-                    self.sessions.detach(&mut **backend, session);
-                    shard.handle_hangup(now, session);
-                }
-            }
-        }
-        records
+        self.sessions.serve(now, &mut **backend, &mut At { now, shard })
     }
 
     /// Everything the shard has to give. True if a bound cut it short.
@@ -301,7 +281,8 @@ impl Turn {
             return;
         }
         let Worker { shard, backend, bell, commands, reports, clock, .. } = &mut self.worker;
-        let mut until = shard.poll_timeout().map_or(self.housekeeping, |(when, _)| when.min(self.housekeeping));
+        let deadlines = [shard.poll_timeout().map(|(when, _)| when), self.sessions.poll_timeout()];
+        let mut until = deadlines.into_iter().flatten().fold(self.housekeeping, Instant::min);
         if reports.is_full() {
             reports.count_refusal();
             until = until.min(now + RETRY);
@@ -369,6 +350,26 @@ impl Turn {
     }
 }
 
+/// The shard at the time of this turn.
+struct At<'a> {
+    now: Instant,
+    shard: &'a mut Shard,
+}
+
+impl Records for At<'_> {
+    fn may_read(&mut self, session: SessionId) -> bool {
+        self.shard.may_read(session)
+    }
+
+    fn take(&mut self, session: SessionId, record: &[u8]) -> Readiness {
+        self.shard.handle_record(self.now, session, record)
+    }
+
+    fn hang_up(&mut self, session: SessionId) {
+        self.shard.handle_hangup(self.now, session);
+    }
+}
+
 /// Hands a packet event to the shard.
 fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
     match event {
@@ -381,7 +382,7 @@ fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
             told.count(errno);
             shard.handle_send_failed(now, link, len, errno);
         }
-        Event::Readable(_) | Event::Writable(_) => {}
+        Event::Readable(_) | Event::Writable(_) | Event::HungUp(_) => {}
     }
 }
 

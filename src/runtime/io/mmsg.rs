@@ -24,6 +24,9 @@ const LINK: u64 = 2 << 56;
 const SESSION: u64 = 3 << 56;
 const KIND: u64 = 0xff << 56;
 
+/// What is asked of a session of which nothing is wanted. A hang-up cannot be masked, so level-triggered it would spin.
+const ONLY_HANGUP: u32 = (libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+
 /// A watched session.
 #[derive(Debug)]
 struct Watch {
@@ -89,9 +92,11 @@ impl Mmsg {
 
     fn handle_session(&mut self, token: u64, flags: u32, sink: &mut Sink<'_>) {
         let Some((session, watch)) = self.watches.find(token) else { return };
-        let ended = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
-        // An ended session is read (its last records, then its end) or written (the error); without interest in either
-        // the descriptor is not in the epoll set, or EPOLLHUP, which cannot be masked, would spin.
+        let ended = (libc::EPOLLHUP | libc::EPOLLRDHUP | libc::EPOLLERR) as u32;
+        // An ended session is read (its last records, then its end) or written (the error).
+        if watch.interest == ONLY_HANGUP && flags & ended != 0 {
+            return sink(Event::HungUp(session));
+        }
         if watch.interest & libc::EPOLLIN as u32 != 0 && flags & (libc::EPOLLIN as u32 | ended) != 0 {
             sink(Event::Readable(session));
         }
@@ -165,14 +170,14 @@ impl Backend for Mmsg {
     fn want(&mut self, session: SessionId, reads: bool, writes: bool) {
         let Some((token, watch)) = self.watches.of(session) else { return };
         let flag = |wanted, flag: libc::c_int| if wanted { flag as u32 } else { 0 };
-        let interest = flag(reads, libc::EPOLLIN) | flag(writes, libc::EPOLLOUT);
-        let operation = match (watch.interest, interest) {
-            (before, after) if before == after => return,
-            (0, _) => libc::EPOLL_CTL_ADD,
-            (_, 0) => libc::EPOLL_CTL_DEL,
-            _ => libc::EPOLL_CTL_MOD,
+        let interest = match flag(reads, libc::EPOLLIN) | flag(writes, libc::EPOLLOUT) {
+            0 => ONLY_HANGUP,
+            some => some,
         };
-        match sys::epoll_control(self.epoll.as_fd(), operation, watch.fd, interest, SESSION | token) {
+        if watch.interest == interest {
+            return;
+        }
+        match sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_MOD, watch.fd, interest, SESSION | token) {
             Ok(()) => watch.interest = interest,
             Err(error) => tracing::error!(%session, %error, "a session's descriptor cannot be watched"),
         }
@@ -180,10 +185,8 @@ impl Backend for Mmsg {
 
     fn unwatch(&mut self, session: SessionId) {
         let Some((_, watch)) = self.watches.remove(session) else { return };
-        if watch.interest != 0 {
-            // Fails only if the descriptor is not in the set, which is what is wanted.
-            let _ = sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_DEL, watch.fd, 0, 0);
-        }
+        // Fails only if the descriptor is not in the set, which is what is wanted.
+        let _ = sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_DEL, watch.fd, 0, 0);
     }
 
     fn close_link(&mut self, link: LinkId) {

@@ -10,7 +10,7 @@
 //! Both follow the same rules. A pass hands over at most [`PASS`] datagrams, so that acknowledgements, which leave between
 //! passes, never wait for an unbounded drain. Sends never block: what the kernel has no room for is reported as failed,
 //! counted, and recovered by the link like any other loss. Descriptors of sessions are watched level-triggered: as long
-//! as one is ready and wanted, every pass says so.
+//! as one is ready and wanted, every pass says so. Of one that is not wanted the end is told, once.
 
 pub mod mmsg;
 #[cfg(test)]
@@ -60,6 +60,8 @@ pub enum Event<'a> {
     Readable(SessionId),
     /// The session's descriptor has room.
     Writable(SessionId),
+    /// The other end of a descriptor of which nothing is wanted is closed. Said once each time it stops being wanted.
+    HungUp(SessionId),
 }
 
 /// Receives events.

@@ -17,6 +17,7 @@ enum Told {
     SendFailed(Option<LinkId>, i32),
     Readable(SessionId),
     Writable(SessionId),
+    HungUp(SessionId),
 }
 
 struct Bench {
@@ -33,6 +34,7 @@ fn copy(event: Event<'_>) -> Told {
         Event::SendFailed { link, errno, .. } => Told::SendFailed(link, errno),
         Event::Readable(session) => Told::Readable(session),
         Event::Writable(session) => Told::Writable(session),
+        Event::HungUp(session) => Told::HungUp(session),
     }
 }
 
@@ -346,10 +348,38 @@ fn sessions_are_told_as_long_as_they_are_ready_and_wanted() {
         bench.told.clear();
         drop(application);
         assert_eq!(bench.until(|told| !told.is_empty()), [Told::Readable(session)]);
+        // Unwanted, its end is told once, and again only when it was wanted in between.
+        for _ in 0..2 {
+            bench.backend.want(session, false, false);
+            let told = bench.until(|told| told.contains(&Told::HungUp(session)));
+            assert_eq!(told.iter().filter(|told| **told == Told::HungUp(session)).count(), 1);
+            quiet(&mut bench);
+            bench.backend.want(session, true, false);
+            assert_eq!(bench.until(|told| !told.is_empty())[0], Told::Readable(session));
+        }
+        bench.backend.unwatch(session);
+    });
+}
+
+#[test]
+fn the_end_of_a_session_that_is_not_read_is_told_when_it_comes() {
+    with_each("127.0.0.1:0", |mut bench| {
+        let session = SessionId(7);
+        let (router, application) = sys::session_pair().expect("a pair");
+        bench.backend.watch(session, router.as_fd()).expect("watches");
+        sys::send_record(application.as_fd(), b"unread").expect("sends");
+        bench.until(|told| !told.is_empty());
         bench.backend.want(session, false, false);
         bench.poll();
         bench.told.clear();
-        quiet(&mut bench);
+        sys::send_record(application.as_fd(), b"unread").expect("sends");
+        for _ in 0..3 {
+            bench.backend.wait(Some(Duration::from_millis(5)));
+            bench.poll();
+        }
+        assert_eq!(bench.told, [], "records are not asked for");
+        drop(application);
+        assert_eq!(bench.until(|told| !told.is_empty()), [Told::HungUp(session)]);
         bench.backend.unwatch(session);
     });
 }

@@ -66,6 +66,7 @@ mod kind {
     pub(super) const BELL: u64 = 5 << 56;
     pub(super) const SEND: u64 = 6 << 56;
     pub(super) const CANCEL: u64 = 7 << 56;
+    pub(super) const HANGUP: u64 = 8 << 56;
 }
 
 fn link_token(link: LinkId, generation: u32) -> u64 {
@@ -88,6 +89,7 @@ struct Watch {
     writes: bool,
     read_armed: bool,
     write_armed: bool,
+    hangup_armed: bool,
 }
 
 /// The backend.
@@ -276,6 +278,8 @@ impl Uring {
             let (reads, writes) = (watch.reads && !watch.read_armed, watch.writes && !watch.write_armed);
             watch.read_armed |= reads;
             watch.write_armed |= writes;
+            let hangup = !(watch.reads || watch.writes || watch.hangup_armed);
+            watch.hangup_armed |= hangup;
             let poll =
                 |flags: libc::c_short, kind| opcode::PollAdd::new(fd, flags as u32).build().user_data(kind | token);
             if reads {
@@ -283,6 +287,9 @@ impl Uring {
             }
             if writes {
                 self.push(&poll(libc::POLLOUT, kind::WRITE));
+            }
+            if hangup {
+                self.push(&poll(libc::POLLRDHUP, kind::HANGUP));
             }
         }
     }
@@ -341,6 +348,10 @@ impl Uring {
                 self.handle_poll(which, done.token & kind::MASK == kind::READ, sink);
                 false
             }
+            kind::HANGUP => {
+                self.handle_hangup(which, sink);
+                false
+            }
             _ => false,
         }
     }
@@ -353,6 +364,15 @@ impl Uring {
         if wanted {
             sink(if reads { Event::Readable(session) } else { Event::Writable(session) });
             self.arm_polls.push(token);
+        }
+    }
+
+    /// Not armed again before the next change of what is wanted: the end stays, and was told.
+    fn handle_hangup(&mut self, token: u64, sink: &mut Sink<'_>) {
+        let Some((session, watch)) = self.watches.find(token) else { return };
+        watch.hangup_armed = false;
+        if !(watch.reads || watch.writes) {
+            sink(Event::HungUp(session));
         }
     }
 
@@ -436,7 +456,8 @@ impl Backend for Uring {
 
     fn watch(&mut self, session: SessionId, descriptor: BorrowedFd<'_>) -> io::Result<()> {
         let fd = descriptor.as_raw_fd();
-        let watch = Watch { fd, reads: true, writes: false, read_armed: false, write_armed: false };
+        let watch =
+            Watch { fd, reads: true, writes: false, read_armed: false, write_armed: false, hangup_armed: false };
         let token = self.watches.insert(session, watch);
         self.arm_polls.push(token);
         Ok(())
@@ -452,7 +473,9 @@ impl Backend for Uring {
     fn unwatch(&mut self, session: SessionId) {
         let Some((token, watch)) = self.watches.remove(session) else { return };
         // An armed poll holds the descriptor open: its other end would not see it closed.
-        for (armed, kind) in [(watch.read_armed, kind::READ), (watch.write_armed, kind::WRITE)] {
+        let polls =
+            [(watch.read_armed, kind::READ), (watch.write_armed, kind::WRITE), (watch.hangup_armed, kind::HANGUP)];
+        for (armed, kind) in polls {
             if armed {
                 self.push(&opcode::AsyncCancel::new(kind | token).build().user_data(kind::CANCEL));
             }
