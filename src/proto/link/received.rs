@@ -14,8 +14,8 @@
 //! The repetition makes a lost acknowledgement, which looks to the sender like a lost message, as rare as two losses in
 //! a row. A newer acknowledgement takes its place, so dense traffic does not pay for it.
 
-use crate::base::sabotage::{Rule, broken};
 use crate::base::Instant;
+use crate::base::sabotage::{Rule, broken};
 use crate::containers::RangeSet;
 use crate::wire::cursor::{NoRoom, Writer};
 use crate::wire::frame::{MAX_ACK_RANGES, emit_ack};

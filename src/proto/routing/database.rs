@@ -7,9 +7,9 @@
 //! for again when there is budget.
 
 use super::budget::{Budget, Rate};
-use crate::base::sabotage::{Rule, broken};
 use crate::base::hash::mix64;
 use crate::base::identity::PublicIdentity;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{Instant, NodeId};
 use crate::wire::routing::{AdvertisedLink, Advertisement, SIGNING_CONTEXT, Sequence};
 use std::collections::BTreeMap;

@@ -4,8 +4,8 @@
 //! its ends advertise it, so one router alone can neither invent a link nor keep a dead one.
 
 use super::metric::Metric;
-use crate::base::sabotage::{Rule, broken};
 use crate::base::NodeId;
+use crate::base::sabotage::{Rule, broken};
 use crate::wire::routing::AdvertisedLink;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

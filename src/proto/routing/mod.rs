@@ -52,8 +52,8 @@ mod tests;
 pub use door::{Action, Input, NodeView, Reason, Route, Stats};
 pub use metric::Metric;
 
-use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::{MAX_LINKS, MAX_MESSAGE, MAX_NODES};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{DownReason, Identity, Instant, LinkId, LinkMetrics, NodeId, PublicIdentity, Rng, WallTime};
 use crate::wire::cursor::{NoRoom, Writer};
 use crate::wire::routing::{self as wire, AdvertisedLink, Advertisement, Digest, Message, Sequence};

@@ -1,8 +1,8 @@
 //! Best-effort datagrams that are not complete yet.
 
 use super::shelf::Shelf;
-use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::MAX_PAYLOAD;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{Instant, Port};
 use crate::containers::{Packet, Pool};
 use crate::wire::client::Endpoint;

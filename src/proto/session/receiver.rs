@@ -3,8 +3,8 @@
 use super::FlowKey;
 use super::settings::{FIRST_WINDOW, Settings};
 use super::shelf::Shelf;
-use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::MAX_PAYLOAD;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::seq::expand;
 use crate::base::{Instant, Rng};
 use crate::containers::{Packet, Pool};
