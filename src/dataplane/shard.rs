@@ -3,8 +3,8 @@
 use super::lane::{FAREWELL, Lane, Lanes};
 use super::messages::{Command, LinkSpec, NamedHistogram, Report, ShardStats};
 use super::stranded::Stranded;
-use crate::base::sabotage::{Rule, broken};
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
 use crate::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
 use crate::containers::batch::Transmit;
