@@ -26,6 +26,38 @@ fn help_teaches_and_succeeds() {
 }
 
 #[test]
+fn what_cannot_be_meant_is_2() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (line, what) in [
+        ("sim --scenario nofile.toml", "nofile.toml"),
+        ("show links --hgrm out", "sinew show stats"),
+        ("lab --sim --experiment fairness", "leave out --sim"),
+        ("sim --seed 1 -s a.sock", "leave out -s"),
+        ("key show a.key -s a.sock", "leave out -s"),
+    ] {
+        let output = sinew(directory.path(), line);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
+        assert!(said.contains(what) && output.stdout.is_empty(), "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_scenario_is_not_overwritten_by_accident() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("x.toml");
+    let output = sinew(directory.path(), "sim --seed 1 --save x.toml");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "written to x.toml\n".into()));
+    let first = std::fs::read_to_string(&file).expect("was written");
+    let output = sinew(directory.path(), "sim --seed 2 --save x.toml");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("x.toml is there already"), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&file).expect("is still there"), first);
+    assert!(sinew(directory.path(), "sim --seed 2 --save x.toml --force").status.success());
+    assert_ne!(std::fs::read_to_string(&file).expect("was written"), first);
+}
+
+#[test]
 fn a_wrong_command_line_is_2_and_names_the_right_one() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let output = sinew(directory.path(), "show lniks");
@@ -72,7 +104,9 @@ fn keys_and_configurations_from_nothing_to_right() {
 
     let file = directory.path().join("a.toml");
     let config = |key: &str, public: &str| {
-        format!("name = \"a\"\nkey = \"{key}\"\n[[member]]\nname = \"a\"\npublic = \"{public}\"\n")
+        format!(
+            "name = \"a\"\nkey = \"{key}\"\ncontrol_socket = \"a.sock\"\n[[member]]\nname = \"a\"\npublic = \"{public}\"\n"
+        )
     };
     std::fs::write(&file, config("a.key", &public)).expect("is written");
     let output = sinew(directory.path(), "config check a.toml");
@@ -80,6 +114,16 @@ fn keys_and_configurations_from_nothing_to_right() {
         (output.status.code(), text(&output.stdout)),
         (Some(0), "a.toml: ok: router `a`, 1 member, 0 links\n".into())
     );
+
+    std::fs::write(&file, config("a.key", &public).replace("a.sock", "no/a.sock")).expect("is written");
+    let output = sinew(directory.path(), "config check a.toml");
+    assert_eq!(output.status.code(), Some(0), "the directory may be made later");
+    assert!(text(&output.stdout).contains("note: the directory of `control_socket`, no, is not there"));
+
+    std::fs::write(&file, config("b.key", &public)).expect("is written");
+    for line in ["config check a.toml", "run -c a.toml"] {
+        assert_eq!(sinew(directory.path(), line).status.code(), Some(2), "{line}: without a key nothing starts");
+    }
 
     sinew(directory.path(), "key generate b.key");
     std::fs::write(&file, config("b.key", &public)).expect("is written");
@@ -89,6 +133,38 @@ fn keys_and_configurations_from_nothing_to_right() {
     let first = said.lines().next().unwrap_or_default();
     assert!(first.contains("b.key is not the key of the member `a`"), "the first line says what is wrong: {said}");
     assert!(said.contains("help: ") && !said.contains("ok"), "{said}");
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    assert!(sinew(directory.path(), "key generate a.key").status.success());
+    let secret = std::fs::read_to_string(directory.path().join("a.key")).expect("our own file");
+    let (secret, file) = (secret.trim(), directory.path().join("a.toml"));
+    let hidden = |line: &str| {
+        let output = sinew(directory.path(), line);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
+        assert!(!said.contains(&secret[13..23]), "{line}: {said}");
+        said
+    };
+    for line in ["config check a.key", "config check --json a.key", "run -c a.key"] {
+        let said = hidden(line);
+        assert!(said.contains("this is a key file, not a configuration") && said.contains("`key = ...`"), "{said}");
+    }
+    for place in [
+        format!("key = \"{secret}\""),
+        format!("key {secret}"),
+        format!("\"{secret}\" = 1"),
+        format!("name = \"{secret}\""),
+        format!("x = 1 # {secret}"),
+        format!("x = [\n\"{secret}\"\n]"),
+        format!("[[member]]\nname = \"{secret}\"\npublic = \"{secret}\""),
+    ] {
+        std::fs::write(&file, place + "\n").expect("is written");
+        hidden("config check a.toml");
+        hidden("config check --json a.toml");
+    }
 }
 
 #[test]

@@ -59,9 +59,7 @@ impl Failure {
     /// Says what happened and gives the exit code.
     pub(super) fn report(&self) -> ExitCode {
         if let Some(message) = self.message() {
-            use std::io::Write as _;
-            // Where nobody reads there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "sinew: {message}");
+            super::output::note(format_args!("sinew: {message}"));
         }
         ExitCode::from(self.code())
     }

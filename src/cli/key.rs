@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Example:
   sinew key generate /etc/sinew/a.key
-  sinew key show /etc/sinew/a.key        # the public identity: goes into every router's [[member]] list
+  sinew key show /etc/sinew/a.key     # the public identity: for every router's [[member]]s
 
 Exit codes: 0 done, 1 it could not be read or made, 2 wrong command line.")]
 pub(super) struct Args {
@@ -31,7 +31,8 @@ enum Action {
 Example:
   sinew key generate /etc/sinew/a.key
 
-Standard output has the public identity alone. It goes into every router's configuration, this one's included:
+Standard output has the public identity alone. It goes into every router's configuration, this
+one's included:
   [[member]]
   name = \"a\"
   public = \"sinew-public-...\"
@@ -50,9 +51,11 @@ Exit codes: 0 done, 1 the file exists or cannot be made, 2 wrong command line.")
 Example:
   sinew key show /etc/sinew/a.key
 
-Standard output has the public identity alone, which is no secret. JSON: {\"file\", \"public\", \"node\"}.
+Standard output has the public identity alone, which is no secret. JSON: {\"file\", \"public\",
+\"node\"}.
 
-Exit codes: 0 done, 1 the file is no key, is not readable, or is readable by others; 2 wrong command line.")]
+Exit codes: 0 done, 1 the file is no key, is not readable, or is readable by others; 2 wrong
+command line.")]
     Show {
         /// The key file
         file: PathBuf,
@@ -76,7 +79,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             key_file::create(&file, &identity).map_err(|error| failure(&error))?;
             show(&file, identity.public(), json)?;
             if !json {
-                eprintln!("next: list it in every router's configuration as `public` of a [[member]]");
+                output::note(format_args!("next: list it in every router's configuration as `public` of a [[member]]"));
             }
             Ok(())
         }
@@ -158,6 +161,6 @@ fn show(file: &Path, public: PublicIdentity, json: bool) -> Result<(), Failure> 
         return output::json(&shown);
     }
     output::line(format_args!("{}", shown.public))?;
-    eprintln!("node id {}", shown.node);
+    output::note(format_args!("node id {}", shown.node));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Floor 6: the command line, one file per subcommand.
 //!
-//! Every command has `--help` with an example and, where it prints anything, `--json`. Exit codes: 0 done and well, 1
+//! Every command has `--help` with an example and, where it prints results, `--json`. Exit codes: 0 done and well, 1
 //! failed or degraded, 2 a mistake in the command line or a configuration, 3 no router answers, 130 interrupted before it
 //! was done. Messages go to standard error and say what to do next; only results go to standard output.
 
@@ -22,7 +22,9 @@ mod stop;
 mod target;
 mod trace;
 
+use crate::lab::Experiment;
 use clap::{Parser, Subcommand};
+use failure::Failure;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,15 +36,15 @@ use std::process::ExitCode;
     about = "A structured overlay router: recovers every lost packet on the link that lost it",
     after_help = "\
 First steps:
-  sinew lab                              see it work: a five-hop overlay beside kernel TCP, no root needed
+  sinew lab                              see it work: a five-hop overlay beside kernel TCP, no root
   sinew key generate /etc/sinew/a.key    give this machine an identity
   sinew config check /etc/sinew/a.toml   find every mistake in a configuration
   sinew run -c /etc/sinew/a.toml         be a router
   sinew show links                       ask the router on this machine
   sinew ping b                           reach another one
 
-Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration, 3 no router answers,
-130 interrupted before it was done. Every command's --help says what these mean there."
+Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration, 3 no router
+answers, 130 interrupted before it was done. Every command's --help says what these mean there."
 )]
 struct Cli {
     /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]
@@ -68,6 +70,28 @@ enum Command {
     Sim(sim::Args),
 }
 
+impl Command {
+    /// The name of a command that asks no router, and so has no use for a socket.
+    const fn without_router(&self) -> Option<&'static str> {
+        match self {
+            Command::Run(_) => Some("run"),
+            Command::Key(_) => Some("key"),
+            Command::Config(_) => Some("config"),
+            Command::Lab(_) => Some("lab"),
+            Command::Sim(_) => Some("sim"),
+            Command::Show(_) | Command::Ping(_) | Command::Trace(_) => None,
+            Command::Send(_) | Command::Recv(_) | Command::Perf(_) => None,
+        }
+    }
+}
+
+/// What the lab cannot be asked for, known before anything is made.
+fn lab_mistake(args: &crate::lab::Args) -> Option<Failure> {
+    let wrong = args.sim && matches!(args.experiment, Experiment::Fairness | Experiment::Throughput);
+    let message = "throughput and fairness need the kernel's TCP to share with: leave out --sim";
+    wrong.then(|| Failure::Usage(message.to_owned()))
+}
+
 /// Reads the command line of this process, does what it says, and gives the exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -79,6 +103,9 @@ pub fn main() -> ExitCode {
         }
     };
     let socket = cli.socket;
+    if let (Some(_), Some(name)) = (&socket, cli.command.without_router()) {
+        return Failure::Usage(format!("`sinew {name}` asks no router: leave out -s")).report();
+    }
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Key(args) => key::run(args),
@@ -89,7 +116,10 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(socket, args),
         Command::Recv(args) => recv::run(socket, args),
         Command::Perf(args) => perf::run(socket, args),
-        Command::Lab(args) => return crate::lab::run(args),
+        Command::Lab(args) => match lab_mistake(&args) {
+            Some(mistake) => Err(mistake),
+            None => return crate::lab::run(args),
+        },
         Command::Sim(args) => sim::run(args),
     };
     match done {

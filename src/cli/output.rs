@@ -26,6 +26,12 @@ pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Says something beside the result, on standard error, in one write: what others say there does not come between.
+pub(super) fn note(text: impl Display) {
+    // Where nobody reads there is nobody to tell.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 /// Writes raw bytes.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     write(|out| out.write_all(bytes))

@@ -12,12 +12,15 @@ use crate::config::units;
 use crate::containers::window::{Seen, SequenceWindow};
 use crate::telemetry::table::percent;
 use serde::Serialize;
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Pings whose answers are remembered to tell duplicates.
 const WINDOW: usize = 1 << 16;
+/// Most unanswered pings that are waited for at a time, to say a line of each.
+const MAX_WAITING: usize = 4096;
 /// Most replies listed in the JSON document; all of them are counted.
 const MAX_LISTED: usize = 100_000;
 
@@ -31,22 +34,23 @@ Example:
   sinew ping b -c 5 --class reliable  every loss is recovered: late instead of lost
   sinew ping b -c 100 -i 10ms --json
 
-Durations are as 10ms, 1s or 2m. JSON, one document at the end: {\"node\", \"name\", \"sent\", \"received\", \"duplicated\",
-\"loss_percent\", \"min_ms\", \"mean_ms\", \"max_ms\", \"sd_ms\", \"replies\": [{\"sequence\", \"hops\", \"rtt_ms\"}, ...]}.
-Ctrl-C ends it with the summary.
+Durations are as 10ms, 1s or 2min; a plain number is seconds. JSON, one document at the end:
+{\"node\", \"name\", \"sent\", \"received\", \"duplicated\", \"loss_percent\", \"min_ms\", \"mean_ms\", \"max_ms\",
+\"sd_ms\", \"replies\": [{\"sequence\", \"hops\", \"rtt_ms\"}, ...]}. Ctrl-C ends it with the summary.
 
-Exit codes: 0 something was answered, 1 nothing was or no such router, 2 wrong command line, 3 no router answers.")]
+Exit codes: 0 something was answered, 1 nothing was or no such router, 2 wrong command line, 3 no
+router answers.")]
 pub(super) struct Args {
     /// The router: its name or id
     node: Node,
     /// Stop after this many
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// Time between two
-    #[arg(short, long, default_value = "1s", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(short, long, default_value = "1s", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     interval: Duration,
     /// How long to wait for an answer
-    #[arg(short = 'w', long, default_value = "2s", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(short = 'w', long, default_value = "2s", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     timeout: Duration,
     /// Recovery class: best-effort shows the path's losses, reliable what applications see
     #[arg(long, default_value_t = Class::BestEffort, value_name = "CLASS")]
@@ -55,7 +59,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 56, value_name = "BYTES")]
     size: usize,
     /// Hops it may cross
-    #[arg(long, default_value_t = DEFAULT_TTL, value_name = "HOPS")]
+    #[arg(long, default_value_t = DEFAULT_TTL, value_name = "HOPS", value_parser = clap::value_parser!(u8).range(1..))]
     ttl: u8,
     /// Print JSON, one document at the end
     #[arg(long)]
@@ -121,6 +125,8 @@ struct Pinger<'a> {
     name: String,
     sent: u32,
     answered: SequenceWindow<WINDOW>,
+    /// Pings that may still be answered, by when that is too late; at most [`MAX_WAITING`], the oldest go first.
+    waiting: VecDeque<(u32, Instant)>,
     duplicated: u32,
     figures: Running,
     replies: Vec<Reply>,
@@ -135,6 +141,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     }
     let router = Router::connect(socket)?;
     let node = router.resolve(&args.node)?;
+    router.check_route(node)?;
     let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
     let mut pinger = Pinger {
         args: &args,
@@ -142,6 +149,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
         name: router.name(node),
         sent: 0,
         answered: SequenceWindow::new(),
+        waiting: VecDeque::new(),
         duplicated: 0,
         figures: Running::default(),
         replies: Vec::new(),
@@ -161,11 +169,27 @@ impl Pinger<'_> {
         while !stop.is_set() && self.args.count.is_none_or(|count| self.sent < count) {
             let echo = session.echo(node, self.args.ttl, self.args.class, self.id, self.sent, &padding);
             echo.map_err(|error| Failure::failed("cannot send", error))?;
+            self.waiting.push_back((self.sent, Instant::now() + self.args.timeout));
+            if self.waiting.len() > MAX_WAITING {
+                self.waiting.pop_front();
+            }
             self.sent += 1;
             next += self.args.interval;
             self.listen(session, router, next, &stop, false)?;
         }
-        self.listen(session, router, Instant::now() + self.args.timeout, &stop, true)
+        self.listen(session, router, Instant::now() + self.args.timeout, &stop, true)?;
+        if stop.is_set() { Ok(()) } else { self.say_unanswered(None) }
+    }
+
+    /// A line for every ping whose answer is too late at `now`; for all that wait, if there is no later.
+    fn say_unanswered(&mut self, now: Option<Instant>) -> Result<(), Failure> {
+        while let Some(&(sequence, until)) = self.waiting.front()
+            && now.is_none_or(|now| until <= now)
+        {
+            self.waiting.pop_front();
+            self.say(format_args!("from {}: seq={sequence} no answer", self.name))?;
+        }
+        Ok(())
     }
 
     /// Takes answers until `end`; with `last`, only until all are answered.
@@ -180,6 +204,7 @@ impl Pinger<'_> {
         let mut buffer = vec![0; crate::wire::client::MAX_RECORD];
         let all = self.args.count.unwrap_or(u32::MAX);
         loop {
+            self.say_unanswered(Some(Instant::now()))?;
             let done = self.figures.count == self.sent && (last || self.sent == all);
             let left = end.saturating_duration_since(Instant::now());
             if done || left.is_zero() || stop.is_set() {
@@ -210,6 +235,7 @@ impl Pinger<'_> {
             self.duplicated += 1;
             return self.say(format_args!("from {}: seq={sequence} again", self.name));
         }
+        self.waiting.retain(|&(waiting, _)| waiting != sequence);
         self.figures.add(rtt_ms);
         if self.args.json && self.replies.len() < MAX_LISTED {
             self.replies.push(reply);
@@ -248,10 +274,10 @@ impl Pinger<'_> {
                     "round trip min/avg/max/sd = {min:.3}/{mean:.3}/{max:.3}/{deviation:.3} ms"
                 ))?;
             } else {
-                eprintln!(
+                output::note(format_args!(
                     "nothing came back; `sinew show routes` and `sinew trace {}` say how far it gets",
                     self.args.node.0
-                );
+                ));
             }
         }
         if received > 0 || self.sent == 0 { Ok(()) } else { Err(Failure::Degraded) }

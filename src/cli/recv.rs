@@ -1,13 +1,13 @@
 //! `sinew recv`: what arrives at a port, to standard output or a file.
 
 use super::failure::Failure;
-use super::output::{self, counted};
+use super::output::{self, counted, note};
 use super::ping::{closed, is_pause, receive};
 use super::router::Router;
 use super::send::CHUNK;
 use super::stop::{LOOK, Stop};
 use crate::base::{Class, NodeId, Port};
-use crate::client::{Event, Listener, Stream};
+use crate::client::{Event, Listener, Stream, explain};
 use crate::config::units;
 use crate::wire::client::{Endpoint, MAX_RECORD};
 use base64::Engine as _;
@@ -27,12 +27,14 @@ Example:
   sinew recv 7000                      datagrams, one after the other, until Ctrl-C
   sinew recv 7000 --lines --count 10   ten datagrams, each as a line
   sinew recv 7000 --stream -o got.tar  one stream into a file
-  sinew recv 7000 --json               one object a datagram: from, class, size, and text or base64
+  sinew recv 7000 --json               one object each: from, class, size, and text or base64
 
-Ctrl-C ends it with a summary on standard error; with --stream --json that is the object, with `complete` false.
+Ctrl-C ends it with a summary on standard error; with --stream --json that is the object, with
+`complete` false.
 
-Exit codes: 0 all that was asked for came, or Ctrl-C where nothing certain was; 1 a broken stream or too few datagrams
-before --timeout; 2 wrong command line; 3 no router answers; 130 Ctrl-C before the stream's end or the --count.")]
+Exit codes: 0 all that was asked for came, or Ctrl-C where nothing certain was; 1 a broken stream
+or too few datagrams before --timeout; 2 wrong command line; 3 no router answers; 130 Ctrl-C
+before the stream's end or the --count.")]
 pub(super) struct Args {
     /// The port, from 1
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
@@ -44,15 +46,15 @@ pub(super) struct Args {
     #[arg(long)]
     lines: bool,
     /// Stop after this many datagrams
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Stop when no datagram came for this long
-    #[arg(short = 'w', long, value_name = "DURATION", value_parser = units::duration)]
+    #[arg(short = 'w', long, value_name = "DURATION", value_parser = units::duration_or_seconds)]
     timeout: Option<Duration>,
     /// Write to this file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Print JSON: one object a datagram; for a stream, one at its end
+    /// Print JSON: one object a datagram; for a stream (with --output), one at its end
     #[arg(long)]
     json: bool,
 }
@@ -159,8 +161,8 @@ fn end_stream(args: &Args, end: StreamEnd) -> Result<(), Failure> {
         let StreamEnd { from, bytes, seconds, .. } = &end;
         let what = if end.complete { "" } else { "interrupted: " };
         match from {
-            Some(from) => eprintln!("{what}received {bytes} bytes from {from} in {seconds:.2} s"),
-            None => eprintln!("{what}nobody opened a stream"),
+            Some(from) => note(format_args!("{what}received {bytes} bytes from {from} in {seconds:.2} s")),
+            None => note(format_args!("{what}nobody opened a stream")),
         }
     }
     if end.complete { Ok(()) } else { Err(Failure::Interrupted) }
@@ -174,7 +176,7 @@ fn copy(stream: &mut Stream, sink: &mut Sink, stop: &Stop) -> Result<(u64, bool)
         match stream.read(&mut buffer) {
             Ok(0) => return Ok((bytes, true)),
             Ok(length) => {
-                sink.write(&buffer[..length])?;
+                sink.write(&buffer[..length]).map_err(|failure| unread(failure, bytes))?;
                 bytes += length as u64;
             }
             Err(error) if is_pause(&error) => {}
@@ -182,6 +184,16 @@ fn copy(stream: &mut Stream, sink: &mut Sink, stop: &Stop) -> Result<(u64, bool)
         }
     }
     Ok((bytes, false))
+}
+
+/// The reader of a stream that goes away before its end has not got what was asked for.
+fn unread(failure: Failure, bytes: u64) -> Failure {
+    match failure {
+        Failure::Pipe => Failure::Failed(format!(
+            "the reader of the output stopped after {bytes} bytes; the rest of the stream is lost"
+        )),
+        other => other,
+    }
 }
 
 fn receive_datagrams(router: &Router, args: &Args, mut sink: Sink, stop: &Stop) -> Result<(), Failure> {
@@ -201,13 +213,14 @@ fn receive_datagrams(router: &Router, args: &Args, mut sink: Sink, stop: &Stop) 
                 heard = Instant::now();
             }
             Some(Event::Reset { reason, peer }) => {
-                eprintln!("sinew: {} reset its flow: {reason:?}", router.session(peer));
+                let (peer, why) = (router.session(peer), explain(reason));
+                note(format_args!("sinew: what {peer} was sending ended: {why}"));
             }
             Some(Event::Closed) => return Err(closed()),
             _ => {}
         }
     }
-    eprintln!("received {}, {}", counted(count, "datagram"), counted(bytes_taken as u64, "byte"));
+    note(format_args!("received {}, {}", counted(count, "datagram"), counted(bytes_taken as u64, "byte")));
     match args.count {
         Some(wanted) if count < wanted && stop.is_set() => Err(Failure::Interrupted),
         Some(wanted) if count < wanted => {

@@ -55,6 +55,18 @@ impl Router {
         })
     }
 
+    /// Refuses what cannot arrive: no route leads to `node` at this moment.
+    pub(super) fn check_route(&self, node: NodeId) -> Result<(), Failure> {
+        let Response::Nodes { nodes } = self.request(&Request::Nodes)? else { return Ok(()) };
+        if nodes.iter().any(|entry| entry.node == node && (entry.reachable || entry.this)) {
+            return Ok(());
+        }
+        let name = self.name(node);
+        Err(Failure::Failed(format!(
+            "no route to {name}: `sinew show links` says why, `sinew show nodes` who is there"
+        )))
+    }
+
     fn member_names(&self) -> Vec<String> {
         match self.overlay.request(&Request::Nodes) {
             Ok(Response::Nodes { nodes }) => nodes.into_iter().map(|node| node.name).collect(),

@@ -20,8 +20,8 @@ Example:
 As a service: configs/systemd/sinew.service
 
 Signals: SIGTERM and SIGINT stop it in order, SIGHUP reads the configuration again.
-Exit codes: 0 stopped in order, 1 it could not start or go on (the log says why), 2 a mistake in the command line, the
-configuration or the key.")]
+Exit codes: 0 stopped in order, 1 it could not start or go on (the log says why), 2 a mistake in
+the command line, the configuration or the key.")]
 pub(super) struct Args {
     /// The configuration; configs/sinew.toml explains every key
     #[arg(short, long, value_name = "FILE")]

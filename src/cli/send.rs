@@ -1,23 +1,32 @@
 //! `sinew send`: files and standard input into the overlay.
 
 use super::failure::Failure;
-use super::output::{self, counted};
+use super::output::{self, counted, note};
 use super::ping::{closed, is_pause, receive};
 use super::router::Router;
 use super::stop::{LOOK, Stop};
 use super::target::Session;
-use crate::base::Class;
 use crate::base::limits::MAX_PAYLOAD;
-use crate::client::{Datagrams, Event, Stream};
+use crate::base::{Class, Port};
+use crate::client::{Datagrams, Event, Stream, explain};
 use crate::config::units;
+use crate::wire::admin::{Request, Response};
 use crate::wire::client::Endpoint;
+use crate::wire::session::ResetReason;
 use serde::Serialize;
+use serde_json::Value;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// How often a router is asked whether everything was acknowledged.
+const ACK_LOOK: Duration = Duration::from_millis(20);
+
+/// How long a router may take to read what was written to it.
+const TAKE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes moved at once on a stream.
 pub(super) const CHUNK: usize = 64 << 10;
@@ -35,10 +44,12 @@ Example:
   on b:  sinew recv 7000 --lines
   on a:  echo hello | sinew send b:7000 --lines --ordered
 
-Sizes are bytes, or with k, M, G; rates are as `2mbit`; durations as `300ms` or `5s`.
+Sizes are bytes, or with k, M, G; rates are as `2mbit`; durations as `300ms` or `5s`, plain
+numbers are seconds.
 
-Exit codes: 0 all was sent (a stream: and read at the other end), 1 it could not be, 2 wrong command line or no such
-file, 3 no router answers, 130 Ctrl-C before the end of the input (what was sent by then is said).")]
+Exit codes: 0 all was sent (a stream: and read at the other end; reliable datagrams: and
+acknowledged by the other router), 1 it could not be, 2 wrong command line or no such file, 3 no
+router answers, 130 Ctrl-C before that (what was sent by then is said).")]
 pub(super) struct Args {
     /// Where to: ROUTER:PORT
     #[arg(value_name = "ROUTER:PORT")]
@@ -63,8 +74,8 @@ pub(super) struct Args {
     /// Send datagrams no faster than this many bits of payload per second
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     rate: Option<u64>,
-    /// How long to stay after the last datagram, for what is still being recovered and for refusals
-    #[arg(long, default_value = "300ms", value_name = "DURATION", value_parser = units::duration)]
+    /// How long to stay after the last best-effort datagram, for refusals; reliable ones are waited for
+    #[arg(long, default_value = "300ms", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     linger: Duration,
     /// Print what was sent as JSON
     #[arg(long)]
@@ -77,7 +88,7 @@ struct Sent {
     /// Datagrams; 0 for a stream.
     datagrams: u64,
     seconds: f64,
-    /// Whether all of the input was sent and, of a stream, read at the other end.
+    /// Whether all of the input was sent and, of a stream, read at the other end, of reliable datagrams, acknowledged.
     complete: bool,
 }
 
@@ -89,12 +100,13 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     let input = input(&args.files, &stop)?;
     let router = Router::connect(socket)?;
     let to = Endpoint { node: router.resolve(&args.to.node)?, port: args.to.port };
+    router.check_route(to.node)?;
     let begin = Instant::now();
     let mut sent = if args.stream {
         send_stream(&router, &args.to, to, input, &stop)?
     } else {
         let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
-        send_datagrams(&session, to, input, &args, &stop)?
+        send_datagrams(&router, &session, to, input, &args, &stop)?
     };
     sent.seconds = begin.elapsed().as_secs_f64();
     if args.json {
@@ -103,7 +115,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
         let (bytes, datagrams) = (counted(sent.bytes, "byte"), counted(sent.datagrams, "datagram"));
         let what = if args.stream { bytes } else { format!("{bytes} in {datagrams}") };
         let interrupted = if sent.complete { "" } else { "interrupted: " };
-        eprintln!("{interrupted}sent {what} in {:.2} s", sent.seconds);
+        note(format_args!("{interrupted}sent {what} in {:.2} s", sent.seconds));
     }
     if sent.complete { Ok(()) } else { Err(Failure::Interrupted) }
 }
@@ -141,11 +153,16 @@ fn send_stream(
     mut input: Box<dyn BufRead>,
     stop: &Stop,
 ) -> Result<Sent, Failure> {
-    let mut stream = router.overlay.stream(to).map_err(|error| {
-        let (node, port) = (&name.node.0, to.port);
-        Failure::Failed(format!("no stream to {node}:{port}: {error}; is `sinew recv {port} --stream` running there?"))
+    let mut stream = stop.or_exit(|| {
+        router.overlay.stream(to).map_err(|error| {
+            let (node, port) = (&name.node.0, to.port);
+            // Said only where it was a session that is missing.
+            let nobody = error.to_string().contains(explain(ResetReason::NoSession));
+            let help = if nobody { format!("; is `sinew recv {port} --stream` running there?") } else { String::new() };
+            Failure::Failed(format!("no stream to {node}:{port}: {error}{help}"))
+        })
     })?;
-    let broke = |error| Failure::failed("the stream broke", error);
+    let broke = |error| broken("the stream broke", &error);
     // Waits end now and then, to look whether to stop.
     stream.set_nonblocking(true).map_err(broke)?;
     let mut buffer = vec![0; CHUNK];
@@ -155,22 +172,38 @@ fn send_stream(
         if length == 0 && !stop.is_set() {
             break;
         }
-        let written = stop.write(&stream, &buffer[..length]).map_err(broke)?;
+        let written = stop.write(&stream, &buffer[..length]).map_err(|error| broke(told(&stream, error)))?;
         sent.bytes += written as u64;
         if stop.is_set() {
             // Left unfinished: the other end must not take it for the whole.
             return Ok(sent);
         }
     }
-    stream.finish().map_err(broke)?;
+    stream.finish().map_err(|error| broke(told(&stream, error)))?;
     // The other end finishes when it has read everything: only then is it known to be there.
     sent.complete = read_to_end(&mut stream, &mut buffer, stop)?;
     Ok(sent)
 }
 
+/// A stream that was reset before its end was left by who read it: it was not read to its end.
+fn broken(what: &str, error: &io::Error) -> Failure {
+    if error.to_string().contains(explain(ResetReason::Closed)) {
+        return Failure::Failed(format!("{what}: the receiver stopped reading; not all of it arrived"));
+    }
+    Failure::failed(what, error)
+}
+
+/// Why nothing can be written: the router said it before it closed the stream.
+fn told(mut stream: &Stream, error: io::Error) -> io::Error {
+    match stream.read(&mut [0; 1]) {
+        Err(said) if !is_pause(&said) => said,
+        _ => error,
+    }
+}
+
 /// Reads what the other end says until it has finished; false if asked to stop before.
 fn read_to_end(stream: &mut Stream, buffer: &mut [u8], stop: &Stop) -> Result<bool, Failure> {
-    let broke = |error| Failure::failed("the stream broke at its end", error);
+    let broke = |error| broken("the stream broke at its end", &error);
     stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(LOOK))).map_err(broke)?;
     while !stop.is_set() {
         match stream.read(buffer) {
@@ -192,6 +225,7 @@ fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Failure>
 }
 
 fn send_datagrams(
+    router: &Router,
     session: &Datagrams,
     to: Endpoint,
     mut input: Box<dyn BufRead>,
@@ -216,7 +250,11 @@ fn send_datagrams(
     }
     sent.complete = !stop.is_set();
     session.set_nonblocking(false).map_err(cannot)?;
-    listen_for_refusals(session, &args.to, args.linger, stop)?;
+    if args.class == Class::Reliable && sent.datagrams > 0 {
+        sent.complete &= wait_until_acknowledged(router, session, sent.datagrams, args, stop)?;
+    } else {
+        listen_for_refusals(session, &args.to, args.linger, stop)?;
+    }
     Ok(sent)
 }
 
@@ -237,6 +275,42 @@ fn next_datagram(input: &mut impl BufRead, args: &Args, datagram: &mut Vec<u8>) 
     Ok(read > 0)
 }
 
+/// Waits until the other router has all of it; false if asked to stop before. The session says so itself when the other
+/// end refuses, or has not answered for too long.
+fn wait_until_acknowledged(
+    router: &Router,
+    session: &Datagrams,
+    datagrams: u64,
+    args: &Args,
+    stop: &Stop,
+) -> Result<bool, Failure> {
+    let port = session.local().port;
+    let mut busy = Instant::now();
+    while !stop.is_set() {
+        listen_for_refusals(session, &args.to, ACK_LOOK, stop)?;
+        let (taken, waiting) = progress(router, port)?;
+        if waiting > 0 {
+            busy = Instant::now();
+        } else if taken < datagrams && busy.elapsed() > TAKE_PATIENCE {
+            return Err(Failure::Failed(format!("the router took only {taken} of {datagrams} datagrams; see its log")));
+        } else if taken >= datagrams {
+            // What was refused is not waited for any more either: the refusal is then on its way here.
+            listen_for_refusals(session, &args.to, args.linger.min(ACK_LOOK), stop)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Datagrams that the session at `port` has taken, and bytes of them that it still has to deliver.
+fn progress(router: &Router, port: Port) -> Result<(u64, u64), Failure> {
+    let Response::Stats { workers } = router.request(&Request::Sessions)? else { return Ok((u64::MAX, 0)) };
+    let sessions = workers.iter().flat_map(|worker| worker["sessions"].as_array().into_iter().flatten());
+    let mut ours = sessions.filter(|session| session["port"] == port && session["kind"] == "datagram");
+    let figure = |session: &Value, key: &str| session[key].as_u64().unwrap_or(0);
+    Ok(ours.next().map_or((0, 0), |session| (figure(session, "sent"), figure(session, "unacknowledged"))))
+}
+
 fn listen_for_refusals(session: &Datagrams, to: &Session, linger: Duration, stop: &Stop) -> Result<(), Failure> {
     let end = Instant::now() + linger;
     let mut buffer = vec![0; crate::wire::client::MAX_RECORD];
@@ -248,8 +322,10 @@ fn listen_for_refusals(session: &Datagrams, to: &Session, linger: Duration, stop
         match receive(session, &mut buffer, left.min(LOOK))? {
             Some(Event::Reset { reason, peer }) => {
                 let (node, port) = (&to.node.0, peer.port);
-                let help = format!("is `sinew recv {port}` running there?");
-                return Err(Failure::Failed(format!("{node}:{port} refused what was sent ({reason:?}); {help}")));
+                let nobody = reason == ResetReason::NoSession;
+                let help = if nobody { format!("; is `sinew recv {port}` running there?") } else { String::new() };
+                let why = explain(reason);
+                return Err(Failure::Failed(format!("not all that was sent to {node}:{port} arrived: {why}{help}")));
             }
             Some(Event::Closed) => return Err(closed()),
             _ => {}

@@ -26,7 +26,10 @@ Example:
   sinew show stats -i 1
   sinew show stats --json | jq '.workers[0].drops'
   sinew show stats --hgrm histograms/
-Durations in JSON are milliseconds where the key ends in _ms, microseconds in _us.")]
+Durations in JSON are milliseconds where the key ends in _ms, microseconds in _us.
+
+Exit codes: 0 shown, 1 it could not be, or with --check something shown is not well; 2 wrong
+command line; 3 no router answers.")]
 pub(super) struct Args {
     /// What to show
     #[arg(value_enum)]
@@ -63,16 +66,18 @@ enum What {
 }
 
 fn pause(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let pause = seconds.map_or_else(|| units::duration(text), Ok)?;
+    let pause = units::duration_or_seconds(text)?;
     if pause < Duration::from_millis(100) { Err("give at least 100ms".to_owned()) } else { Ok(pause) }
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
+    if args.hgrm.is_some() && args.what != What::Stats {
+        return Err(Failure::Usage("--hgrm goes with `sinew show stats`".to_owned()));
+    }
     let router = Router::connect(socket)?;
     let stop = Stop::on_signals();
     if let Some(directory) = &args.hgrm {
-        return write_histograms(&router, &args, directory);
+        return write_histograms(&router, directory);
     }
     let mut next = Instant::now();
     let mut last = None;
@@ -92,10 +97,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     }
 }
 
-fn write_histograms(router: &Router, args: &Args, directory: &Path) -> Result<(), Failure> {
-    if args.what != What::Stats {
-        return Err(Failure::Failed("--hgrm goes with `sinew show stats`".to_owned()));
-    }
+fn write_histograms(router: &Router, directory: &Path) -> Result<(), Failure> {
     let Response::Stats { workers } = router.request(&Request::Histograms)? else { return Err(unexpected()) };
     let written = stats::write_histograms(&workers, directory);
     let written = written.map_err(|error| Failure::failed("cannot write histograms", error))?;
@@ -155,7 +157,7 @@ fn as_json(what: What, response: &Response, latencies: &Latencies) -> Result<Val
     if let (What::Sessions, Response::Stats { workers }) = (what, response) {
         value = json!({ "sessions": sessions(workers).collect::<Vec<_>>() });
     }
-    for link in value["links"].as_array_mut().into_iter().flatten() {
+    for link in value.get_mut("links").and_then(Value::as_array_mut).into_iter().flatten() {
         let latency = latencies.of(&plain(&link["node"]));
         if let Some(entries) = link.as_object_mut() {
             entries.insert("one_way_us".to_owned(), latency.one_way_us.into());
@@ -370,6 +372,7 @@ c        down   1m 15s       -           -          -       -      -            
         let response = Response::Stats { workers: workers.to_vec() };
         let shown = as_json(What::Sessions, &response, &Latencies::default()).expect("is JSON");
         assert_eq!((&shown["sessions"][0]["worker"], &shown["sessions"][0]["port"]), (&json!(1), &json!(7000)));
+        assert_eq!(shown.as_object().map(serde_json::Map::len), Some(1), "nothing but sessions: {shown}");
         assert!(sessions_table(&workers).to_string().contains("00000000000000aa:9"));
     }
 

@@ -21,8 +21,8 @@ const SHRUNK: usize = 3;
 /// Run whole networks in one thread from one seed
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every seed is one run: a random network, random applications, random faults, then healing. The same seed always gives
-the same run, event by event; its trace hash proves it.
+Every seed is one run: a random network, random applications, random faults, then healing. The
+same seed always gives the same run, event by event; its trace hash proves it.
 
 Examples:
   sinew sim --seeds 0..500             run five hundred, on all cores
@@ -32,10 +32,11 @@ Examples:
   sinew sim --seed 17 --save 17.toml   write it as a scenario file, to be changed by hand
   sinew sim --scenario 17.toml         run what a file describes
 
-A seed that fails is shrunk: as few faults and applications as it takes to fail in the same way, printed and written to
-sim-seed-N.toml beside you.
+A seed that fails is shrunk: as few faults and applications as it takes to fail in the same way,
+printed and written to sim-seed-N.toml beside you.
 
-Exit codes: 0 nothing wrong, 1 a seed failed (the command that repeats it is printed).")]
+Exit codes: 0 nothing wrong, 1 a seed failed (the command that repeats it is printed) or a file
+could not be written, 2 wrong command line or no such scenario.")]
 pub(super) struct Args {
     /// Run one seed
     #[arg(long, conflicts_with_all = ["seeds", "scenario"])]
@@ -61,6 +62,12 @@ pub(super) struct Args {
     /// Write the one seed as a scenario file, without running it
     #[arg(long, value_name = "FILE", requires = "seed")]
     save: Option<PathBuf>,
+    /// Let --save overwrite a file
+    #[arg(long, requires = "save")]
+    force: bool,
+    /// List faults that did not strike, too
+    #[arg(long)]
+    all: bool,
     /// Do not shrink what fails
     #[arg(long)]
     no_shrink: bool,
@@ -132,7 +139,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let settings = Settings { routers: usize::from(args.routers), log: args.trace, capture: args.pcap.is_some() };
     let source = source(&args)?;
     if let (Some(path), Source::Seeds(seeds)) = (&args.save, &source) {
-        return write(path, Plan::draw(seeds.start, settings.routers).to_toml().as_bytes());
+        return save(path, Plan::draw(seeds.start, settings.routers).to_toml().as_bytes(), args.force);
     }
     let started = Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -152,14 +159,15 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     if args.json {
         output::json(&tally)?;
     } else {
-        print(&tally)?;
+        print(&tally, args.all)?;
     }
     if tally.failed.is_empty() { Ok(()) } else { Err(Failure::Degraded) }
 }
 
 fn source(args: &Args) -> Result<Source, Failure> {
     if let Some(path) = &args.scenario {
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::failed(path.display(), error))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::Usage(format!("cannot read the scenario {}: {error}", path.display())))?;
         let plan = Plan::parse(&text).map_err(|why| Failure::Usage(format!("{}: {why}", path.display())))?;
         return Ok(Source::Scenario(path.clone(), Box::new(plan)));
     }
@@ -168,6 +176,21 @@ fn source(args: &Args) -> Result<Source, Failure> {
         (None, Some(seeds)) => seeds.clone(),
         (None, None) => 0..100,
     }))
+}
+
+/// Writes a scenario, over an existing file only if that is meant.
+fn save(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
+    let mut options = std::fs::OpenOptions::new();
+    let options = if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    let written = options.write(true).open(path).and_then(|mut file| file.write_all(bytes));
+    written.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            let path = path.display();
+            Failure::Failed(format!("{path} is there already: choose another name, or overwrite it with --force"))
+        }
+        _ => Failure::failed(path.display(), error),
+    })?;
+    output::line(format_args!("written to {}", path.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
@@ -197,7 +220,7 @@ fn run_all(seeds: Range<u64>, jobs: usize, settings: &Settings) -> Vec<Outcome> 
         let live = std::io::stderr().is_terminal();
         for outcome in finished {
             if outcome.failure.is_some() {
-                eprintln!("{outcome}");
+                output::note(format_args!("{outcome}"));
             }
             outcomes.push(outcome);
             let step = if live { Duration::from_millis(200) } else { Duration::from_secs(10) };
@@ -287,7 +310,7 @@ fn shrunk(plan: &Plan, seed: u64, broken: &str, file: PathBuf) -> Result<Shrunk,
     Ok(Shrunk { steps: short.steps.len(), flows: short.flows.len(), broken: last, file, scenario })
 }
 
-fn print(tally: &Tally) -> Result<(), Failure> {
+fn print(tally: &Tally, all: bool) -> Result<(), Failure> {
     let faster = tally.simulated_s / tally.wall_s.max(1e-9);
     output::line(format_args!(
         "{} passed, {} failed\n{:.0} s simulated in {:.1} s ({faster:.0} times real time), {} events, {} messages delivered",
@@ -299,7 +322,12 @@ fn print(tally: &Tally) -> Result<(), Failure> {
         tally.delivered
     ))?;
     output::line("faults that struck:")?;
-    let struck: Vec<String> = tally.faults.iter().map(|(name, count)| format!("{name:<28} {count:>10}")).collect();
+    let struck: Vec<String> = tally
+        .faults
+        .iter()
+        .filter(|(_, count)| all || *count > 0)
+        .map(|(name, count)| format!("{name:<28} {count:>10}"))
+        .collect();
     let rows = struck.len().div_ceil(2);
     for row in 0..rows {
         let right = struck.get(row + rows).map_or("", String::as_str);

@@ -1,5 +1,6 @@
 //! Ctrl-C as a request to finish: what was measured so far is still printed.
 
+use super::failure::Failure;
 use crate::client::Stream;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -12,7 +13,11 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether the command was asked to stop.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct Stop {
+    asked: Arc<AtomicBool>,
+    /// While set, a signal ends the process at once.
+    at_once: Arc<AtomicBool>,
+}
 
 impl Stop {
     /// Set by the first SIGINT or SIGTERM; a second one ends the process at once.
@@ -21,20 +26,32 @@ impl Stop {
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // In this order: the conditional shutdown looks at the flag before the flag is set. Where a handler cannot
             // be installed the signal keeps its usual effect, which is to end the process.
-            let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop.0));
-            let _ = signal_hook::flag::register(signal, Arc::clone(&stop.0));
+            for flag in [&stop.asked, &stop.at_once] {
+                let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(flag));
+            }
+            let _ = signal_hook::flag::register(signal, Arc::clone(&stop.asked));
         }
         stop
     }
 
     /// Whether to stop.
     pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Asks to stop.
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for something that cannot be left half way, before anything worth telling was done: a signal meanwhile ends
+    /// the process at once, with 130.
+    pub(super) fn or_exit<T>(&self, wait: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        self.at_once.store(true, Ordering::SeqCst);
+        // One that came a moment before found the flag not yet set.
+        let done = if self.is_set() { Err(Failure::Interrupted) } else { wait() };
+        self.at_once.store(false, Ordering::SeqCst);
+        done
     }
 
     /// Reads from `source` until asked to stop: then it has ended.

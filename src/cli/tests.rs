@@ -35,6 +35,35 @@ fn examples_of_every_help_text_parse() {
 }
 
 #[test]
+fn help_texts_fit_and_name_their_exit_codes() {
+    let mut waiting = vec![Cli::command()];
+    while let Some(command) = waiting.pop() {
+        let after = command.get_after_help().or(command.get_after_long_help()).map(ToString::to_string);
+        let (after, name) = (after.unwrap_or_default(), command.get_name());
+        assert!(after.contains("Exit codes"), "`{name}` does not say what its exit codes mean");
+        // The lab's is wrapped where it is written.
+        for line in after.lines().filter(|_| name != "lab") {
+            assert!(line.chars().count() <= 98, "`{name}`: would be wrapped once more: {line}");
+        }
+        waiting.extend(command.get_subcommands().filter(|command| command.get_name() != "help").cloned());
+    }
+}
+
+#[test]
+fn durations_may_be_plain_seconds_everywhere() {
+    for line in [
+        "sinew ping b -i 5 -w 1.5",
+        "sinew trace b -i 1 -w 2",
+        "sinew perf client --to b -t 3 -i 1",
+        "sinew show stats -i 1",
+        "sinew recv 7 -w 3",
+        "sinew send b:7 --linger 1",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
 fn every_command_that_prints_has_json() {
     let mut waiting = vec![Cli::command()];
     while let Some(command) = waiting.pop() {
@@ -67,6 +96,11 @@ fn wrong_lines_are_refused() {
         "sinew perf client --to b --rate fast",
         "sinew perf client --to b --stream --ordered",
         "sinew config check",
+        "sinew ping b -c 0",
+        "sinew ping b --ttl 0",
+        "sinew trace b -c 0",
+        "sinew recv 7 -c 0",
+        "sinew sim --seed 1 --force",
     ] {
         assert!(parse(line).is_err_and(|error| error.exit_code() == 2), "{line}");
     }

@@ -27,20 +27,21 @@ Example:
   sinew trace f --rounds 100 -i 100ms
   sinew trace f --json | jq '.hops[] | {name, loss_percent, mean_ms}'
 
-Durations are as 10ms or 1s. Ctrl-C ends it early with what is known by then.
+Durations are as 10ms or 1s; a plain number is seconds. Ctrl-C ends it early with what is known by
+then.
 
 Exit codes: 0 the router was reached, 1 it was not, 2 wrong command line, 3 no router answers.")]
 pub(super) struct Args {
     /// The router: its name or id
     node: Node,
     /// Rounds
-    #[arg(short = 'c', long, default_value_t = 10, value_name = "N")]
+    #[arg(short = 'c', long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Time between two rounds
-    #[arg(short, long, default_value = "200ms", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(short, long, default_value = "200ms", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     interval: Duration,
     /// How long to wait for the last answers
-    #[arg(short = 'w', long, default_value = "1s", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(short = 'w', long, default_value = "1s", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     timeout: Duration,
     /// Most hops to look at
     #[arg(long, default_value_t = DEFAULT_TTL, value_name = "HOPS", value_parser = clap::value_parser!(u8).range(1..))]
@@ -114,7 +115,10 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
         output::line(format_args!("TRACE {} ({target}), {} rounds, {}", report.name, args.rounds, args.class))?;
         output::print(table(&report))?;
         if !reached {
-            eprintln!("{} did not answer; `sinew show routes` says whether a route leads there", report.name);
+            output::note(format_args!(
+                "{} did not answer; `sinew show routes` says whether a route leads there",
+                report.name
+            ));
         }
     }
     if reached { Ok(()) } else { Err(Failure::Degraded) }

@@ -51,7 +51,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-pub use stream::Stream;
+pub use stream::{Stream, explain};
 
 pub use crate::wire::admin;
 pub use crate::wire::client::Endpoint;

@@ -173,14 +173,25 @@ impl Incoming {
     }
 }
 
+/// Why a session's other end is gone, for people.
+pub const fn explain(reason: ResetReason) -> &'static str {
+    match reason {
+        ResetReason::NoSession => "nobody listens at that port",
+        ResetReason::Refused => "the other router refused: a limit was reached",
+        ResetReason::Closed => "the other end closed it, or stopped reading",
+        ResetReason::UnknownFlow => "the other router lost the session: it restarted",
+        ResetReason::TimedOut => "the other router did not answer",
+    }
+}
+
 fn was_reset(reason: ResetReason) -> io::Error {
-    let (kind, text) = match reason {
-        ResetReason::NoSession => (io::ErrorKind::ConnectionRefused, "nobody listens at that port"),
-        ResetReason::Refused => (io::ErrorKind::ConnectionRefused, "the other router refused: a limit was reached"),
-        ResetReason::Closed => (io::ErrorKind::ConnectionReset, "the other end closed the stream"),
-        ResetReason::UnknownFlow => (io::ErrorKind::ConnectionReset, "the other router lost the stream: it restarted"),
+    let kind = match reason {
+        ResetReason::NoSession | ResetReason::Refused => io::ErrorKind::ConnectionRefused,
+        ResetReason::Closed | ResetReason::UnknownFlow => io::ErrorKind::ConnectionReset,
+        // Not `TimedOut`: that is what a read timeout may be.
+        ResetReason::TimedOut => io::ErrorKind::HostUnreachable,
     };
-    io::Error::new(kind, text)
+    io::Error::new(kind, explain(reason))
 }
 
 impl Read for Stream {

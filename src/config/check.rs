@@ -1,6 +1,6 @@
 //! From the file as written to the configuration as meant.
 
-use super::errors::Errors;
+use super::errors::{Errors, without_secrets};
 use super::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
 use super::suggest::closest;
 use super::units;
@@ -40,7 +40,14 @@ fn read_file(mut file: Section<'_, '_>, path: &Path, cores: usize, report: &mut 
     let directory = path.parent().unwrap_or(Path::new(""));
     let name = file.text("name", report);
     file.missing("name", "say which of the members this router is, as in `name = \"a\"`", report);
-    let key_file = file.text("key", report).map(|key| directory.join(key.value));
+    let key_file = file.text("key", report).map(|key| {
+        if without_secrets(&key.value) != key.value {
+            let help = "write the secret to a file of its own; `sinew key generate a.key` makes a new one, and this one \
+                        has been where others may read it";
+            report.add(&key.span, "`key` is a secret instead of the file that holds it".to_owned(), help);
+        }
+        directory.join(key.value)
+    });
     file.missing("key", "name the key file, as in `key = \"a.key\"`; `sinew key generate a.key` makes one", report);
     let written_listen = file.parsed("listen", report, address);
     let listen_span = written_listen.as_ref().map_or(0..0, |listen| listen.span.clone());
@@ -269,6 +276,11 @@ fn check_remote(remote: &At<SocketAddr>, listen: SocketAddr, report: &mut Report
     if remote.value.port() == 0 || remote.value.ip().is_unspecified() {
         let help = "give the address and port the other router listens on, or leave `remote` out to wait for its call";
         report.add(&remote.span, format!("nothing can be sent to {}", remote.value), help);
+    } else if remote.value == listen
+        || listen.ip().is_unspecified() && remote.value.ip().is_loopback() && remote.value.port() == listen.port()
+    {
+        let help = "give the address and port of the other router; `listen` is where this one is";
+        report.add(&remote.span, format!("`remote` is this router's own address {listen}"), help);
     } else if remote.value.is_ipv4() != listen.is_ipv4() {
         let family = |address: SocketAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let message = format!("`remote` is an {} address, `listen` an {} one", family(remote.value), family(listen));
@@ -295,7 +307,18 @@ fn address(text: &str) -> Result<SocketAddr, (String, String)> {
 }
 
 fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, (String, String)> {
-    let duration = units::duration(text).map_err(|message| (message, String::new()))?;
+    let help = || {
+        // The commonest mistake is a number without its unit.
+        let number = text.trim().parse::<f64>().is_ok_and(|number| number.is_finite() && number >= 0.0);
+        let (least, most) = (units::show_duration(least), units::show_duration(most));
+        if number {
+            let text = text.trim();
+            format!("give it a unit, such as `{text}ms` or `{text}s`")
+        } else {
+            format!("give a duration from {least} to {most}")
+        }
+    };
+    let duration = units::duration(text).map_err(|message| (message, help()))?;
     if duration < least || duration > most {
         let (least, most) = (units::show_duration(least), units::show_duration(most));
         return Err((format!("`{text}` is out of range"), format!("give a duration from {least} to {most}")));

@@ -58,6 +58,13 @@ impl Errors {
     /// Gives findings their places in `text`.
     pub(super) fn new(path: &Path, text: &str, mut findings: Vec<Finding>) -> Errors {
         assert!(!findings.is_empty(), "errors have at least one mistake");
+        if let Some(start) = key_file_at(text) {
+            findings = vec![Finding {
+                span: start..start,
+                message: "this is a key file, not a configuration".to_owned(),
+                help: Some("name it in the configuration with `key = ...`, and give the configuration here".to_owned()),
+            }];
+        }
         findings.sort_by_key(|finding| (finding.span.start, finding.span.end));
         Errors(findings.into_iter().map(|finding| locate(path, text, finding)).collect())
     }
@@ -80,21 +87,51 @@ fn locate(path: &Path, text: &str, finding: Finding) -> Mistake {
         file: path.display().to_string(),
         line: text[..line_start].matches('\n').count() + 1,
         column: column + 1,
-        message: finding.message,
-        help: finding.help,
+        message: without_secrets(&finding.message),
+        help: finding.help.as_deref().map(without_secrets),
         excerpt: Some((shown, length)),
     }
 }
 
-/// The line as it is shown. One that holds a secret is cut at its value: messages end up in logs.
+/// How a router's secret begins, wherever it stands.
+const SECRET: &str = "sinew-secret-";
+/// What is shown in a secret's place.
+const NOT_SHOWN: &str = "(not shown)";
+
+/// Where a line of `text` is a bare secret: so begins a key file, and no configuration.
+fn key_file_at(text: &str) -> Option<usize> {
+    let mut start = 0;
+    text.split_inclusive('\n').find_map(|line| {
+        let at = start + (line.len() - line.trim_start().len());
+        start += line.len();
+        line.trim_start().starts_with(SECRET).then_some(at)
+    })
+}
+
+/// `text` with each secret in it left out, up to the space or quote that ends it.
+pub(super) fn without_secrets(text: &str) -> String {
+    let mut parts = text.split(SECRET);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
+        shown.push_str(NOT_SHOWN);
+        shown.push_str(&part[end.unwrap_or(part.len())..]);
+    }
+    shown
+}
+
+/// The line as it is shown. One that holds a secret is cut where its value, or the secret itself, begins: messages end up
+/// in logs.
 fn excerpt(line: &str, column: usize, length: usize) -> (String, usize) {
     let shown = line.replace('\t', " ");
-    let secret = line.contains("sinew-secret-") || line.trim_start().starts_with("preshared_key");
-    if !secret {
+    let secret = shown.find(SECRET);
+    // Also where the key is misspelt.
+    let value = ["preshared", "psk"].iter().any(|key| shown.contains(key)).then(|| shown.find('=')).flatten();
+    let Some(at) = [secret, value.or(secret.and(shown.find('=')))].into_iter().flatten().min() else {
         return (shown, length);
-    }
-    let key = shown.split('=').next().unwrap_or_default().trim_end();
-    let cut = format!("{key} = (not shown)");
+    };
+    let equals = if shown[at..].starts_with('=') { "= " } else { "" };
+    let cut = format!("{}{equals}{NOT_SHOWN}", &shown[..at]);
     let length = length.min(cut.chars().count().saturating_sub(column));
     (cut, length)
 }

@@ -329,3 +329,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_link_to_oneself_and_a_duration_without_unit_say_what_to_write() {
+    for (listen, remote) in
+        [("192.0.2.1:7000", "192.0.2.1:7000"), ("0.0.0.0:7000", "127.0.0.1:7000"), ("[::1]:7000", "[::1]:7000")]
+    {
+        let link = format!("[[link]]\npeer = \"b\"\nremote = \"{remote}\"\n");
+        let said = only_mistake(&(pair(&format!("listen = \"{listen}\"")) + &link));
+        assert!(said.contains("this router's own address"), "{said}");
+    }
+    let link = |hello: &str| pair("") + &format!("[[link]]\npeer = \"b\"\nhello = \"{hello}\"\n");
+    assert!(only_mistake(&link("40")).contains("help: give it a unit, such as `40ms`"));
+    assert!(only_mistake(&link("soon")).contains("help: give a duration from 1ms to 10s"));
+}

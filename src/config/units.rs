@@ -24,6 +24,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// A duration as on command lines: as [`duration`] reads it, or a plain number of seconds.
+pub fn duration_or_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.trim().parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.map_or_else(|| duration(text), Ok)
+}
+
 /// A rate such as `500kbit` or `10mbit` (per second; decimal units), in bits per second.
 pub fn rate(text: &str) -> Result<u64, String> {
     quantity(text, &RATES).filter(|&rate| rate > 0).ok_or_else(|| {
@@ -81,6 +87,16 @@ mod tests {
         assert_eq!(rate("0.5Mbit"), Ok(500_000));
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("1200"), Ok(1_200));
+    }
+
+    #[test]
+    fn command_lines_may_give_plain_seconds() {
+        assert_eq!(duration_or_seconds("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration_or_seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration_or_seconds("250ms"), Ok(Duration::from_millis(250)));
+        for text in ["-1", "inf", "nan", "", "five"] {
+            assert!(duration_or_seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -288,6 +288,10 @@ impl Control {
         let Some(heard) = heard else { return };
         match &heard {
             routing::Input::LinkUp { link, .. } => tracing::info!("{} is up", self.link_name(*link)),
+            // This router closes it: the other end is not to be blamed for that.
+            routing::Input::LinkDown { link, .. } if !matches!(self.leaving, Leaving::No) => {
+                tracing::info!("{} is closed", self.link_name(*link));
+            }
             routing::Input::LinkDown { link, reason } => {
                 tracing::warn!("{} is down: {}", self.link_name(*link), describe(*reason));
             }

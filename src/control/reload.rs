@@ -38,6 +38,9 @@ impl Control {
         for line in &plan.not_applied {
             tracing::warn!("reload: {line}");
         }
+        if plan.applied.is_empty() && plan.not_applied.is_empty() {
+            tracing::info!("reload: nothing has changed");
+        }
         Response::Reloaded { applied: plan.applied, not_applied: plan.not_applied }
     }
 

@@ -133,8 +133,13 @@ fn endpoint(reader: &mut Reader<'_>) -> Result<Endpoint, Malformed> {
     Ok(Endpoint { node: NodeId(reader.u64()?), port: reader.u16()? })
 }
 
-const REASONS: [ResetReason; 4] =
-    [ResetReason::NoSession, ResetReason::UnknownFlow, ResetReason::Closed, ResetReason::Refused];
+const REASONS: [ResetReason; 5] = [
+    ResetReason::NoSession,
+    ResetReason::UnknownFlow,
+    ResetReason::Closed,
+    ResetReason::Refused,
+    ResetReason::TimedOut,
+];
 
 impl<'a> Record<'a> {
     /// Reads a record.

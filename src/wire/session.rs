@@ -244,6 +244,8 @@ pub enum ResetReason {
     Closed,
     /// A limit was reached.
     Refused,
+    /// The other end did not answer for as long as the sender of the reset was ready to wait.
+    TimedOut,
 }
 
 /// A flow reset.
@@ -272,6 +274,7 @@ impl FlowReset {
             1 => ResetReason::UnknownFlow,
             2 => ResetReason::Closed,
             3 => ResetReason::Refused,
+            4 => ResetReason::TimedOut,
             _ => return Err(Malformed::ForbiddenValue),
         };
         Ok(FlowReset { flow, by_receiver: byte & 0x80 != 0, reason })
@@ -284,6 +287,7 @@ impl FlowReset {
             ResetReason::UnknownFlow => 1,
             ResetReason::Closed => 2,
             ResetReason::Refused => 3,
+            ResetReason::TimedOut => 4,
         };
         let [a, b, c, d] = self.flow.to_be_bytes();
         [a, b, c, d, reason | if self.by_receiver { 0x80 } else { 0 }]

@@ -4,20 +4,21 @@ use crate::cli::failure::Failure;
 use crate::cli::key;
 use crate::cli::output::{self, counted};
 use crate::config::{Config, Mistake};
-use crate::runtime::key_file::{self, KeyFileError};
+use crate::runtime::key_file;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Find every mistake, each with its line and what to do about it
 ///
-/// Checks all files, each as `sinew run` would before it starts anything, and that the key file, if it is there, is the
-/// one of this member.
+/// Checks all files, each as `sinew run` would before it starts anything, and that the key file is there and is the one of
+/// this member.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   sinew config check a.toml b.toml
   sinew config check --json a.toml | jq '.files[].mistakes[]'
-JSON: {\"files\": [{\"file\", \"ok\", \"mistakes\": [{\"file\", \"line\", \"column\", \"message\", \"help\"}], \"notes\"}]}
+JSON: {\"files\": [{\"file\", \"ok\", \"mistakes\": [{\"file\", \"line\", \"column\", \"message\", \"help\"}],
+\"notes\"}]}
 
 Exit codes: 0 all files are right, 2 some file or its key is not.")]
 pub(super) struct Args {
@@ -70,11 +71,9 @@ fn check(path: &Path) -> Checked {
     let what = format!("router `{}`, {members}, {links}", config.name);
     match check_key(&config) {
         Key::Right => {
-            Checked { summary: format!("{file}: ok: {what}"), file, ok: true, mistakes: Vec::new(), notes: Vec::new() }
-        }
-        Key::Absent(note) => {
-            let summary = format!("{file}: ok: {what}\n  note: {note}");
-            Checked { file, ok: true, mistakes: Vec::new(), notes: vec![note], summary }
+            let notes: Vec<String> = socket_note(&config.control_socket).into_iter().collect();
+            let shown: String = notes.iter().map(|note| format!("\n  note: {note}")).collect();
+            Checked { summary: format!("{file}: ok: {what}{shown}"), file, ok: true, mistakes: Vec::new(), notes }
         }
         Key::Wrong { what, help } => {
             let summary = format!("{file}: {what}\n  help: {help}");
@@ -83,24 +82,26 @@ fn check(path: &Path) -> Checked {
     }
 }
 
+/// What keeps the control socket from being made here, which is no mistake of the text.
+fn socket_note(socket: &Path) -> Option<String> {
+    let directory = socket.parent().filter(|parent| !parent.as_os_str().is_empty())?;
+    let missing = !directory.is_dir();
+    missing.then(|| {
+        let directory = directory.display();
+        format!("the directory of `control_socket`, {directory}, is not there; `mkdir -p {directory}` makes it")
+    })
+}
+
 /// What the key file of a configuration is.
 enum Key {
     Right,
-    /// Not here, which is no mistake: files are often checked elsewhere.
-    Absent(String),
-    Wrong {
-        what: String,
-        help: String,
-    },
+    Wrong { what: String, help: String },
 }
 
 fn check_key(config: &Config) -> Key {
     let path = config.key_file.display();
     let identity = match key_file::load(&config.key_file) {
         Ok(identity) => identity,
-        Err(KeyFileError::Missing(_)) => {
-            return Key::Absent(format!("the key file {path} is not there; `sinew key generate {path}` makes one"));
-        }
         Err(error) => {
             let (what, help) = key::explain(&error);
             return Key::Wrong { what, help };

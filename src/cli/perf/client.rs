@@ -10,8 +10,9 @@ use crate::cli::failure::Failure;
 use crate::cli::ping::{closed, next_event, set_patience};
 use crate::cli::router::Router;
 use crate::cli::stop::Stop;
-use crate::client::{Datagrams, Event, Stream};
+use crate::client::{Datagrams, Event, Stream, explain};
 use crate::wire::client::{Endpoint, MAX_RECORD};
+use crate::wire::session::ResetReason;
 use std::io::{BufReader, Write as _};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -42,9 +43,15 @@ pub(super) fn run(socket: Option<PathBuf>, args: &ClientArgs) -> Result<(), Fail
     let router = Router::connect(socket)?;
     let node = router.resolve(&args.to.node)?;
     let server = Endpoint { node, port: args.to.port.unwrap_or(DEFAULT_PORT) };
-    let mut stream = router.overlay.stream(server).map_err(|error| {
-        let name = &args.to.node.0;
-        Failure::Failed(format!("no server answers at {name}:{}: {error}; run `sinew perf server` there", server.port))
+    let stop = Stop::on_signals();
+    router.check_route(node)?;
+    let mut stream = stop.or_exit(|| {
+        router.overlay.stream(server).map_err(|error| {
+            let (name, port) = (&args.to.node.0, server.port);
+            let nobody = error.to_string().contains(explain(ResetReason::NoSession));
+            let help = if nobody { "; run `sinew perf server` there" } else { "" };
+            Failure::Failed(format!("no server answers at {name}:{port}: {error}{help}"))
+        })
     })?;
     let copy = stream.try_clone().map_err(|error| Failure::failed("cannot use the stream twice", error))?;
     let mut reader = BufReader::new(copy);
@@ -53,13 +60,12 @@ pub(super) fn run(socket: Option<PathBuf>, args: &ClientArgs) -> Result<(), Fail
     let size = usize::try_from(args.size).expect("the size is checked");
     let hello = Hello { version: VERSION, test: number, boot: boot_id(), transport, size, interval: args.interval };
     say(&mut stream, &hello)?;
-    let (port, clock) = match hear(&mut reader)? {
+    let (port, clock) = match stop.or_exit(|| hear(&mut reader))? {
         Some(Say::Ready { port, clock }) => (port, clock),
         Some(Say::Refused { message }) => return Err(Failure::Failed(format!("the server refuses: {message}"))),
         _ => return Err(Failure::Failed("the server ended the test before it began".to_owned())),
     };
     let round_trips = Mutex::new(RoundTrips::new(clock.now(), args.interval));
-    let stop = Stop::on_signals();
     let test = Test { args, number, clock, round_trips, stop, over: Stop::default() };
     let begin = Clock::Wall.now();
     let (sent, intervals, all) = match transport {
@@ -190,7 +196,7 @@ impl Test<'_> {
                 // After the result nobody misses the session.
                 Some(Event::Reset { reason, .. }) if !self.over.is_set() => {
                     self.over.set();
-                    return Err(Failure::Failed(format!("the server's session is gone ({reason:?})")));
+                    return Err(Failure::Failed(format!("the server's session is gone: {}", explain(reason))));
                 }
                 Some(Event::Closed) => {
                     self.over.set();

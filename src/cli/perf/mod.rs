@@ -52,9 +52,10 @@ Example:
          sinew perf client --to b --class best-effort --rate 2mbit --messages 10000 --json
          sinew perf client --to b --stream --duration 10s --interval 1s
 
-Sizes are bytes, or with k, M, G; rates are bits a second as 500kbit or 2mbit; durations as 100ms or 10s.
-Exit codes: 0 well, 1 failed or a reliable test was not exact, 2 wrong command line, 3 no router answers, 130 Ctrl-C
-before a test of --once was done.")]
+Sizes are bytes, or with k, M, G; rates are bits a second as 500kbit or 2mbit; durations as 100ms
+or 10s, plain numbers are seconds.
+Exit codes: 0 well, 1 failed or a reliable test was not exact, 2 wrong command line, 3 no router
+answers, 130 Ctrl-C before a test of --once was done.")]
 pub(super) struct Args {
     #[command(subcommand)]
     side: Side,
@@ -73,12 +74,13 @@ Example:
   sinew perf server
   sinew perf server --port 5202 --once --json
 
-JSON, one object a test: {\"from\", \"transport\", \"received\", \"duplicated\", \"reordered\", \"marked\", \"bytes\",
-\"seconds\", \"goodput_kbps\", \"clock\", \"one_way\": {\"count\", \"min_ms\", \"mean_ms\", \"sd_ms\", \"p50_ms\", \"p90_ms\",
-\"p99_ms\", \"p999_ms\", \"max_ms\"}, \"complete\"}. Ctrl-C also ends tests that run: what came is shown, `complete` is false.
+JSON, one object a test: {\"from\", \"transport\", \"received\", \"duplicated\", \"reordered\", \"marked\",
+\"bytes\", \"seconds\", \"goodput_kbps\", \"clock\", \"one_way\": {\"count\", \"min_ms\", \"mean_ms\", \"sd_ms\",
+\"p50_ms\", \"p90_ms\", \"p99_ms\", \"p999_ms\", \"max_ms\"}, \"complete\"}. Ctrl-C also ends tests that run:
+what came is shown, `complete` is false.
 
-Exit codes: 0 Ctrl-C, or with --once one test done; 1 it failed; 2 wrong command line; 3 no router answers; 130 Ctrl-C
-with --once before a test was done.")]
+Exit codes: 0 Ctrl-C, or with --once one test done; 1 it failed; 2 wrong command line; 3 no router
+answers; 130 Ctrl-C with --once before a test was done.")]
 struct ServerArgs {
     /// Where to listen
     #[arg(short, long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
@@ -95,17 +97,18 @@ struct ServerArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  sinew perf client --to b                                    500 kbit/s of 1000-byte messages for 10 s
+  sinew perf client --to b                                    1000-byte messages, 500 kbit/s, 10 s
   sinew perf client --to b --class best-effort --rate 5mbit   what the path itself loses
   sinew perf client --to b --stream                           as fast as a stream goes
   sinew perf client --to b --messages 10000 --hgrm out/b --hlog out/b.hlog --json
 
-JSON: {\"transport\", \"sent\", \"received\", \"lost\", \"duplicated\", \"reordered\", \"marked\", \"seconds\", \"goodput_kbps\",
-\"clock\", \"one_way\": {\"count\", \"mean_ms\", \"sd_ms\", \"p50_ms\", \"p90_ms\", \"p99_ms\", \"p999_ms\", \"max_ms\", ...}, \"round_trip\",
-\"intervals\": [...]}. `rate_kbps` is a number or \"unlimited\". Ctrl-C ends the test early; what was measured is reported.
+JSON: {\"transport\", \"sent\", \"received\", \"lost\", \"duplicated\", \"reordered\", \"marked\", \"seconds\",
+\"goodput_kbps\", \"clock\", \"one_way\": {\"count\", \"mean_ms\", \"sd_ms\", \"p50_ms\", \"p90_ms\", \"p99_ms\",
+\"p999_ms\", \"max_ms\", ...}, \"round_trip\", \"intervals\": [...]}. `rate_kbps` is a number or
+\"unlimited\". Ctrl-C ends the test early; what was measured is reported.
 
-Exit codes: 0 well; 1 it failed, or a reliable test lost, duplicated or (with --ordered) reordered anything; 2 wrong
-command line; 3 no router answers.")]
+Exit codes: 0 well; 1 it failed, or a reliable test lost, duplicated or (with --ordered) reordered
+anything; 2 wrong command line; 3 no router answers.")]
 struct ClientArgs {
     /// The server: its router, or ROUTER:PORT
     #[arg(long, value_name = "ROUTER[:PORT]")]
@@ -127,13 +130,13 @@ struct ClientArgs {
     #[arg(long, default_value = "1000", value_name = "BYTES", value_parser = units::size)]
     size: u64,
     /// How long to send
-    #[arg(short = 't', long, default_value = "10s", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(short = 't', long, default_value = "10s", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     duration: Duration,
     /// Send this many messages instead
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
     messages: Option<u64>,
     /// Report this often while it runs
-    #[arg(short, long, default_value = "1s", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(short, long, default_value = "1s", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     interval: Duration,
     /// Do not have the server echo (it echoes at most one message a millisecond, 28 bytes each)
     #[arg(long)]

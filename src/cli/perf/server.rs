@@ -71,7 +71,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: &ServerArgs) -> Result<(), Fail
     let listener = router.overlay.listen(args.port).map_err(|error| {
         Failure::Failed(format!("cannot listen at port {}: {error}; choose another with --port", args.port))
     })?;
-    eprintln!("waiting for `sinew perf client --to {}`", router.session(listener.local()));
+    crate::cli::output::note(format_args!("waiting for `sinew perf client --to {}`", router.session(listener.local())));
     let server = Server { router: &router, stop: &stop, json: args.json };
     if args.once {
         let Some(stream) = accept(&listener, &stop)? else { return Err(Failure::Interrupted) };
@@ -91,7 +91,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: &ServerArgs) -> Result<(), Fail
                     Ok(complete) => _ = served.fetch_add(u64::from(complete), Ordering::Relaxed),
                     Err(failure) => {
                         let why = failure.message().unwrap_or("nobody reads its result");
-                        eprintln!("sinew: a test ended early: {why}");
+                        crate::cli::output::note(format_args!("sinew: a test ended early: {why}"));
                     }
                 }
                 running.fetch_sub(1, Ordering::Relaxed);
@@ -99,7 +99,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: &ServerArgs) -> Result<(), Fail
         }
         Ok(())
     })?;
-    eprintln!("served {}", counted(served.into_inner(), "test"));
+    crate::cli::output::note(format_args!("served {}", counted(served.into_inner(), "test")));
     Ok(())
 }
 

@@ -147,7 +147,7 @@ impl Sessions {
         match sender.handle_timeout(now, &self.settings) {
             Due::Nothing | Due::Transmit => self.wake_sender(at),
             Due::Idle => self.end_flow(now, at),
-            Due::GiveUp => self.fail_sender(now, at, ResetReason::Refused, true, pool),
+            Due::GiveUp => self.fail_sender(now, at, ResetReason::TimedOut, true, pool),
         }
     }
 
@@ -177,9 +177,9 @@ impl Sessions {
         let (ack, silent) = receiver.handle_timeout(now, &self.settings);
         if silent {
             if stream {
-                return self.reset_stream(now, session, ResetReason::Refused, true, pool);
+                return self.reset_stream(now, session, ResetReason::TimedOut, true, pool);
             }
-            return self.break_receiver(now, at, Epitaph::Abandoned, ResetReason::Refused, pool);
+            return self.break_receiver(now, at, Epitaph::Abandoned, ResetReason::TimedOut, pool);
         }
         if ack {
             self.queue_ack(at);
