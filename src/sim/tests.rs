@@ -140,7 +140,13 @@ fn broken_rules_are_noticed() {
         let run = || {
             let rules = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
             let rules = rules.take_while(|&place| place < Rule::ALL.len());
-            rules.map(|place| (place, noticed_by(Rule::ALL[place]))).collect::<Vec<_>>()
+            rules
+                .map(|place| {
+                    let noticed = noticed_by(Rule::ALL[place]);
+                    println!("{:?}: {noticed:?}", Rule::ALL[place]);
+                    (place, noticed)
+                })
+                .collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a seed ran into a panic")).collect()
