@@ -36,7 +36,7 @@ use std::process::ExitCode;
     about = "A structured overlay router: recovers every lost packet on the link that lost it",
     after_help = "\
 First steps:
-  sinew lab                              see it work: a five-hop overlay beside kernel TCP, no root
+  sinew lab                              see it work: five hops beside kernel TCP, no root
   sinew key generate /etc/sinew/a.key    give this machine an identity
   sinew config check /etc/sinew/a.toml   find every mistake in a configuration
   sinew run -c /etc/sinew/a.toml         be a router

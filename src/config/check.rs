@@ -277,7 +277,10 @@ fn check_remote(remote: &At<SocketAddr>, listen: SocketAddr, report: &mut Report
         let help = "give the address and port the other router listens on, or leave `remote` out to wait for its call";
         report.add(&remote.span, format!("nothing can be sent to {}", remote.value), help);
     } else if remote.value == listen
-        || listen.ip().is_unspecified() && remote.value.ip().is_loopback() && remote.value.port() == listen.port()
+        || listen.ip().is_unspecified()
+            && remote.value.is_ipv4() == listen.is_ipv4()
+            && remote.value.ip().is_loopback()
+            && remote.value.port() == listen.port()
     {
         let help = "give the address and port of the other router; `listen` is where this one is";
         report.add(&remote.span, format!("`remote` is this router's own address {listen}"), help);

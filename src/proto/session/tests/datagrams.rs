@@ -498,7 +498,7 @@ fn half_a_message_of_a_flow_that_breaks_is_told_and_counted() {
                 world.inject_message(1, part);
             }
             world.wire.loss = 1.0;
-            let mut reason = ResetReason::Refused;
+            let mut reason = ResetReason::TimedOut;
             if !silent {
                 reason = ResetReason::Closed;
                 let mut header = Header::parse(&parts[0]).expect("a good header");
