@@ -8,10 +8,10 @@
 //!        f ──── e
 //! ```
 //!
-//! - [`faults`] strike at random times (Poisson), overlap, and are mended after a while.
-//! - [`load`] is streams and datagrams whose every byte is known beforehand, so that one wrong, missing or repeated byte
+//! - `faults` strike at random times (Poisson), overlap, and are mended after a while.
+//! - `load` is streams and datagrams whose every byte is known beforehand, so that one wrong, missing or repeated byte
 //!   is noticed where it arrives.
-//! - [`watch`] looks at the routers from outside: memory, descriptors, processes that ended by themselves, logs.
+//! - `watch` looks at the routers from outside: memory, descriptors, processes that ended by themselves, logs.
 //!
 //! When the time is over everything is mended; then what was accepted must arrive. The findings go to `chaos.json`, the
 //! journal of faults to `chaos.log`. Clock steps are left out: a time namespace sets the clock once, it cannot step it.
