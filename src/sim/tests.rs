@@ -131,8 +131,9 @@ fn a_partition_without_an_end_is_a_failure_that_says_so() {
     assert!(why.is_err_and(|why| why.contains("no route")), "a cut core is not converged");
 }
 
-/// Rules that no checker sees broken yet. End-to-end recovery makes good what the first three spoil on a hop; the others
-/// need a fault that hits one moment. They are listed so that nobody takes them for checked.
+/// Rules that this test does not try. Five were broken for 200 seeds and nothing noticed (what a hop spoils, end-to-end
+/// recovery probably makes good); with `Silence` broken the seeds take too long to say. They are listed so that nobody
+/// takes them for checked.
 const UNSEEN: &[Rule] =
     &[Rule::AckRanges, Rule::AckRefused, Rule::LinkDuplicates, Rule::Silence, Rule::StreamEnd, Rule::Tombstones];
 
@@ -161,7 +162,7 @@ fn broken_rules_are_noticed() {
         });
         println!("{:<18} {seeds:>5}  {what}", format!("{:?}", Rule::ALL[*place]));
     }
-    println!("no checker sees these yet: {UNSEEN:?}");
+    println!("not tried, see UNSEEN: {UNSEEN:?}");
     let missed: Vec<_> = table.iter().filter(|row| row.1.is_none()).map(|row| Rule::ALL[row.0]).collect();
     assert!(missed.is_empty(), "{NOTICED_WITHIN} seeds did not notice that these were broken: {missed:?}");
 }
