@@ -203,6 +203,11 @@ impl Routing {
         self.database.digest()
     }
 
+    /// Whether the routes follow from all that is known here. Not so for up to 10 ms after news.
+    pub const fn is_current(&self) -> bool {
+        !self.stale
+    }
+
     /// What `origin` advertises, as far as known here.
     pub fn advertised(&self, origin: NodeId) -> Option<Vec<AdvertisedLink>> {
         self.database.links().find(|entry| entry.0 == origin).map(|(_, links)| links.to_vec())

@@ -3,12 +3,15 @@
 use crate::sim::topology::node;
 use crate::sim::world::World;
 
-/// Every router of `core` runs, reaches every other, and holds the same link-state database.
+/// Every router of `core` runs, has computed its routes, reaches every other, and holds the same link-state database.
 pub fn converged(world: &World, core: &[usize]) -> Result<(), String> {
     for &router in core {
         let Some(running) = world.router(router) else {
             return Err(format!("r{router} does not run"));
         };
+        if !running.control.routing().is_current() {
+            return Err(format!("r{router} has yet to compute its routes"));
+        }
         for &other in core.iter().filter(|&&other| other != router) {
             if running.control.routing().route(node(other)).is_none() {
                 return Err(format!("r{router} has no route to r{other}"));
