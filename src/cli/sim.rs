@@ -1,5 +1,7 @@
 //! `sinew sim`: whole networks in one thread, from seeds or scenario files.
 
+mod growth;
+
 use super::failure::Failure;
 use super::output;
 use crate::sim::campaign::{self, Bound, Outcome, Settings};
@@ -31,6 +33,7 @@ Examples:
   sinew sim --seed 17 --pcap 17.pcap   and write every datagram for Wireshark
   sinew sim --seed 17 --save 17.toml   write it as a scenario file, to be changed by hand
   sinew sim --scenario 17.toml         run what a file describes
+  sinew sim --growth 1000              what a network of a thousand routers costs
 
 A seed that fails is shrunk: as few faults and applications as it takes to fail in the same way,
 printed and written to sim-seed-N.toml beside you.
@@ -47,6 +50,13 @@ pub(super) struct Args {
     /// Run what a scenario file describes
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
+    /// Boot a network of so many routers, lose a tenth of them, get them back, and say what it took
+    #[arg(long, value_name = "ROUTERS", conflicts_with_all = ["seeds", "scenario", "trace", "pcap", "save"],
+          value_parser = clap::value_parser!(u16).range(2..=4000))]
+    growth: Option<u16>,
+    /// Links of that network [default: four a router]
+    #[arg(long, requires = "growth")]
+    links: Option<usize>,
     /// Seeds run at the same time [default: one per core]
     #[arg(long)]
     jobs: Option<usize>,
@@ -136,6 +146,9 @@ struct Shrunk {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
+    if let Some(routers) = args.growth {
+        return growth::run(usize::from(routers), args.links, args.seed.unwrap_or(1), args.json);
+    }
     let settings = Settings { routers: usize::from(args.routers), log: args.trace, capture: args.pcap.is_some() };
     let source = source(&args)?;
     if let (Some(path), Source::Seeds(seeds)) = (&args.save, &source) {

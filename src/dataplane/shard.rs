@@ -354,6 +354,11 @@ impl Shard {
         self.pool.in_use()
     }
 
+    /// Bytes and number of the datagrams made so far.
+    pub const fn sent(&self) -> (u64, u64) {
+        (self.counts.bytes_out, self.counts.datagrams_out)
+    }
+
     /// What is held in bounded places, and the bounds, for checkers. Of links the fullest of each sort.
     pub fn holdings(&self) -> Vec<(&'static str, usize, usize)> {
         let mut all = vec![

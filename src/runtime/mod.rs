@@ -39,6 +39,7 @@ pub mod doorbell;
 pub mod io;
 pub mod key_file;
 mod lines;
+pub(crate) mod memory;
 pub mod netlink;
 pub mod notify;
 pub mod ring;

@@ -9,7 +9,7 @@ use super::notify::notify;
 use super::ring::{RING_SLOTS, Receiver, Sender, ToWorker, ring};
 use super::signals::Signals;
 use super::worker::Worker;
-use super::{capabilities, io, key_file, sys, udp};
+use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{Identity, Rng, WallTime};
 use crate::config::settings::{Config, Idle, Io, Member, Metric, Routing, Workers};
 use crate::control::Control;
@@ -84,6 +84,7 @@ pub enum RunError {
 
 /// Runs a router until SIGTERM or SIGINT; SIGHUP reads the configuration again. `config_path` is where it is read from.
 pub fn run(config: Config, config_path: &Path) -> Result<(), RunError> {
+    memory::keep_level();
     let bell = Arc::new(Doorbell::new().map_err(RunError::Setup)?);
     let stop = Stop { asked: Arc::new(AtomicBool::new(false)), bell };
     let signals = Signals::take_over().map_err(RunError::Setup)?;

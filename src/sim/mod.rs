@@ -21,6 +21,7 @@
 //!   after which it must converge and everything must arrive within a bound that follows from its shape (`bound`).
 //! - [`shrink`] makes the plan of a run that failed as short as it can be and still fail.
 //! - [`experiment`] measures latencies, for `sinew lab --sim`.
+//! - [`growth`] takes a network of any size through boot, loss and healing, and says what it costs.
 
 mod bound;
 pub mod campaign;
@@ -30,6 +31,7 @@ mod clock;
 mod conditions;
 pub mod experiment;
 pub mod fault;
+pub mod growth;
 pub mod ledger;
 mod observe;
 pub mod plan;

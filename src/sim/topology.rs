@@ -4,7 +4,7 @@ use crate::base::{Identity, NodeId, Rng};
 use crate::config::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -46,6 +46,20 @@ impl Topology {
         Topology { routers, links }
     }
 
+    /// A connected random graph with this many links: a random tree, and any pairs besides.
+    pub fn with_links(routers: usize, links: usize, rng: &mut Rng) -> Topology {
+        let pairs = routers * routers.saturating_sub(1) / 2;
+        assert!((routers - 1..=pairs).contains(&links), "{links} links cannot join {routers} routers");
+        let mut drawn: BTreeSet<_> = (1..routers).map(|n| (rng.below(n as u64) as usize, n)).collect();
+        while drawn.len() < links {
+            let (a, b) = (rng.below(routers as u64) as usize, rng.below(routers as u64) as usize);
+            if a != b {
+                drawn.insert((a.min(b), a.max(b)));
+            }
+        }
+        Topology { routers, links: drawn.into_iter().collect() }
+    }
+
     /// The routers joined to `router`, in the order of its configured links.
     pub fn neighbours(&self, router: usize) -> Vec<usize> {
         let other = |&(a, b): &(usize, usize)| match router {
@@ -56,32 +70,29 @@ impl Topology {
         self.links.iter().filter_map(other).collect()
     }
 
-    /// Links on the way from `from` to every router of `among`, by router; none where there is no way inside `among`.
-    pub fn distances(&self, from: usize, among: &[usize]) -> Vec<Option<usize>> {
-        let mut distances = vec![None; self.routers];
-        distances[from] = Some(0);
-        let mut next = VecDeque::from([from]);
-        while let Some(router) = next.pop_front() {
-            for other in self.neighbours(router) {
-                if among.contains(&other) && distances[other].is_none() {
-                    distances[other] = distances[router].map(|distance| distance + 1);
-                    next.push_back(other);
-                }
-            }
+    /// The neighbours of every router of `among` there, by router; none of the others.
+    fn adjacent(&self, among: &[usize]) -> Vec<Vec<usize>> {
+        let mut there = vec![false; self.routers];
+        among.iter().for_each(|&router| there[router] = true);
+        let mut adjacent = vec![Vec::new(); self.routers];
+        for &(a, b) in self.links.iter().filter(|&&(a, b)| there[a] && there[b]) {
+            adjacent[a].push(b);
+            adjacent[b].push(a);
         }
-        distances
+        adjacent
     }
 
     /// Whether links among `routers` alone connect them all.
     pub fn connects(&self, routers: &[usize]) -> bool {
         let Some(&first) = routers.first() else { return true };
-        let distances = self.distances(first, routers);
+        let distances = distances(&self.adjacent(routers), first);
         routers.iter().all(|&router| distances[router].is_some())
     }
 
     /// Links on the longest of the shortest ways among `routers`.
     pub fn diameter(&self, routers: &[usize]) -> usize {
-        let longest = |&from: &usize| self.distances(from, routers).into_iter().flatten().max();
+        let adjacent = self.adjacent(routers);
+        let longest = |&from: &usize| distances(&adjacent, from).into_iter().flatten().max();
         routers.iter().filter_map(longest).max().unwrap_or(0)
     }
 
@@ -116,6 +127,22 @@ impl Topology {
             routing: Routing { metric: settings.metric },
         }
     }
+}
+
+/// Links on the way from `from` to every router; none where there is no way.
+fn distances(adjacent: &[Vec<usize>], from: usize) -> Vec<Option<usize>> {
+    let mut distances = vec![None; adjacent.len()];
+    distances[from] = Some(0);
+    let mut next = VecDeque::from([from]);
+    while let Some(router) = next.pop_front() {
+        for &other in &adjacent[router] {
+            if distances[other].is_none() {
+                distances[other] = distances[router].map(|distance| distance + 1);
+                next.push_back(other);
+            }
+        }
+    }
+    distances
 }
 
 /// What all links and routers of a simulated network have in common.
