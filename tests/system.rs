@@ -11,12 +11,15 @@
 //! | `strangers` | wrong keys and floods of garbage disturb nobody |
 //! | `clients` | applications that die, misbehave or do not read disturb nobody |
 //! | `restart` | routers that come back |
+//! | `addresses` | links live on when a router's own address changes |
 //! | `reload` | SIGHUP, good and bad configurations |
 //! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
 // Tests of real processes wait for real time.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "system/addresses.rs"]
+mod addresses;
 #[path = "system/chain.rs"]
 mod chain;
 #[path = "system/chaos.rs"]

@@ -322,6 +322,8 @@ mod tests {
         fn want(&mut self, _: SessionId, _: bool, _: bool) {}
         fn unwatch(&mut self, _: SessionId) {}
         fn close_link(&mut self, _: LinkId) {}
+        fn link_changed(&mut self, _: LinkId, _: bool) {}
+        fn set_aside(&mut self, _: Instant, _: LinkId) {}
         fn poll(&mut self, _: &mut Sink<'_>) -> usize {
             0
         }

@@ -29,6 +29,10 @@ use std::thread::JoinHandle;
 const RELEASE_TRIES: usize = 40;
 const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
+/// Connected sockets opened in advance for each link, as only the start has the privilege of large buffers. A link takes one
+/// each time it comes up; later ones have the buffers that the system grants to all.
+const STOCK: usize = 4;
+
 /// Why a router did not start, or stopped by itself. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -376,7 +380,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         tracing::warn!(worker = index, %error, "timers stay coarse");
     }
     let port = seed.listen.local_addr().map_or(0, |address| address.port());
-    let (buffer, stock) = (seed.config.workers.socket_buffer, seed.config.links.len());
+    let (buffer, stock) = (seed.config.workers.socket_buffer, STOCK * seed.config.links.len());
     let parts = io::Parts { listen: seed.listen, buffer, stock, bell: Arc::clone(&seed.bell) };
     let (backend, used) = match make(seed.config.workers.io, &seed.choice, parts) {
         Ok(made) => made,

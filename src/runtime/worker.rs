@@ -56,6 +56,8 @@ struct Turn {
     writable: Vec<SessionId>,
     /// Links to be closed once this turn's goodbyes are out.
     removed: Vec<LinkId>,
+    /// Links whose connected sockets lost their address or route, in this batch.
+    stale: Vec<LinkId>,
     housekeeping: Instant,
     /// How often sessions had been put off at the last housekeeping.
     put_off: u64,
@@ -123,6 +125,7 @@ impl Worker {
             batch: Batch::new(BATCH),
             writable: Vec::with_capacity(64),
             removed: Vec::new(),
+            stale: Vec::with_capacity(BATCH),
             housekeeping,
             put_off: 0,
             counts: Counts::default(),
@@ -218,8 +221,11 @@ impl Turn {
         let more = self.deliver(now) | self.transmit(now);
         while !self.worker.reports.is_full() {
             let Some(mut report) = self.worker.shard.poll_report() else { break };
-            if let Report::Stats(stats) = &mut report {
-                stats.driver = Some(self.driver_stats());
+            match &mut report {
+                Report::Stats(stats) => stats.driver = Some(self.driver_stats()),
+                Report::LinkUp(link, ..) => self.worker.backend.link_changed(*link, true),
+                Report::LinkDown(link, _) => self.worker.backend.link_changed(*link, false),
+                _ => {}
             }
             let reports = &mut self.worker.reports;
             if reports.push(report).is_err() {
@@ -232,7 +238,7 @@ impl Turn {
             self.sessions.resume(&mut **backend, session);
         }
         for link in self.removed.drain(..) {
-            backend.close_link(link);
+            backend.link_changed(link, false);
         }
         more
     }
@@ -259,6 +265,7 @@ impl Turn {
         let Worker { shard, backend, .. } = &mut self.worker;
         // What sending told the shard may have given it something to deliver: not before the next turn.
         let mut heard = false;
+        let stale = &mut self.stale;
         let Counts { told, send_batches, datagrams_out, .. } = &mut self.counts;
         for _ in 0..BATCHES {
             self.batch.clear();
@@ -268,8 +275,16 @@ impl Turn {
             }
             backend.send(now, &self.batch, &mut |event| {
                 heard = true;
+                if let Event::SendFailed { link: Some(link), errno, .. } = event
+                    && is_stale(errno)
+                {
+                    stale.push(link);
+                }
                 tell(shard, told, now, event);
             });
+            for link in stale.drain(..) {
+                backend.set_aside(now, link);
+            }
             *send_batches += 1;
             *datagrams_out += self.batch.len() as u64;
         }
@@ -368,6 +383,12 @@ impl Records for At<'_> {
     fn hang_up(&mut self, session: SessionId) {
         self.shard.handle_hangup(self.now, session);
     }
+}
+
+/// Whether the kernel says so of a connected socket whose local address, or whose route, is gone: another one, or the
+/// listening one, may do better. (IPv4 says EINVAL of a source address that the machine no longer has.)
+const fn is_stale(errno: i32) -> bool {
+    matches!(errno, libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN)
 }
 
 /// Hands a packet event to the shard.
