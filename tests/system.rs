@@ -9,6 +9,7 @@
 //! | `chain` | nothing lost or doubled over a lossy link in the middle |
 //! | `ring` | how long traffic pauses when a router or link in use dies |
 //! | `strangers` | wrong keys and floods of garbage disturb nobody |
+//! | `unanswered` | commands to whom nobody answers: unknown, without a route, cut off |
 //! | `clients` | applications that die, misbehave or do not read disturb nobody |
 //! | `restart` | routers that come back |
 //! | `addresses` | links live on when a router's own address changes |
@@ -40,3 +41,5 @@ mod support;
 mod traffic;
 #[path = "system/two_routers.rs"]
 mod two_routers;
+#[path = "system/unanswered.rs"]
+mod unanswered;
