@@ -7,6 +7,7 @@ use super::doorbell::Doorbell;
 use super::io::{Choice, Impossible, choose, make, uring};
 use super::notify::notify;
 use super::ring::{RING_SLOTS, Receiver, Sender, ToWorker, ring};
+use super::sessions::Limits;
 use super::signals::Signals;
 use super::worker::Worker;
 use super::{capabilities, io, key_file, sys, udp};
@@ -394,6 +395,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         Ok(dropped) => tracing::debug!(worker = index, ?dropped, "capabilities"),
         Err(error) => tracing::warn!(worker = index, %error, "capabilities are kept"),
     }
+    let limits = Limits { linger: seed.shard.sessions.linger, overdue: seed.shard.sessions.overdue };
     let shard = Shard::new(seed.shard, seed.epoch, seed.rng);
     tracing::info!(worker = index, io = %used, "worker started");
     let _ = ready.send(Ok(used.clone()));
@@ -401,6 +403,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         index,
         clock: seed.clock,
         idle: seed.config.workers.idle,
+        limits,
         shard,
         backend,
         backend_reason: used,

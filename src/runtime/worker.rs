@@ -8,7 +8,7 @@ use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
 use super::ring::{RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
-use super::sessions::{Records, Sessions};
+use super::sessions::{Limits, Records, Sessions};
 use crate::base::{Instant, LinkId, SessionId};
 use crate::config::settings::Idle;
 use crate::containers::Batch;
@@ -37,6 +37,7 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) clock: Clock,
     pub(super) idle: Idle,
+    pub(super) limits: Limits,
     pub(super) shard: Shard,
     pub(super) backend: Box<dyn Backend>,
     /// Why it is this one.
@@ -120,8 +121,8 @@ impl Worker {
         let housekeeping = self.clock.now() + HOUSEKEEPING;
         let mut turn = Turn {
             pace: Pace::new(self.idle),
+            sessions: Sessions::new(self.limits),
             worker: self,
-            sessions: Sessions::new(),
             batch: Batch::new(BATCH),
             writable: Vec::with_capacity(64),
             removed: Vec::new(),
