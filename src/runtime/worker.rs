@@ -5,6 +5,7 @@
 //! short continues in the next turn, without a wait in between.
 
 use super::clock::Clock;
+use super::complaints::{self, Complaints, REASONS};
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
 use super::ring::{RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
@@ -63,6 +64,7 @@ struct Turn {
     /// How often sessions had been put off at the last housekeeping.
     put_off: u64,
     counts: Counts,
+    complaints: Complaints,
     stopping: bool,
 }
 
@@ -85,32 +87,17 @@ struct Counts {
 #[derive(Debug, Default)]
 struct Told {
     refusals: u64,
-    send_errors: [u64; SEND_ERRORS.len() + 1],
+    send_errors: [u64; REASONS.len() + 1],
 }
-
-/// Reasons for which the kernel refuses to send, counted each by itself; all others are counted together.
-const SEND_ERRORS: [(i32, &str); 10] = [
-    (libc::EAGAIN, "socket-buffer-full"),
-    (libc::ENOBUFS, "no-buffers"),
-    (libc::EMSGSIZE, "too-long"),
-    (libc::EPERM, "not-permitted"),
-    (libc::EACCES, "access-denied"),
-    (libc::ENETUNREACH, "network-unreachable"),
-    (libc::EHOSTUNREACH, "host-unreachable"),
-    (libc::ENETDOWN, "network-down"),
-    (libc::ECONNREFUSED, "refused"),
-    (libc::EINVAL, "invalid"),
-];
 
 impl Told {
     fn count(&mut self, errno: i32) {
-        let place = SEND_ERRORS.iter().position(|&(known, _)| known == errno);
-        self.send_errors[place.unwrap_or(SEND_ERRORS.len())] += 1;
+        self.send_errors[complaints::place(errno)] += 1;
     }
 
     /// The reasons that happened.
     fn named(&self) -> impl Iterator<Item = (String, u64)> {
-        let names = SEND_ERRORS.iter().map(|&(_, name)| name).chain(["other"]);
+        let names = REASONS.iter().map(|&(_, name, _)| name).chain(["other"]);
         names.zip(self.send_errors).filter(|&(_, count)| count > 0).map(|(name, count)| (name.to_owned(), count))
     }
 }
@@ -130,6 +117,7 @@ impl Worker {
             housekeeping,
             put_off: 0,
             counts: Counts::default(),
+            complaints: Complaints::new(),
             stopping: false,
         };
         while !turn.stopping {
@@ -240,6 +228,7 @@ impl Turn {
         }
         for link in self.removed.drain(..) {
             backend.link_changed(link, false);
+            self.complaints.forget(link);
         }
         more
     }
@@ -266,7 +255,7 @@ impl Turn {
         let Worker { shard, backend, .. } = &mut self.worker;
         // What sending told the shard may have given it something to deliver: not before the next turn.
         let mut heard = false;
-        let stale = &mut self.stale;
+        let (stale, complaints) = (&mut self.stale, &mut self.complaints);
         let Counts { told, send_batches, datagrams_out, .. } = &mut self.counts;
         for _ in 0..BATCHES {
             self.batch.clear();
@@ -276,10 +265,9 @@ impl Turn {
             }
             backend.send(now, &self.batch, &mut |event| {
                 heard = true;
-                if let Event::SendFailed { link: Some(link), errno, .. } = event
-                    && is_stale(errno)
-                {
-                    stale.push(link);
+                if let Event::SendFailed { link, to, errno, .. } = event {
+                    complaints.take(now, link, to, errno);
+                    stale.extend(link.filter(|_| is_stale(errno)));
                 }
                 tell(shard, told, now, event);
             });
@@ -400,7 +388,7 @@ fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
             told.refusals += 1;
             shard.handle_refused(now, link);
         }
-        Event::SendFailed { link, len, errno } => {
+        Event::SendFailed { link, len, errno, .. } => {
             told.count(errno);
             shard.handle_send_failed(now, link, len, errno);
         }

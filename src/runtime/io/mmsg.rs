@@ -399,7 +399,7 @@ impl TransmitRoom {
             next = failed.end;
             for place in failed {
                 let datagram = batch.get(self.order[place].1).expect("places are indices of this batch").0;
-                sink(Event::SendFailed { link: datagram.link, len: datagram.len, errno: error });
+                sink(Event::SendFailed { link: datagram.link, to: datagram.to, len: datagram.len, errno: error });
             }
         }
         calls

@@ -51,6 +51,8 @@ pub enum Event<'a> {
     SendFailed {
         /// Its link.
         link: Option<LinkId>,
+        /// Where it was to go.
+        to: SocketAddr,
         /// Its length, bytes.
         len: usize,
         /// The kernel's reason.

@@ -548,7 +548,7 @@ impl Backend for Uring {
                 sink(Event::Refused(link));
             }
             if !refused || place >= first {
-                sink(Event::SendFailed { link: datagram.link, len: datagram.len, errno });
+                sink(Event::SendFailed { link: datagram.link, to: datagram.to, len: datagram.len, errno });
             }
         }
     }
