@@ -48,6 +48,11 @@ fn addresses_move(io: &str) {
     });
     wait_at(&world, SECOND, "after the address was replaced");
     exactly_once(a, b, 200, 400, true);
+    let log = a.log();
+    let complaints = log.lines().filter(|line| line.contains("the kernel refuses to send to a neighbour"));
+    let complaints: Vec<_> = complaints.collect();
+    assert!((1..=2).contains(&complaints.len()), "one line for each reason:\n{log}");
+    assert!(complaints.iter().all(|line| line.contains("see `ip ")), "{complaints:?}");
 
     // Long enough for the link to have a socket of its own again, connected from that address.
     std::thread::sleep(Duration::from_millis(1500));
