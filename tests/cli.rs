@@ -1,9 +1,16 @@
 //! The real binary's command line: exit codes, what goes where, and what is said. No router is needed.
 
+// Tests of real processes wait for real time.
+#![allow(clippy::disallowed_methods)]
+
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::Permissions;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn sinew(directory: &Path, line: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
@@ -132,7 +139,8 @@ fn keys_and_configurations_from_nothing_to_right() {
     let said = text(&output.stdout);
     let first = said.lines().next().unwrap_or_default();
     assert!(first.contains("b.key is not the key of the member `a`"), "the first line says what is wrong: {said}");
-    assert!(said.contains("help: ") && !said.contains("ok"), "{said}");
+    // A public identity may well have an "ok" in it.
+    assert!(said.contains("help: ") && !said.contains(": ok"), "{said}");
 }
 
 #[test]
@@ -207,6 +215,74 @@ fn what_is_no_router_s_socket_is_said_to_be_none() {
         assert_eq!(output.status.code(), Some(3), "{path}: {said}");
         assert!(said.contains(what) && said.contains("control_socket"), "{path}: {said}");
     }
+}
+
+/// A command's end, which must come within this time.
+fn ended_within(patience: Duration, mut child: Child) -> Output {
+    let begin = Instant::now();
+    while child.try_wait().expect("is a child").is_none() {
+        if begin.elapsed() > patience {
+            child.kill().expect("runs");
+            panic!("not within {patience:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().expect("has ended")
+}
+
+fn start(directory: &Path, line: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
+    command.current_dir(directory).env_remove("SINEW_SOCKET").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).args(line.split_whitespace());
+    command.spawn().expect("the binary runs")
+}
+
+#[test]
+fn a_router_that_never_answers_is_3_after_a_while() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // One takes connections and says nothing; the other, as a stopped process, takes none, and its backlog is full.
+    let silent = UnixListener::bind(directory.path().join("silent.sock")).expect("a socket");
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for connection in silent.incoming() {
+            held.push(connection);
+        }
+    });
+    let stopped = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    let path = directory.path().join("stopped.sock");
+    stopped.bind(&SockAddr::unix(&path).expect("a short path")).and_then(|()| stopped.listen(0)).expect("listens");
+    let _waiting = UnixStream::connect(&path).expect("the backlog has room for one");
+    let begin = Instant::now();
+    let asked =
+        ["show links", "show stats", "ping b", "trace b", "send b:7", "recv 7", "perf server", "perf client --to b"];
+    let lines: Vec<String> = (asked.iter().map(|line| format!("{line} -s silent.sock")))
+        .chain(["show links -s stopped.sock".to_owned()])
+        .collect();
+    let children: Vec<Child> = lines.iter().map(|line| start(directory.path(), line)).collect();
+    for (line, child) in lines.iter().zip(children) {
+        let output = ended_within(Duration::from_secs(30), child);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{line}: {said}");
+        let socket = line.rsplit(' ').next().expect("names a socket");
+        for part in [socket, "within 10 s", "help: ", "-s PATH"] {
+            assert!(said.contains(part) && output.stdout.is_empty(), "{line}: {part} is not in {said}");
+        }
+    }
+    assert!(begin.elapsed() > Duration::from_secs(9), "a busy router has time: {:?}", begin.elapsed());
+}
+
+#[test]
+fn asked_to_stop_while_it_waits_for_the_router_a_command_ends_at_once() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let listener = UnixListener::bind(directory.path().join("silent.sock")).expect("a socket");
+    let child = start(directory.path(), "send b:7 -s silent.sock");
+    // It has asked, so it waits.
+    let (mut connection, _) = listener.accept().expect("it connects");
+    assert!(connection.read(&mut [0; 100]).expect("it asks") > 0);
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.expect("kill(1) runs").success());
+    let output = ended_within(Duration::from_secs(5), child);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(130), String::new()));
 }
 
 #[test]

@@ -9,14 +9,18 @@
 //! | `chain` | nothing lost or doubled over a lossy link in the middle |
 //! | `ring` | how long traffic pauses when a router or link in use dies |
 //! | `strangers` | wrong keys and floods of garbage disturb nobody |
+//! | `unanswered` | commands to whom nobody answers: unknown, without a route, cut off |
 //! | `clients` | applications that die, misbehave or do not read disturb nobody |
 //! | `restart` | routers that come back |
+//! | `addresses` | links live on when a router's own address changes |
 //! | `reload` | SIGHUP, good and bad configurations |
 //! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
 // Tests of real processes wait for real time.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "system/addresses.rs"]
+mod addresses;
 #[path = "system/chain.rs"]
 mod chain;
 #[path = "system/chaos.rs"]
@@ -37,3 +41,5 @@ mod support;
 mod traffic;
 #[path = "system/two_routers.rs"]
 mod two_routers;
+#[path = "system/unanswered.rs"]
+mod unanswered;

@@ -98,6 +98,9 @@ fn unreachable(path: &Path, error: &io::Error) -> String {
         // Not a socket, a socket of another kind, or one whose owner answers in another language.
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => OTHER_SOCKET,
         io::ErrorKind::ConnectionRefused => "the router there has ended: start it again with `sinew run -c FILE`",
+        io::ErrorKind::TimedOut => {
+            "let that process go on (`kill -CONT PID`) or start the router again; or -s PATH names another"
+        }
         io::ErrorKind::PermissionDenied => "ask as the router's user or as a member of its group",
         _ => "see the router's log",
     };

@@ -98,9 +98,12 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     }
     let stop = Stop::on_signals();
     let input = input(&args.files, &stop)?;
-    let router = Router::connect(socket)?;
-    let to = Endpoint { node: router.resolve(&args.to.node)?, port: args.to.port };
-    router.check_route(to.node)?;
+    let (router, to) = stop.or_exit(|| {
+        let router = Router::connect(socket)?;
+        let to = Endpoint { node: router.resolve(&args.to.node)?, port: args.to.port };
+        router.check_route(to.node)?;
+        Ok((router, to))
+    })?;
     let begin = Instant::now();
     let mut sent = if args.stream {
         send_stream(&router, &args.to, to, input, &stop)?

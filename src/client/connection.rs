@@ -2,21 +2,26 @@
 
 use super::{sys, unexpected};
 use crate::wire::admin::{MAX_LINE, Request, Response};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Read at a time.
 const CHUNK: usize = 64 << 10;
+/// A router that lives answers any request in milliseconds; one that has not done so after this is stopped, or is none.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
+    path: PathBuf,
     /// Bytes received and not yet taken as lines.
     bytes: Vec<u8>,
     /// Descriptors received and not yet taken, in the order of the lines they belong to.
@@ -24,9 +29,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects; fails with `TimedOut` if nobody takes the connection within [`PATIENCE`].
     pub(super) fn open(path: &Path) -> io::Result<Connection> {
-        let stream = UnixStream::connect(path).map_err(|error| {
+        let stream = connect(path, PATIENCE).map_err(|error| {
             let why = match error.kind() {
                 io::ErrorKind::NotFound => {
                     "there is no such socket: is the router running, with this `control_socket`?"
@@ -40,12 +45,15 @@ impl Connection {
                     let text = format!("{} is not a router's socket but one of another kind", path.display());
                     return io::Error::new(io::ErrorKind::InvalidInput, text);
                 }
+                // What the kernel says of a full backlog.
+                io::ErrorKind::WouldBlock => return silent(path, "takes the connection"),
                 io::ErrorKind::PermissionDenied => "not allowed: the socket is for the router's user and group",
                 _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
             };
             io::Error::new(error.kind(), format!("{}: {why}", path.display()))
         })?;
-        Ok(Connection { stream, bytes: Vec::new(), descriptors: VecDeque::new() })
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Connection { stream, path: path.to_owned(), bytes: Vec::new(), descriptors: VecDeque::new() })
     }
 
     /// Makes [`Connection::receive`] fail with `WouldBlock` after a while; what came by then is kept for the next call.
@@ -61,17 +69,40 @@ impl Connection {
         }
     }
 
-    /// Asks.
+    /// Asks. Fails with `TimedOut` if the answer does not come within [`PATIENCE`]; the connection is over then, since a
+    /// late answer would be taken for that to the next question.
     pub(super) fn exchange(&mut self, request: &Request) -> io::Result<Response> {
+        self.exchange_within(request, PATIENCE)
+    }
+
+    pub(super) fn exchange_within(&mut self, request: &Request, patience: Duration) -> io::Result<Response> {
+        let deadline = Instant::now() + patience;
+        let answer = self.say(request).and_then(|()| self.receive_by(Some(deadline)));
+        self.set_read_timeout(None)?;
+        answer.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                // Fails only where it is over already.
+                let _ = self.stream.shutdown(Shutdown::Both);
+                silent(&self.path, "answers")
+            }
+            _ => error,
+        })
+    }
+
+    fn say(&mut self, request: &Request) -> io::Result<()> {
         self.stream.write_all(request.to_line().as_bytes()).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => gone(),
             _ => error,
-        })?;
-        self.receive()
+        })
     }
 
     /// The next line.
     pub(super) fn receive(&mut self) -> io::Result<Response> {
+        self.receive_by(None)
+    }
+
+    /// The next line; `WouldBlock` if it has not come by the deadline.
+    fn receive_by(&mut self, deadline: Option<Instant>) -> io::Result<Response> {
         let mut searched = 0;
         loop {
             if let Some(found) = self.bytes[searched..].iter().position(|&byte| byte == b'\n') {
@@ -84,6 +115,13 @@ impl Connection {
             searched = self.bytes.len();
             if searched > MAX_LINE {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the router's answer does not end"));
+            }
+            if let Some(deadline) = deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                self.set_read_timeout(Some(left))?;
             }
             self.bytes.resize(searched + CHUNK, 0);
             let received =
@@ -110,6 +148,25 @@ impl Connection {
     pub(super) fn drop_descriptors(&mut self) {
         self.descriptors.clear();
     }
+}
+
+/// Connects, and waits for room in the backlog no longer than this: `WouldBlock` then.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    // For a connection, too, this is how long it may take (unix(7) has it from socket(7)'s SO_SNDTIMEO).
+    socket.set_write_timeout(Some(patience))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// Somebody holds the socket and does nothing with it.
+fn silent(path: &Path, does_not: &str) -> io::Error {
+    let (path, seconds) = (path.display(), PATIENCE.as_secs());
+    let message = format!(
+        "{path}: nobody {does_not} within {seconds} s: the process that holds this socket is stopped, stuck or no router; \
+         `ss -xlp | grep {path}` names it"
+    );
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 fn is_socket(path: &Path) -> bool {

@@ -312,3 +312,20 @@ fn a_listener_that_is_waited_on_can_still_be_polled_and_made_not_to_wait() {
     let error = listener.accept().expect_err("nothing, or the end of the script");
     assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted), "{error}");
 }
+
+#[test]
+fn an_answer_that_is_late_is_taken_for_no_other() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("control");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let mut connection = Connection::open(&path).expect("connects");
+    let (mut router, _) = listener.accept().expect("accepts");
+    let patience = Duration::from_millis(50);
+    let error = connection.exchange_within(&Request::Whoami, patience).expect_err("no answer");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    // Refused, if the connection is over already.
+    let _ = router.write_all(&whoami());
+    let error = connection.exchange_within(&Request::Nodes, patience).expect_err("over");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "{error}");
+}

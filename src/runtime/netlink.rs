@@ -286,6 +286,14 @@ impl Netlink {
         self.request(&message)
     }
 
+    /// Takes an address off an interface.
+    pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut fixed = [family(address), prefix, 0, 0, 0, 0, 0, 0];
+        fixed[4..].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(libc::RTM_DELADDR, 0, &fixed);
+        self.request(message.attribute(IFA_LOCAL, &octets(address)))
+    }
+
     /// Adds a route to the main table.
     pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
         let scope = if route.via.is_some() { libc::RT_SCOPE_UNIVERSE } else { libc::RT_SCOPE_LINK };

@@ -9,8 +9,11 @@
 //! | last record | what happened | what is done |
 //! |---|---|---|
 //! | stream bytes | a stream that nobody finished: it died | its session ends at once, as if its end had been read |
-//! | a stream's end | it finished, and left the rest to us | read when there is room, as long as its peer lives |
-//! | anything else | a datagram session | read when there is room; ends [`LINGER`] after the last that was taken |
+//! | a stream's end | it finished, and left the rest to us | read when there is room, as long as its peer lives, or until it gives way |
+//! | anything else | a datagram session | read when there is room; ends `linger` after the last that was taken |
+//!
+//! Finished streams whose peers do not read are bounded as those are whose last record was taken (`session::Settings`):
+//! `overdue` of them may wait for longer than `linger`. For one more, the one that has done so longest ends.
 
 use super::io::Backend;
 use super::sys;
@@ -26,8 +29,6 @@ use std::time::Duration;
 const RECORDS: usize = 64;
 /// Most records taken from all sessions in a turn.
 const TURN: usize = 1024;
-/// How long the records of a closed datagram session wait for room: as long as a session lingers once they were taken.
-const LINGER: Duration = Duration::from_secs(60);
 
 /// A session's descriptor and what is wanted of it.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ struct Descriptor {
     last: Last,
     /// The application closed its end while its records were not taken: when they are given up.
     until: Option<Instant>,
+    /// It closed after a stream's end, and may wait for longer than `until`.
+    finished: bool,
 }
 
 /// What an application wrote last.
@@ -89,24 +92,37 @@ enum Taken {
     End,
 }
 
+/// How long closed sessions whose records are not taken may wait: as long as those whose records were.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How long a closed datagram session waits for room.
+    pub(super) linger: Duration,
+    /// Finished streams that may wait for longer.
+    pub(super) overdue: usize,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Sessions {
     descriptors: BTreeMap<SessionId, Descriptor>,
     /// Sessions to read, each once, and maybe some that are gone.
     readable: VecDeque<SessionId>,
-    /// Sessions to end, by when.
+    /// Sessions to end, or finished streams that become overdue, by when.
     ends: BTreeSet<(Instant, SessionId)>,
+    /// Finished streams that wait for longer than is granted to all, and since when.
+    overdue: BTreeSet<(Instant, SessionId)>,
+    limits: Limits,
     /// Room for one record, and one byte to tell a record that is too long.
     record: Box<[u8]>,
 }
 
 impl Sessions {
     /// None yet.
-    pub(super) fn new() -> Sessions {
+    pub(super) fn new(limits: Limits) -> Sessions {
         let record = vec![0; MAX_RECORD + 1].into_boxed_slice();
         let readable = VecDeque::with_capacity(64);
-        Sessions { descriptors: BTreeMap::new(), readable, ends: BTreeSet::new(), record }
+        let (ends, overdue) = (BTreeSet::new(), BTreeSet::new());
+        Sessions { descriptors: BTreeMap::new(), readable, ends, overdue, limits, record }
     }
 
     /// Room for one record to deliver.
@@ -128,7 +144,8 @@ impl Sessions {
             drop(fd);
             return records.hang_up(session);
         }
-        let descriptor = Descriptor { fd, reads: true, blocked: false, queued: false, last: Last::Other, until: None };
+        let (last, until, finished) = (Last::Other, None, false);
+        let descriptor = Descriptor { fd, reads: true, blocked: false, queued: false, last, until, finished };
         let earlier = self.descriptors.insert(session, descriptor);
         assert!(earlier.is_none(), "a session is attached once");
     }
@@ -140,6 +157,7 @@ impl Sessions {
             let gone = self.descriptors.remove(&session);
             if let Some(until) = gone.and_then(|descriptor| descriptor.until) {
                 self.ends.remove(&(until, session));
+                self.overdue.remove(&(until, session));
             }
         }
     }
@@ -173,10 +191,9 @@ impl Sessions {
         };
         let until = match last {
             Last::Data => now,
-            Last::Finish => return,
-            Last::Other => now + LINGER,
+            Last::Finish | Last::Other => now + self.limits.linger,
         };
-        descriptor.until = Some(until);
+        (descriptor.until, descriptor.finished) = (Some(until), last == Last::Finish);
         self.ends.insert((until, session));
     }
 
@@ -188,9 +205,19 @@ impl Sessions {
     /// Ends the sessions whose time is up, and takes records of readable ones in their order, up to the bound of a turn.
     /// Answers how many.
     pub(super) fn serve(&mut self, now: Instant, backend: &mut dyn Backend, records: &mut dyn Records) -> usize {
-        while let Some(&(_, session)) = self.ends.first().filter(|&&(when, _)| when <= now) {
-            self.detach(backend, session);
-            records.hang_up(session);
+        while let Some(&end) = self.ends.first().filter(|&&(when, _)| when <= now) {
+            self.ends.remove(&end);
+            let finished = self.descriptors.get(&end.1).is_some_and(|descriptor| descriptor.finished);
+            let session = if finished {
+                self.overdue.insert(end);
+                self.overdue.first().filter(|_| self.overdue.len() > self.limits.overdue).map(|&(_, oldest)| oldest)
+            } else {
+                Some(end.1)
+            };
+            if let Some(session) = session {
+                self.detach(backend, session);
+                records.hang_up(session);
+            }
         }
         let (mut total, mut left) = (0, TURN);
         while left > 0 {
@@ -233,6 +260,7 @@ impl Sessions {
                     descriptor.last = Last::of(&self.record[..len]);
                     if let Some(until) = descriptor.until.take() {
                         self.ends.remove(&(until, session));
+                        self.overdue.remove(&(until, session));
                     }
                     match records.take(session, &self.record[..len]) {
                         Readiness::Ready => {}
@@ -306,6 +334,9 @@ mod tests {
     use crate::wire::cursor::Writer;
     use std::os::fd::BorrowedFd;
 
+    /// Not the settings' own, so that these are seen to be obeyed.
+    const LIMITS: Limits = Limits { linger: Duration::from_secs(30), overdue: 2 };
+
     /// A back-end that tells nothing; it may refuse to watch.
     #[derive(Default)]
     struct Silent {
@@ -322,6 +353,8 @@ mod tests {
         fn want(&mut self, _: SessionId, _: bool, _: bool) {}
         fn unwatch(&mut self, _: SessionId) {}
         fn close_link(&mut self, _: LinkId) {}
+        fn link_changed(&mut self, _: LinkId, _: bool) {}
+        fn set_aside(&mut self, _: Instant, _: LinkId) {}
         fn poll(&mut self, _: &mut Sink<'_>) -> usize {
             0
         }
@@ -358,7 +391,7 @@ mod tests {
 
     /// Sessions with this application's end of each.
     fn attached(count: u64) -> (Sessions, Silent, Taker, Vec<OwnedFd>) {
-        let (mut sessions, mut backend, mut taker) = (Sessions::new(), Silent::default(), Taker::default());
+        let (mut sessions, mut backend, mut taker) = (Sessions::new(LIMITS), Silent::default(), Taker::default());
         let ends = (0..count).map(|id| {
             let (router, application) = sys::session_pair().expect("a pair");
             sessions.attach(&mut backend, &mut taker, SessionId(id), router);
@@ -436,7 +469,7 @@ mod tests {
         let (data, finish) = (record(Record::Data(&[7; 20_000])), record(Record::Finish));
         for written in [vec![finish.clone()], vec![data.clone(), data.clone(), data, finish]] {
             let (mut sessions, mut backend, mut taker) = closed_while_paused(&written);
-            sessions.serve(Instant::ZERO + 1000 * LINGER, &mut backend, &mut taker);
+            sessions.serve(Instant::ZERO + 1000 * LIMITS.linger, &mut backend, &mut taker);
             assert!(taker.ended.is_empty() && sessions.poll_timeout().is_none());
             taker.full = false;
             sessions.resume(&mut backend, SessionId(0));
@@ -450,17 +483,45 @@ mod tests {
     fn datagrams_of_one_that_closed_wait_for_room_for_a_stated_time() {
         let (mut sessions, mut backend, mut taker) = closed_while_paused(&[(); 3].map(|()| b"a datagram".to_vec()));
         let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
-        assert_eq!(sessions.poll_timeout(), Some(at(60)));
-        sessions.serve(at(59), &mut backend, &mut taker);
+        assert_eq!(sessions.poll_timeout(), Some(at(30)));
+        sessions.serve(at(29), &mut backend, &mut taker);
         assert_eq!(taker.ended, []);
         // One more is taken: the time begins again.
         sessions.resume(&mut backend, SessionId(0));
         sessions.mark_readable(SessionId(0));
-        assert_eq!(sessions.serve(at(59), &mut backend, &mut taker), 1);
-        sessions.mark_hung_up(at(59), SessionId(0));
-        sessions.serve(at(118), &mut backend, &mut taker);
+        assert_eq!(sessions.serve(at(29), &mut backend, &mut taker), 1);
+        sessions.mark_hung_up(at(29), SessionId(0));
+        sessions.serve(at(58), &mut backend, &mut taker);
         assert_eq!(taker.ended, []);
-        sessions.serve(at(119), &mut backend, &mut taker);
+        sessions.serve(at(59), &mut backend, &mut taker);
         assert_eq!((taker.ended, sessions.descriptors.len()), (vec![SessionId(0)], 0));
+    }
+
+    #[test]
+    fn finished_streams_that_wait_for_long_give_way_to_more_of_them() {
+        let (mut sessions, mut backend, mut taker, ends) = attached(4);
+        taker.full = true;
+        for (id, end) in ends.into_iter().enumerate() {
+            let session = SessionId(id as u64);
+            sys::send_record(end.as_fd(), &record(Record::Data(&[7; 20_000]))).expect("sends");
+            sys::send_record(end.as_fd(), &record(Record::Finish)).expect("sends");
+            sessions.mark_readable(session);
+            sessions.serve(Instant::ZERO, &mut backend, &mut taker);
+            drop(end);
+            sessions.mark_hung_up(Instant::ZERO + Duration::from_secs(id as u64), session);
+        }
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        sessions.serve(at(31), &mut backend, &mut taker);
+        assert_eq!((&taker.ended[..], sessions.descriptors.len()), (&[][..], 4), "two are overdue, as many as may be");
+        sessions.serve(at(32), &mut backend, &mut taker);
+        assert_eq!((&taker.ended[..], sessions.descriptors.len()), (&[SessionId(0)][..], 3));
+        // The peer of the next reads on: it is no longer overdue, and the last one takes its place.
+        taker.full = false;
+        sessions.resume(&mut backend, SessionId(1));
+        sessions.mark_readable(SessionId(1));
+        sessions.serve(at(32), &mut backend, &mut taker);
+        sessions.serve(at(33), &mut backend, &mut taker);
+        assert_eq!((taker.ended, sessions.descriptors.len()), (vec![SessionId(0), SessionId(1)], 2));
+        assert_eq!((taker.taken[&SessionId(1)], sessions.poll_timeout()), (2, None), "it lost nothing");
     }
 }

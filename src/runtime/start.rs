@@ -7,6 +7,7 @@ use super::doorbell::Doorbell;
 use super::io::{Choice, Impossible, choose, make, uring};
 use super::notify::notify;
 use super::ring::{RING_SLOTS, Receiver, Sender, ToWorker, ring};
+use super::sessions::Limits;
 use super::signals::Signals;
 use super::worker::Worker;
 use super::{capabilities, io, key_file, memory, sys, udp};
@@ -28,6 +29,10 @@ use std::thread::JoinHandle;
 /// An address in use is tried again so often, so far apart: two seconds.
 const RELEASE_TRIES: usize = 40;
 const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Connected sockets opened in advance for each link, as only the start has the privilege of large buffers. A link takes one
+/// each time it comes up; later ones have the buffers that the system grants to all.
+const STOCK: usize = 4;
 
 /// Why a router did not start, or stopped by itself. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -377,7 +382,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         tracing::warn!(worker = index, %error, "timers stay coarse");
     }
     let port = seed.listen.local_addr().map_or(0, |address| address.port());
-    let (buffer, stock) = (seed.config.workers.socket_buffer, seed.config.links.len());
+    let (buffer, stock) = (seed.config.workers.socket_buffer, STOCK * seed.config.links.len());
     let parts = io::Parts { listen: seed.listen, buffer, stock, bell: Arc::clone(&seed.bell) };
     let (backend, used) = match make(seed.config.workers.io, &seed.choice, parts) {
         Ok(made) => made,
@@ -391,6 +396,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         Ok(dropped) => tracing::debug!(worker = index, ?dropped, "capabilities"),
         Err(error) => tracing::warn!(worker = index, %error, "capabilities are kept"),
     }
+    let limits = Limits { linger: seed.shard.sessions.linger, overdue: seed.shard.sessions.overdue };
     let shard = Shard::new(seed.shard, seed.epoch, seed.rng);
     tracing::info!(worker = index, io = %used, "worker started");
     let _ = ready.send(Ok(used.clone()));
@@ -398,6 +404,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         index,
         clock: seed.clock,
         idle: seed.config.workers.idle,
+        limits,
         shard,
         backend,
         backend_reason: used,

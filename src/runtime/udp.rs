@@ -2,7 +2,10 @@
 //!
 //! The kernel prefers a connected socket over the listening one for datagrams of its neighbour, saves a route lookup on
 //! every send (a tenth of the whole cost, measured), and tells us by ECONNREFUSED when the neighbour's process is gone.
-//! A connected socket is opened when a link's first datagram leaves, and replaced when its neighbour moves.
+//! A connected socket keeps the source address that connecting chose, whatever becomes of this machine's addresses and
+//! routes. So a link has one only while it is up: it is opened when a datagram leaves, replaced when the neighbour moves,
+//! closed when the link goes down, and set aside for a while when the kernel says that its address or route is gone. What
+//! leaves without one goes through the listening socket, whose source address the kernel chooses for each datagram.
 
 use super::sys;
 use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS};
@@ -13,7 +16,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
-/// After a connected socket could not be opened, its link uses the listening one for this long.
+/// After a connected socket could not be opened, or was set aside, its link uses the listening one for this long.
 const REOPEN: Duration = Duration::from_secs(1);
 /// Datagrams of others that may have slipped into a socket between its bind and its connect.
 const STRAYS: usize = 64;
@@ -98,6 +101,8 @@ pub(super) struct Sockets {
     local: SocketAddr,
     buffer: usize,
     links: Vec<Option<LinkSocket>>,
+    /// Links that are up.
+    up: Vec<bool>,
     not_before: Vec<Instant>,
     generation: u32,
     drops_seen: Vec<(RawFd, u32)>,
@@ -113,7 +118,8 @@ impl Sockets {
         let stock = (0..stock).map(|_| open(local, buffer)).collect::<io::Result<_>>()?;
         let links = (0..MAX_LINKS).map(|_| None).collect();
         let not_before = vec![Instant::ZERO; MAX_LINKS];
-        Ok(Sockets { listen, local, buffer, links, not_before, generation: 0, drops_seen: Vec::new(), stock })
+        let up = vec![false; MAX_LINKS];
+        Ok(Sockets { listen, local, buffer, links, up, not_before, generation: 0, drops_seen: Vec::new(), stock })
     }
 
     /// The listening socket.
@@ -136,7 +142,7 @@ impl Sockets {
         let Some(link) = link.filter(|link| link.index() < MAX_LINKS) else { return Route::Listening };
         match self.link(link) {
             Some(open) if open.remote == to => Route::Connected(open.socket.as_raw_fd()),
-            _ if now < self.not_before[link.index()] => Route::Listening,
+            _ if !self.up[link.index()] || now < self.not_before[link.index()] => Route::Listening,
             _ => Route::Open,
         }
     }
@@ -186,6 +192,21 @@ impl Sockets {
         if let Some(slot) = self.links.get_mut(link.index()) {
             *slot = None;
             self.not_before[link.index()] = Instant::ZERO;
+        }
+    }
+
+    /// The link may have a socket of its own, or not; it has none at this moment.
+    pub(super) fn set_up(&mut self, link: LinkId, up: bool) {
+        assert!(self.link(link).is_none(), "a socket is closed where what it receives can be given up");
+        if let Some(slot) = self.up.get_mut(link.index()) {
+            *slot = up;
+        }
+    }
+
+    /// The link, whose socket is closed, opens no other for a while.
+    pub(super) fn put_off(&mut self, now: Instant, link: LinkId) {
+        if let Some(slot) = self.not_before.get_mut(link.index()) {
+            *slot = now + REOPEN;
         }
     }
 

@@ -5,10 +5,11 @@
 //! short continues in the next turn, without a wait in between.
 
 use super::clock::Clock;
+use super::complaints::{self, Complaints, REASONS};
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
 use super::ring::{RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
-use super::sessions::{Records, Sessions};
+use super::sessions::{Limits, Records, Sessions};
 use crate::base::{Instant, LinkId, SessionId};
 use crate::config::settings::Idle;
 use crate::containers::Batch;
@@ -37,6 +38,7 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) clock: Clock,
     pub(super) idle: Idle,
+    pub(super) limits: Limits,
     pub(super) shard: Shard,
     pub(super) backend: Box<dyn Backend>,
     /// Why it is this one.
@@ -56,10 +58,13 @@ struct Turn {
     writable: Vec<SessionId>,
     /// Links to be closed once this turn's goodbyes are out.
     removed: Vec<LinkId>,
+    /// Links whose connected sockets lost their address or route, in this batch.
+    stale: Vec<LinkId>,
     housekeeping: Instant,
     /// How often sessions had been put off at the last housekeeping.
     put_off: u64,
     counts: Counts,
+    complaints: Complaints,
     stopping: bool,
 }
 
@@ -82,32 +87,17 @@ struct Counts {
 #[derive(Debug, Default)]
 struct Told {
     refusals: u64,
-    send_errors: [u64; SEND_ERRORS.len() + 1],
+    send_errors: [u64; REASONS.len() + 1],
 }
-
-/// Reasons for which the kernel refuses to send, counted each by itself; all others are counted together.
-const SEND_ERRORS: [(i32, &str); 10] = [
-    (libc::EAGAIN, "socket-buffer-full"),
-    (libc::ENOBUFS, "no-buffers"),
-    (libc::EMSGSIZE, "too-long"),
-    (libc::EPERM, "not-permitted"),
-    (libc::EACCES, "access-denied"),
-    (libc::ENETUNREACH, "network-unreachable"),
-    (libc::EHOSTUNREACH, "host-unreachable"),
-    (libc::ENETDOWN, "network-down"),
-    (libc::ECONNREFUSED, "refused"),
-    (libc::EINVAL, "invalid"),
-];
 
 impl Told {
     fn count(&mut self, errno: i32) {
-        let place = SEND_ERRORS.iter().position(|&(known, _)| known == errno);
-        self.send_errors[place.unwrap_or(SEND_ERRORS.len())] += 1;
+        self.send_errors[complaints::place(errno)] += 1;
     }
 
     /// The reasons that happened.
     fn named(&self) -> impl Iterator<Item = (String, u64)> {
-        let names = SEND_ERRORS.iter().map(|&(_, name)| name).chain(["other"]);
+        let names = REASONS.iter().map(|&(_, name, _)| name).chain(["other"]);
         names.zip(self.send_errors).filter(|&(_, count)| count > 0).map(|(name, count)| (name.to_owned(), count))
     }
 }
@@ -118,14 +108,16 @@ impl Worker {
         let housekeeping = self.clock.now() + HOUSEKEEPING;
         let mut turn = Turn {
             pace: Pace::new(self.idle),
+            sessions: Sessions::new(self.limits),
             worker: self,
-            sessions: Sessions::new(),
             batch: Batch::new(BATCH),
             writable: Vec::with_capacity(64),
             removed: Vec::new(),
+            stale: Vec::with_capacity(BATCH),
             housekeeping,
             put_off: 0,
             counts: Counts::default(),
+            complaints: Complaints::new(),
             stopping: false,
         };
         while !turn.stopping {
@@ -218,8 +210,11 @@ impl Turn {
         let more = self.deliver(now) | self.transmit(now);
         while !self.worker.reports.is_full() {
             let Some(mut report) = self.worker.shard.poll_report() else { break };
-            if let Report::Stats(stats) = &mut report {
-                stats.driver = Some(self.driver_stats());
+            match &mut report {
+                Report::Stats(stats) => stats.driver = Some(self.driver_stats()),
+                Report::LinkUp(link, ..) => self.worker.backend.link_changed(*link, true),
+                Report::LinkDown(link, _) => self.worker.backend.link_changed(*link, false),
+                _ => {}
             }
             let reports = &mut self.worker.reports;
             if reports.push(report).is_err() {
@@ -232,7 +227,8 @@ impl Turn {
             self.sessions.resume(&mut **backend, session);
         }
         for link in self.removed.drain(..) {
-            backend.close_link(link);
+            backend.link_changed(link, false);
+            self.complaints.forget(link);
         }
         more
     }
@@ -259,6 +255,7 @@ impl Turn {
         let Worker { shard, backend, .. } = &mut self.worker;
         // What sending told the shard may have given it something to deliver: not before the next turn.
         let mut heard = false;
+        let (stale, complaints) = (&mut self.stale, &mut self.complaints);
         let Counts { told, send_batches, datagrams_out, .. } = &mut self.counts;
         for _ in 0..BATCHES {
             self.batch.clear();
@@ -268,8 +265,15 @@ impl Turn {
             }
             backend.send(now, &self.batch, &mut |event| {
                 heard = true;
+                if let Event::SendFailed { link, to, errno, .. } = event {
+                    complaints.take(now, link, to, errno);
+                    stale.extend(link.filter(|_| is_stale(errno)));
+                }
                 tell(shard, told, now, event);
             });
+            for link in stale.drain(..) {
+                backend.set_aside(now, link);
+            }
             *send_batches += 1;
             *datagrams_out += self.batch.len() as u64;
         }
@@ -370,6 +374,12 @@ impl Records for At<'_> {
     }
 }
 
+/// Whether the kernel says so of a connected socket whose local address, or whose route, is gone: another one, or the
+/// listening one, may do better. (IPv4 says EINVAL of a source address that the machine no longer has.)
+const fn is_stale(errno: i32) -> bool {
+    matches!(errno, libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN)
+}
+
 /// Hands a packet event to the shard.
 fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
     match event {
@@ -378,7 +388,7 @@ fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
             told.refusals += 1;
             shard.handle_refused(now, link);
         }
-        Event::SendFailed { link, len, errno } => {
+        Event::SendFailed { link, len, errno, .. } => {
             told.count(errno);
             shard.handle_send_failed(now, link, len, errno);
         }

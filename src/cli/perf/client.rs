@@ -44,7 +44,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: &ClientArgs) -> Result<(), Fail
     let node = router.resolve(&args.to.node)?;
     let server = Endpoint { node, port: args.to.port.unwrap_or(DEFAULT_PORT) };
     let stop = Stop::on_signals();
-    router.check_route(node)?;
+    stop.or_exit(|| router.check_route(node))?;
     let mut stream = stop.or_exit(|| {
         router.overlay.stream(server).map_err(|error| {
             let (name, port) = (&args.to.node.0, server.port);

@@ -194,6 +194,18 @@ impl Backend for Mmsg {
         self.sockets.close(link);
     }
 
+    fn link_changed(&mut self, link: LinkId, up: bool) {
+        self.close_link(link);
+        self.sockets.set_up(link, up);
+    }
+
+    fn set_aside(&mut self, now: Instant, link: LinkId) {
+        if self.sockets.link(link).is_some() {
+            self.close_link(link);
+            self.sockets.put_off(now, link);
+        }
+    }
+
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
         if self.ready == 0 {
             self.collect(Some(Duration::ZERO));
@@ -387,7 +399,7 @@ impl TransmitRoom {
             next = failed.end;
             for place in failed {
                 let datagram = batch.get(self.order[place].1).expect("places are indices of this batch").0;
-                sink(Event::SendFailed { link: datagram.link, len: datagram.len, errno: error });
+                sink(Event::SendFailed { link: datagram.link, to: datagram.to, len: datagram.len, errno: error });
             }
         }
         calls

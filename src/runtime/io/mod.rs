@@ -51,6 +51,8 @@ pub enum Event<'a> {
     SendFailed {
         /// Its link.
         link: Option<LinkId>,
+        /// Where it was to go.
+        to: SocketAddr,
         /// Its length, bytes.
         len: usize,
         /// The kernel's reason.
@@ -96,6 +98,14 @@ pub trait Backend {
 
     /// Closes the link's connected socket, if there is one.
     fn close_link(&mut self, link: LinkId);
+
+    /// The link has come up or gone down. Its connected socket, if there is one, is closed, and another is opened only
+    /// while the link is up: see `udp` for why.
+    fn link_changed(&mut self, link: LinkId, up: bool);
+
+    /// The link's connected socket, if there is one, is good for nothing: it is closed, and the listening one is used for
+    /// a while.
+    fn set_aside(&mut self, now: Instant, link: LinkId);
 
     /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams. Answers how many.
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize;

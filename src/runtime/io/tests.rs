@@ -49,7 +49,9 @@ impl Bench {
         } else {
             Box::new(mmsg::Mmsg::new(parts).expect("epoll"))
         };
-        Bench { backend, bell, address, told: Vec::new() }
+        let mut bench = Bench { backend, bell, address, told: Vec::new() };
+        (0..8).for_each(|link| bench.backend.link_changed(LinkId(link), true));
+        bench
     }
 
     fn poll(&mut self) -> usize {
@@ -249,6 +251,33 @@ fn a_neighbour_that_moves_gets_a_new_socket_and_a_removed_link_none() {
         bench.backend.close_link(LinkId(0));
         new.send_to(b"to the listening socket", bench.address).expect("sends");
         assert_eq!(payloads(&bench.until(|told| !told.is_empty())), [b"to the listening socket".to_vec()]);
+    });
+}
+
+#[test]
+fn a_link_has_a_socket_of_its_own_only_while_it_is_up_and_well() {
+    with_each("127.0.0.1:0", |mut bench| {
+        let neighbour = peer(bench.address);
+        let remote = neighbour.local_addr().expect("bound");
+        let second = |n| Instant::ZERO + Duration::from_secs(n);
+        // Only a connected socket is told that nobody listens.
+        let refused = |bench: &mut Bench, now| {
+            for _ in 0..3 {
+                bench.send(now, &[(Some(1), remote, b"anyone?")]);
+                bench.backend.wait(Some(Duration::from_millis(20)));
+                bench.poll();
+            }
+            std::mem::take(&mut bench.told).contains(&Told::Refused(LinkId(1)))
+        };
+        drop(neighbour);
+        assert!(refused(&mut bench, Instant::ZERO), "up: connected");
+        bench.backend.link_changed(LinkId(1), false);
+        assert!(!refused(&mut bench, Instant::ZERO), "down: not connected");
+        bench.backend.link_changed(LinkId(1), true);
+        assert!(refused(&mut bench, Instant::ZERO), "up again");
+        bench.backend.set_aside(second(5), LinkId(1));
+        assert!(!refused(&mut bench, second(5)), "set aside: not connected");
+        assert!(refused(&mut bench, second(7)), "connected again after a while");
     });
 }
 

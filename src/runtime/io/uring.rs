@@ -493,6 +493,18 @@ impl Backend for Uring {
         self.sockets.close(link);
     }
 
+    fn link_changed(&mut self, link: LinkId, up: bool) {
+        self.close_link(link);
+        self.sockets.set_up(link, up);
+    }
+
+    fn set_aside(&mut self, now: Instant, link: LinkId) {
+        if self.sockets.link(link).is_some() {
+            self.close_link(link);
+            self.sockets.put_off(now, link);
+        }
+    }
+
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
         self.arm();
         if self.stash.is_empty() {
@@ -536,7 +548,7 @@ impl Backend for Uring {
                 sink(Event::Refused(link));
             }
             if !refused || place >= first {
-                sink(Event::SendFailed { link: datagram.link, len: datagram.len, errno });
+                sink(Event::SendFailed { link: datagram.link, to: datagram.to, len: datagram.len, errno });
             }
         }
     }
