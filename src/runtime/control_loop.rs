@@ -9,7 +9,7 @@ use super::doorbell::Doorbell;
 use super::notify::notify;
 use super::ring::{RETRY, Receiver, Sender, ToWorker};
 use super::signals::{self, Signals};
-use super::sys;
+use super::{memory, sys};
 use crate::base::{Instant, SessionId};
 use crate::control::{Action, ClientId, Control, Input};
 use crate::dataplane::messages::Report;
@@ -61,6 +61,9 @@ pub(super) struct Stop {
     pub(super) bell: Arc<Doorbell>,
 }
 
+/// How long after a start or a reload the links have what memory they need.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What the loop is made from.
 pub(super) struct Parts {
     pub(super) clock: Clock,
@@ -87,6 +90,8 @@ pub(super) struct ControlLoop {
     /// When shutdown was asked for, plus patience.
     deadline: Option<Instant>,
     exit: bool,
+    /// When everything allocated by then is made resident.
+    resident_at: Option<Instant>,
 }
 
 impl ControlLoop {
@@ -100,6 +105,8 @@ impl ControlLoop {
             registry.register(&mut signals.stop, STOP, Interest::READABLE)?;
             registry.register(&mut signals.reload, RELOAD, Interest::READABLE)?;
         }
+        // A program that runs a router in the background has its own idea of its memory.
+        let resident_at = parts.signals.is_some().then(|| parts.clock.now() + SETTLED);
         Ok(ControlLoop {
             parts,
             poll,
@@ -111,6 +118,7 @@ impl ControlLoop {
             held_count: 0,
             deadline: None,
             exit: false,
+            resident_at,
         })
     }
 
@@ -168,6 +176,10 @@ impl ControlLoop {
             self.parts.control.handle(now, Input::Timer);
         }
         self.perform_actions();
+        if self.resident_at.is_some_and(|at| at <= now) {
+            self.resident_at = None;
+            memory::make_resident();
+        }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             tracing::warn!("shutdown takes too long; leaving without it");
             self.exit = true;
@@ -184,7 +196,7 @@ impl ControlLoop {
             return Some(Duration::ZERO);
         }
         let timer = self.parts.control.poll_timeout().map(|(when, _)| when);
-        let until = timer.into_iter().chain(self.deadline).chain(self.accept_at).min()?;
+        let until = timer.into_iter().chain(self.deadline).chain(self.accept_at).chain(self.resident_at).min()?;
         Some(until.since(now))
     }
 
@@ -197,6 +209,7 @@ impl ControlLoop {
         }
         if reloads > 0 {
             tracing::info!("reload asked for by SIGHUP");
+            self.resident_at = Some(now + SETTLED);
             self.read_config(now);
         }
         if stops > 0 && self.deadline.is_none() {

@@ -3,9 +3,8 @@
 /// Blocks from this size on are given back to the system as soon as they are free, bytes.
 ///
 /// What comes and goes with sessions is of all sizes and ages. In one heap that leaves holes that nothing fits: a router
-/// of 22 MB that opened a stream a second grew by 4.4 % in ten minutes while what it held stayed the same. With this, by
-/// nothing that `sinew lab --chaos` could tell. The price is a system call where a session opens or grows, never where
-/// a packet passes.
+/// of 22 MB that opened a stream a second got 180 KB of them in a minute while what it held stayed the same. The price
+/// is a system call where a session opens or grows, never where a packet passes.
 #[cfg(target_env = "gnu")]
 const LARGE: libc::c_int = 16 << 10;
 
@@ -15,6 +14,31 @@ pub(super) fn keep_level() {
     // SAFETY: takes two integers and changes nothing that is allocated.
     #[cfg(target_env = "gnu")]
     let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+}
+
+/// Makes all that this process has allocated resident now, so that no packet waits for a page later and what the system
+/// shows is what the router may need. Without effect before Linux 5.14.
+pub(super) fn make_resident() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for (start, len) in maps.lines().filter_map(writable_anonymous) {
+        // SAFETY: the kernel reads nothing and changes no byte: it only gives pages to memory that has none. What was
+        // unmapped meanwhile is an error, which changes nothing either.
+        let _ = unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_POPULATE_WRITE) };
+    }
+}
+
+/// Start and length of the mapping that a line of /proc/PID/maps describes, if it is this process's alone, writable, and
+/// not of a file.
+fn writable_anonymous(line: &str) -> Option<(usize, usize)> {
+    let mut words = line.split_whitespace();
+    let (range, permissions) = (words.next()?, words.next()?);
+    let (inode, name) = (words.nth(2)?, words.next().unwrap_or(""));
+    if permissions != "rw-p" || inode != "0" || !(name.is_empty() || name == "[heap]") {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    Some((start, usize::from_str_radix(end, 16).ok()?.checked_sub(start)?))
 }
 
 /// Resident memory of a process, KiB; none if the process is gone.
@@ -27,6 +51,32 @@ pub(crate) fn resident_kib(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_allocated_becomes_resident() {
+        let before = resident_kib(std::process::id()).expect("it lives");
+        let block = vec![0u8; 64 << 20];
+        make_resident();
+        let after = resident_kib(std::process::id()).expect("it lives");
+        assert!(after >= before + (60 << 10), "from {before} to {after} KiB");
+        assert!(block.iter().all(|&byte| byte == 0), "nothing is changed");
+    }
+
+    #[test]
+    fn only_memory_of_its_own_is_touched() {
+        let heap = "7f4360000000-7f4360068000 rw-p 00000000 00:00 0 ";
+        assert_eq!(writable_anonymous(heap), Some((0x7f43_6000_0000, 0x68000)));
+        assert_eq!(writable_anonymous("55d0-55e0 rw-p 00000000 00:00 0          [heap]"), Some((0x55d0, 0x10)));
+        for other in [
+            "7f4360068000-7f4364000000 ---p 00000000 00:00 0 ",
+            "5561-5562 rw-p 0012f000 fe:00 10010875         /usr/bin/sinew",
+            "7ffc-7ffd rw-p 00000000 00:00 0                [stack]",
+            "7f43-7f44 rw-s 10000000 00:0f 2075             anon_inode:[io_uring]",
+            "nonsense",
+        ] {
+            assert_eq!(writable_anonymous(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn processes_have_memory_until_they_are_gone() {
