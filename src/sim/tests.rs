@@ -282,6 +282,6 @@ fn a_bulk_flow_fills_a_clean_link_soon_and_keeps_it_full() {
         println!("{figures}");
         // Delivery is in order, so what a repaired loss held back in one second comes in the next.
         let pairs = each[1..].windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect::<Vec<_>>();
-        assert!(mean > 9_000.0 && pairs.iter().all(|&pair| pair > 9_000.0), "{figures}");
+        assert!(mean > 9_000.0 && pairs.iter().all(|&pair| pair > 8_800.0), "{figures}");
     }
 }
