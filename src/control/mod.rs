@@ -153,7 +153,7 @@ impl Control {
 
     /// The routers a route leads to.
     pub fn reachable(&self) -> BTreeSet<NodeId> {
-        self.routing.routes().iter().map(|route| route.destination).collect()
+        self.table.routes().iter().map(|route| route.0).collect()
     }
 
     /// A number that differs where link-state databases differ.
@@ -254,8 +254,7 @@ impl Control {
                 routing::Action::Send { link, bytes } => {
                     self.command(0, Command::SendControl(link, bytes.into_boxed_slice()));
                 }
-                routing::Action::Routes(routes) => {
-                    let hops = routes.iter().map(|route| (route.destination, route.link));
+                routing::Action::Routes(hops) => {
                     let table = Table::new(self.node, self.table.generation() + 1, hops);
                     if table.routes() != self.table.routes() {
                         self.table = Arc::new(table);

@@ -44,7 +44,7 @@ impl Control {
 
     pub(super) fn routes(&self) -> Response {
         let metric = self.routing.metric();
-        let routes = self.routing.routes().iter().map(|route| {
+        let routes = self.routing.routes().map(|route| {
             let path: Vec<String> = route.path.iter().map(|&node| self.name_of(node)).collect();
             RouteEntry {
                 name: self.name_of(route.destination),

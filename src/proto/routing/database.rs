@@ -11,7 +11,7 @@ use crate::base::hash::mix64;
 use crate::base::identity::PublicIdentity;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::{Instant, NodeId};
-use crate::wire::routing::{AdvertisedLink, Advertisement, SIGNING_CONTEXT, Sequence};
+use crate::wire::routing::{AdvertisedLink, Advertisement, Message, SIGNING_CONTEXT, Sequence};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -48,7 +48,6 @@ pub(super) enum Taken {
 struct Record {
     sequence: Sequence,
     bytes: Box<[u8]>,
-    links: Vec<AdvertisedLink>,
     received: Instant,
     /// Not refreshed in time. The record stays as a tombstone: a neighbour that heard it later, and so still holds it,
     /// must not bring it back to life.
@@ -57,13 +56,14 @@ struct Record {
 
 impl Record {
     fn new(now: Instant, advertisement: &Advertisement<'_>) -> Record {
-        Record {
-            sequence: advertisement.sequence,
-            bytes: advertisement.bytes().into(),
-            links: advertisement.links().collect(),
-            received: now,
-            expired: false,
-        }
+        Record { sequence: advertisement.sequence, bytes: advertisement.bytes().into(), received: now, expired: false }
+    }
+
+    fn advertisement(&self) -> Advertisement<'_> {
+        let Ok(Message::Advertisement(advertisement)) = Message::parse(&self.bytes) else {
+            panic!("only advertisements that could be read are kept");
+        };
+        advertisement
     }
 }
 
@@ -167,7 +167,8 @@ impl Database {
         let record = Record::new(now, advertisement);
         self.fingerprint ^= digest_of(origin, record.sequence);
         self.next_expiry = self.next_expiry.min(now + EXPIRY);
-        let unchanged = self.records.get(&origin).is_some_and(|old| !old.expired && old.links == record.links);
+        let same = |old: &Record| !old.expired && old.advertisement().links().eq(advertisement.links());
+        let unchanged = self.records.get(&origin).is_some_and(same);
         if let Some(old) = self.records.insert(origin, record)
             && !old.expired
         {
@@ -176,24 +177,22 @@ impl Database {
         !unchanged
     }
 
-    /// Expires what is due, except `own`; true if anything was.
-    pub(super) fn expire(&mut self, now: Instant, own: NodeId) -> bool {
+    /// Expires what is due, except `own`, and tells whose that was.
+    pub(super) fn expire(&mut self, now: Instant, own: NodeId, mut expired: impl FnMut(NodeId)) {
         if now < self.next_expiry {
-            return false;
+            return;
         }
-        let mut any = false;
         self.next_expiry = Instant::MAX;
         for (origin, record) in self.records.iter_mut().filter(|(origin, record)| **origin != own && !record.expired) {
             let due = record.received + EXPIRY;
             if due <= now {
                 record.expired = true;
                 self.fingerprint ^= digest_of(*origin, record.sequence);
-                any = true;
+                expired(*origin);
             } else {
                 self.next_expiry = self.next_expiry.min(due);
             }
         }
-        any
     }
 
     /// When [`Database::expire`] must be called next, at the latest.
@@ -211,6 +210,11 @@ impl Database {
         self.members.contains_key(&node)
     }
 
+    /// All members, ascending.
+    pub(super) fn member_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.keys().copied()
+    }
+
     /// How many members there are.
     pub(super) fn members(&self) -> usize {
         self.members.len()
@@ -221,9 +225,15 @@ impl Database {
         self.records.get(&origin).filter(|record| !record.expired).map(|record| &*record.bytes)
     }
 
+    /// What a member advertises, ascending by neighbour, if that is live.
+    pub(super) fn links(&self, origin: NodeId) -> Option<impl Iterator<Item = AdvertisedLink> + '_> {
+        let live = self.records.get(&origin).filter(|record| !record.expired);
+        live.map(|record| record.advertisement().links())
+    }
+
     /// All live advertisements, ascending by origin.
-    pub(super) fn links(&self) -> impl Iterator<Item = (NodeId, &[AdvertisedLink])> {
-        self.live().map(|(origin, record)| (origin, record.links.as_slice()))
+    pub(super) fn live_links(&self) -> impl Iterator<Item = (NodeId, impl Iterator<Item = AdvertisedLink> + '_)> {
+        self.live().map(|(origin, record)| (origin, record.advertisement().links()))
     }
 
     /// All live advertisements' sequences, ascending by origin.

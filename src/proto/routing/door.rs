@@ -64,8 +64,8 @@ pub enum Action {
         /// The whole message.
         bytes: Vec<u8>,
     },
-    /// The routes changed; these are all.
-    Routes(Vec<Route>),
+    /// The first links of routes changed; these are those of all, by destination.
+    Routes(Vec<(NodeId, LinkId)>),
 }
 
 /// How a router is reached.
@@ -120,7 +120,7 @@ pub struct Stats {
     pub originated: u64,
     /// Advertisements in this router's name that were newer than its own.
     pub impostors: u64,
-    /// Computations of all paths.
+    /// Computations of all paths. Changes of the map that touch no path cause none.
     pub computations: u64,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Link-state, as OSPF and IS-IS do it, with signatures. Every router advertises its usable links, signed; every router
 //! keeps the newest advertisement of every member (`database.rs`), floods what is new to all neighbours but the one it
-//! came from, and computes shortest paths through the links that both ends advertise (`map.rs`).
+//! came from, and keeps the links that both ends advertise (`map.rs`). Shortest paths through them are computed when a
+//! change touches one (`paths.rs`): a refresh, a link that makes nothing shorter or one that nobody used costs nothing.
 //!
 //! # States of an advertisement here
 //! ```text
@@ -46,10 +47,12 @@ mod exchange;
 mod map;
 mod metric;
 mod own;
+mod paths;
 #[cfg(test)]
 mod tests;
 
 pub use door::{Action, Input, NodeView, Reason, Route, Stats};
+pub use map::{Change, Map, Tree, UNREACHED};
 pub use metric::Metric;
 
 use crate::base::limits::{MAX_LINKS, MAX_MESSAGE, MAX_NODES};
@@ -59,8 +62,8 @@ use crate::wire::cursor::{NoRoom, Writer};
 use crate::wire::routing::{self as wire, AdvertisedLink, Advertisement, Digest, Message, Sequence};
 use database::{Database, Taken};
 use exchange::{Exchange, SUMMARY_INTERVAL};
-use map::Map;
 use own::Own;
+use paths::Paths;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -77,10 +80,9 @@ pub struct Routing {
     /// Origins that were refused, and when they are asked for again. Members only.
     postponed: BTreeMap<NodeId, Instant>,
     database: Database,
-    map: Map,
-    routes: Vec<Route>,
-    /// The routes may be wrong.
-    stale: bool,
+    paths: Paths,
+    /// Own links may differ from those on the map.
+    relinked: bool,
     /// Own links may differ from what is advertised.
     unweighed: bool,
     computed_at: Option<Instant>,
@@ -102,6 +104,7 @@ impl Routing {
         assert!(members.len() <= MAX_NODES, "the configuration bounds the members");
         let own = Own::new(now, identity.public().node_id(), epoch.as_nanos(), rng.fork());
         let database = Database::new(members.into_iter().chain([identity.public()]));
+        let paths = Paths::new(own.node, database.member_ids(), metric);
         let mut routing = Routing {
             identity,
             metric,
@@ -109,9 +112,8 @@ impl Routing {
             exchanges: BTreeMap::new(),
             postponed: BTreeMap::new(),
             database,
-            map: Map::default(),
-            routes: Vec::new(),
-            stale: true,
+            paths,
+            relinked: true,
             unweighed: true,
             computed_at: None,
             actions: VecDeque::new(),
@@ -137,7 +139,8 @@ impl Routing {
             Input::Members(members) => self.set_members(members),
             Input::Metric(metric) => {
                 self.metric = metric;
-                (self.stale, self.unweighed) = (true, true);
+                self.paths.set_metric(metric);
+                (self.relinked, self.unweighed) = (true, true);
             }
             Input::Shutdown => self.own.leave(now),
             Input::Timer => {}
@@ -169,8 +172,8 @@ impl Routing {
     }
 
     /// All routes, by destination.
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
+    pub fn routes(&self) -> impl Iterator<Item = Route> + '_ {
+        self.paths.routes()
     }
 
     /// The metric in use.
@@ -178,19 +181,19 @@ impl Routing {
         self.metric
     }
 
-    /// All routers that advertised something lately, by id, as of the last computation.
+    /// All routers that advertised something lately, by id.
     pub fn nodes(&self) -> impl Iterator<Item = NodeView> + '_ {
-        self.map.nodes().iter().enumerate().map(|(index, &node)| NodeView {
-            node,
-            reachable: node == self.own.node || self.route(node).is_some(),
-            links: self.map.edges(index).len(),
-        })
+        self.paths.nodes()
     }
 
     /// The route to `node`.
-    pub fn route(&self, node: NodeId) -> Option<&Route> {
-        let found = self.routes.binary_search_by_key(&node, |route| route.destination).ok()?;
-        Some(&self.routes[found])
+    pub fn route(&self, node: NodeId) -> Option<Route> {
+        self.paths.route(node)
+    }
+
+    /// Whether a route leads to `node`.
+    pub fn reaches(&self, node: NodeId) -> bool {
+        self.paths.distance(node).is_some()
     }
 
     /// What was counted.
@@ -210,7 +213,7 @@ impl Routing {
 
     /// What `origin` advertises, as far as known here.
     pub fn advertised(&self, origin: NodeId) -> Option<Vec<AdvertisedLink>> {
-        self.database.links().find(|entry| entry.0 == origin).map(|(_, links)| links.to_vec())
+        self.database.links(origin).map(Iterator::collect)
     }
 
     /// The same on two routers whose databases are the same.
@@ -223,13 +226,13 @@ impl Routing {
         self.exchanges.insert(link, Exchange::new());
         assert!(self.exchanges.len() <= MAX_LINKS, "the configuration bounds the links");
         self.own.add(link, peer);
-        (self.unweighed, self.stale) = (true, true);
+        (self.unweighed, self.relinked) = (true, true);
     }
 
     fn remove_link(&mut self, link: LinkId) {
         self.exchanges.remove(&link);
         self.own.remove(link);
-        (self.unweighed, self.stale) = (true, true);
+        (self.unweighed, self.relinked) = (true, true);
     }
 
     fn link_up(&mut self, now: Instant, link: LinkId, metrics: LinkMetrics) {
@@ -250,13 +253,15 @@ impl Routing {
         let Some(exchange) = self.exchanges.get_mut(&link) else { return };
         exchange.set_up(false, Instant::MAX);
         self.own.down(now, link, reason);
-        (self.unweighed, self.stale) = (true, true);
+        (self.unweighed, self.relinked) = (true, true);
     }
 
     fn set_members(&mut self, members: Vec<PublicIdentity>) {
         assert!(members.len() <= MAX_NODES, "the configuration bounds the members");
         self.database.set_members(members.into_iter().chain([self.identity.public()]));
-        self.stale = true;
+        self.paths.set_members(self.database.member_ids(), self.metric);
+        self.database.live_links().for_each(|(origin, links)| self.paths.say(origin, Some(links)));
+        self.relinked = true;
         let stays = |origin| self.database.is_member(origin);
         self.postponed.retain(|&origin, _| stays(origin));
         self.exchanges.values_mut().for_each(|exchange| exchange.retain(stays));
@@ -299,7 +304,9 @@ impl Routing {
             *self.counter(taken) += 1;
             match taken {
                 Taken::Newer { changed } => {
-                    self.stale |= changed;
+                    if changed {
+                        self.paths.say(origin, Some(advertisement.links()));
+                    }
                     self.exchanges.values_mut().for_each(|exchange| exchange.arrived(origin));
                     self.flood(advertisement.bytes(), Some(link));
                 }
@@ -428,7 +435,7 @@ impl Routing {
     /// Does all that is due.
     fn advance(&mut self, now: Instant) {
         if self.own.release(now) {
-            (self.unweighed, self.stale) = (true, true);
+            (self.unweighed, self.relinked) = (true, true);
         }
         if std::mem::take(&mut self.unweighed) {
             self.weigh(now);
@@ -436,7 +443,7 @@ impl Routing {
         if self.own.due(now) {
             self.originate(now);
         }
-        self.stale |= self.database.expire(now, self.own.node);
+        self.database.expire(now, self.own.node, |origin| self.paths.say(origin, None::<[AdvertisedLink; 0]>));
         self.exchange(now);
         if self.must_compute() && self.computed_at.is_none_or(|last| last + COMPUTE_SPACING <= now) {
             self.compute(now);
@@ -449,17 +456,14 @@ impl Routing {
     }
 
     fn weigh(&mut self, now: Instant) {
-        let routes = &self.routes;
-        let detour = |peer| {
-            let found = routes.binary_search_by_key(&peer, |route| route.destination);
-            found.is_ok_and(|place| routes[place].path.len() > 1)
-        };
+        let paths = &self.paths;
+        let detour = |peer| paths.distance(peer).is_some_and(|links| links > 1);
         self.own.weigh(now, self.metric, detour);
     }
 
     /// A router that leaves keeps its routes for what is still under way through it.
     const fn must_compute(&self) -> bool {
-        self.stale && !self.own.is_leaving()
+        (self.relinked || self.paths.is_stale()) && !self.own.is_leaving()
     }
 
     fn originate(&mut self, now: Instant) {
@@ -470,7 +474,7 @@ impl Routing {
         let Ok(Message::Advertisement(advertisement)) = Message::parse(bytes) else {
             panic!("what this router writes it can read");
         };
-        self.stale |= self.database.store(now, &advertisement);
+        self.relinked |= self.database.store(now, &advertisement);
         self.stats.originated += 1;
         self.flood(bytes, None);
     }
@@ -495,31 +499,18 @@ impl Routing {
         }
     }
 
-    /// Computes map and routes. Of its own links a router uses only those that are up at this moment, whatever it
+    /// Computes the routes. Of its own links a router uses only those that are up at this moment, whatever it
     /// advertised.
     fn compute(&mut self, now: Instant) {
-        (self.stale, self.computed_at) = (false, Some(now));
-        self.stats.computations += 1;
         let usable = self.own.usable(self.metric);
-        let own = self.database.links().find(|entry| entry.0 == self.own.node);
-        let own: Vec<AdvertisedLink> = own.map_or(&[][..], |entry| entry.1).to_vec();
-        let own: Vec<_> = own.into_iter().filter(|link| usable.contains_key(&link.neighbour)).collect();
-        let replace = |(node, links)| if node == self.own.node { (node, own.as_slice()) } else { (node, links) };
-        let advertised: Vec<_> = self.database.links().map(replace).collect();
-        let map = Map::build(&advertised, self.metric);
-        let source = map.index(self.own.node).expect("a router's own advertisement is always there");
-        let tree = map.shortest(source);
-        let mut routes = Vec::with_capacity(map.nodes().len());
-        for (index, &destination) in map.nodes().iter().enumerate() {
-            let path = tree.path(&map, index);
-            let Some(first) = path.first() else { continue };
-            let (link, _) = usable[first];
-            routes.push(Route { destination, link, cost: tree.cost[index], path });
+        if std::mem::take(&mut self.relinked) {
+            let own = self.database.links(self.own.node).into_iter().flatten();
+            self.paths.say(self.own.node, Some(own.filter(|link| usable.contains_key(&link.neighbour))));
         }
-        self.map = map;
-        if routes != self.routes {
-            self.routes.clone_from(&routes);
-            self.actions.push_back(Action::Routes(routes));
+        self.computed_at = Some(now);
+        self.stats.computations += u64::from(self.paths.compute());
+        if let Some(hops) = self.paths.lead(|neighbour| usable[&neighbour].0) {
+            self.actions.push_back(Action::Routes(hops));
         }
     }
 }

@@ -279,7 +279,7 @@ impl Net {
                     return Err(format!("databases of {router} and {other} differ"));
                 }
             }
-            let reached: BTreeSet<NodeId> = self.routers[router].routes().iter().map(|it| it.destination).collect();
+            let reached: BTreeSet<NodeId> = self.routers[router].routes().map(|it| it.destination).collect();
             let expected: BTreeSet<NodeId> = component.iter().filter(|it| **it != router).map(|&it| id(it)).collect();
             if reached != expected {
                 return Err(format!("router {router} reaches {reached:?}, not {expected:?}"));
@@ -290,7 +290,10 @@ impl Net {
                 if costs[to] != Some(route.cost) {
                     return Err(format!("{router} to {to} costs {}, not {:?}", route.cost, costs[to]));
                 }
-                self.follow(router, to)?;
+                let taken = self.follow(router, to)?;
+                if taken != route.path {
+                    return Err(format!("{router} shows the way {:?} to {to}, but packets take {taken:?}", route.path));
+                }
             }
         }
         Ok(())
@@ -315,17 +318,18 @@ impl Net {
         costs
     }
 
-    /// Follows the next hops from router to router.
-    fn follow(&self, from: usize, to: usize) -> Result<(), String> {
-        let mut at = from;
+    /// Follows the next hops from router to router: the way that packets take.
+    fn follow(&self, from: usize, to: usize) -> Result<Vec<NodeId>, String> {
+        let (mut at, mut taken) = (from, Vec::new());
         for _ in 0..self.routers.len() {
             if at == to {
-                return Ok(());
+                return Ok(taken);
             }
             let route = self.routers[at].route(id(to)).ok_or(format!("{at} has no route to {to}"))?;
             let wire = self.wires.iter().find(|wire| wire.up && wire.ends.contains(&(at, route.link)));
             let wire = wire.ok_or(format!("{at} sends to {to} over a dead link"))?;
             at = if wire.ends[0].0 == at { wire.ends[1].0 } else { wire.ends[0].0 };
+            taken.push(id(at));
         }
         Err(format!("a loop from {from} to {to}"))
     }
