@@ -185,7 +185,9 @@ fn agreed(world: &World) -> bool {
     let Some(first) = running().next().map(|router| router.control.database_fingerprint()) else { return true };
     running().all(|router| {
         let routing = router.control.routing();
-        routing.is_current() && routing.routes().len() + 1 == count && router.control.database_fingerprint() == first
+        routing.is_current()
+            && router.control.database_fingerprint() == first
+            && routing.nodes().filter(|node| node.reachable).count() == count
     })
 }
 

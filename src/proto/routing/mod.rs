@@ -208,7 +208,7 @@ impl Routing {
 
     /// Whether the routes follow from all that is known here. Not so for up to 10 ms after news.
     pub const fn is_current(&self) -> bool {
-        !self.stale
+        !self.relinked && !self.paths.is_stale()
     }
 
     /// What `origin` advertises, as far as known here.
@@ -463,7 +463,7 @@ impl Routing {
 
     /// A router that leaves keeps its routes for what is still under way through it.
     const fn must_compute(&self) -> bool {
-        (self.relinked || self.paths.is_stale()) && !self.own.is_leaving()
+        !self.is_current() && !self.own.is_leaving()
     }
 
     fn originate(&mut self, now: Instant) {

@@ -13,7 +13,7 @@ pub fn converged(world: &World, core: &[usize]) -> Result<(), String> {
             return Err(format!("r{router} has yet to compute its routes"));
         }
         for &other in core.iter().filter(|&&other| other != router) {
-            if running.control.routing().route(node(other)).is_none() {
+            if !running.control.routing().reaches(node(other)) {
                 return Err(format!("r{router} has no route to r{other}"));
             }
         }
