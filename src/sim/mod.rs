@@ -35,6 +35,7 @@ mod observe;
 pub mod plan;
 mod router;
 pub mod shrink;
+mod storm;
 mod swarm;
 pub mod topology;
 mod units;
