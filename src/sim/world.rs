@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Socket buffer of a router, bytes: what comes while it stands still waits here.
-const SOCKET_BUFFER: usize = 1 << 20;
+const SOCKET_BUFFER: usize = 32 << 10;
 
 /// What is going to happen.
 enum Event {
