@@ -478,10 +478,13 @@ impl Flow {
                 }
             }
             // An attempt that the sender gave up before it sent anything ends so, too.
-            (Side::Sink, Record::Reset { reason, .. }) if !self.is_void() && !self.ended && self.next > 0 => {
-                if self.spec.kind != Kind::Stream || self.sink == Some(session) {
-                    self.take_reset(now, side, reason, violations);
-                }
+            (Side::Sink, Record::Reset { reason, .. })
+                if !self.is_void()
+                    && !self.ended
+                    && self.next > 0
+                    && (self.spec.kind != Kind::Stream || self.sink == Some(session)) =>
+            {
+                self.take_reset(now, side, reason, violations);
             }
             (Side::Sink, Record::Data(bytes)) => self.take_stream(now, bytes, violations),
             (Side::Sink, Record::Finish) => {
