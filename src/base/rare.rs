@@ -36,6 +36,8 @@ points! {
     LinkQueueFull = "link-queue-full",
     /// A link takes no control message.
     ControlQueueFull = "control-queue-full",
+    /// A link has no room for what it would hand up.
+    DeliveriesFull = "deliveries-full",
     /// A path stopped carrying large datagrams.
     BlackHole = "black-hole",
     /// No room for a message that lost its link.

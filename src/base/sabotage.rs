@@ -12,6 +12,16 @@ macro_rules! rules {
         impl Rule {
             /// Every rule.
             pub const ALL: &[Rule] = &[$(Rule::$variant,)+];
+
+            /// The name on command lines and in tables.
+            pub const fn name(self) -> &'static str {
+                match self { $(Rule::$variant => stringify!($variant),)+ }
+            }
+
+            /// The rule with this name, in any case.
+            pub fn named(name: &str) -> Option<Rule> {
+                Rule::ALL.iter().copied().find(|rule| rule.name().eq_ignore_ascii_case(name))
+            }
         }
     };
 }
@@ -37,6 +47,8 @@ rules! {
     AckHeld,
     /// A stream ends after its last byte, not when its end is known.
     StreamEnd,
+    /// A datagram flow ends after its last segment, not when its end is known.
+    FlowEnd,
     /// A flow that ended is remembered.
     Tombstones,
     /// Fragments are joined with those of the same datagram.
@@ -85,6 +97,10 @@ mod switch {
 
 #[cfg(any(test, feature = "sabotage"))]
 pub use switch::{break_rule, broken};
+
+/// Rules can not be broken in this build.
+#[cfg(not(any(test, feature = "sabotage")))]
+pub const fn break_rule(_rule: Option<Rule>) {}
 
 /// Whether `rule` is broken: never.
 #[cfg(not(any(test, feature = "sabotage")))]

@@ -4,6 +4,7 @@ mod growth;
 
 use super::failure::Failure;
 use super::output;
+use crate::base::sabotage::Rule;
 use crate::sim::campaign::{self, Bound, Outcome, Settings};
 use crate::sim::ledger::Ledger;
 use crate::sim::plan::Plan;
@@ -78,6 +79,9 @@ pub(super) struct Args {
     /// List faults that did not strike, too
     #[arg(long)]
     all: bool,
+    /// Break a rule of the protocols on purpose, to see that it is noticed; only where the build can
+    #[arg(long = "break", value_name = "RULE", value_parser = parse_rule, hide = true)]
+    broken: Option<Rule>,
     /// Do not shrink what fails
     #[arg(long)]
     no_shrink: bool,
@@ -93,6 +97,24 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
     if range.is_empty() { Err(format!("`{text}` holds no seed")) } else { Ok(range) }
 }
 
+/// Whether this build can break rules and take rare branches.
+const SABOTAGE: bool = cfg!(any(test, feature = "sabotage"));
+
+/// What ran: the version, the commit if the build was told, and whether rare branches can be taken, which changes runs.
+fn version() -> String {
+    let commit = option_env!("SINEW_COMMIT").map_or(String::new(), |commit| format!(", commit {commit}"));
+    let features = if SABOTAGE { ", built with --features sabotage" } else { "" };
+    format!("{}{commit}{features}", env!("CARGO_PKG_VERSION"))
+}
+
+fn parse_rule(text: &str) -> Result<Rule, String> {
+    if !SABOTAGE {
+        return Err("this build breaks no rules: cargo build --features sabotage".to_owned());
+    }
+    let names = || Rule::ALL.iter().map(|rule| rule.name()).collect::<Vec<_>>().join(", ");
+    Rule::named(text).ok_or_else(|| format!("`{text}` is none of {}", names()))
+}
+
 /// What is to be run.
 enum Source {
     Seeds(Range<u64>),
@@ -101,12 +123,14 @@ enum Source {
 
 #[derive(Debug, Serialize)]
 struct Tally {
-    version: &'static str,
+    version: String,
     /// Whether the rare branches of the protocol rooms can be taken: not in every build.
     rare_branches: bool,
     seeds: u64,
     failed: Vec<FailedSeed>,
     events: u64,
+    /// Most events that one router had in a second of virtual time.
+    busiest: u32,
     delivered: u64,
     simulated_s: f64,
     wall_s: f64,
@@ -149,7 +173,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     if let Some(routers) = args.growth {
         return growth::run(usize::from(routers), args.links, args.seed.unwrap_or(1), args.json);
     }
-    let settings = Settings { routers: usize::from(args.routers), log: args.trace, capture: args.pcap.is_some() };
+    let settings = Settings {
+        routers: usize::from(args.routers),
+        log: args.trace,
+        capture: args.pcap.is_some(),
+        broken: args.broken,
+    };
     let source = source(&args)?;
     if let (Some(path), Source::Seeds(seeds)) = (&args.save, &source) {
         return save(path, Plan::draw(seeds.start, settings.routers).to_toml().as_bytes(), args.force);
@@ -266,15 +295,16 @@ fn tally(outcomes: &[Outcome], source: &Source, args: &Args, wall: Duration) -> 
         }
         if let Some(broken) = &outcome.failure {
             let shrink = !args.no_shrink && failed.len() < SHRUNK;
-            failed.push(failed_seed(outcome.seed, broken, source, args.routers, shrink)?);
+            failed.push(failed_seed(outcome.seed, broken, source, args, shrink)?);
         }
     }
     Ok(Tally {
-        version: env!("CARGO_PKG_VERSION"),
-        rare_branches: cfg!(any(test, feature = "sabotage")),
+        version: version(),
+        rare_branches: SABOTAGE,
         seeds: outcomes.len() as u64,
         failed,
         events: outcomes.iter().map(|outcome| outcome.events).sum(),
+        busiest: outcomes.iter().map(|outcome| outcome.busiest).max().unwrap_or(0),
         delivered: outcomes.iter().map(|outcome| outcome.delivered).sum(),
         simulated_s: outcomes.iter().map(|outcome| outcome.simulated.as_secs_f64()).sum(),
         wall_s: wall.as_secs_f64(),
@@ -290,23 +320,25 @@ fn tally(outcomes: &[Outcome], source: &Source, args: &Args, wall: Duration) -> 
 }
 
 /// What is said of a seed that failed; shrunk if wished.
-fn failed_seed(seed: u64, broken: &str, source: &Source, routers: u16, shrink: bool) -> Result<FailedSeed, Failure> {
+fn failed_seed(seed: u64, broken: &str, source: &Source, args: &Args, shrink: bool) -> Result<FailedSeed, Failure> {
+    let rule = args.broken.map_or(String::new(), |rule| format!(" --break {}", rule.name()));
+    let routers = args.routers;
     let (repeat, plan, file) = match source {
         Source::Seeds(_) => {
-            let repeat = format!("sinew sim --seed {seed} --routers {routers} --trace");
+            let repeat = format!("sinew sim --seed {seed} --routers {routers}{rule} --trace");
             (repeat, Plan::draw(seed, usize::from(routers)), PathBuf::from(format!("sim-seed-{seed}.toml")))
         }
         Source::Scenario(path, plan) => {
-            let repeat = format!("sinew sim --scenario {} --trace", path.display());
+            let repeat = format!("sinew sim --scenario {}{rule} --trace", path.display());
             (repeat, (**plan).clone(), path.with_extension("shrunk.toml"))
         }
     };
-    let shrunk = if shrink { Some(shrunk(&plan, seed, broken, file)?) } else { None };
+    let shrunk = if shrink { Some(shrunk(&plan, (seed, args.broken), broken, file)?) } else { None };
     Ok(FailedSeed { seed, broken: broken.to_owned(), repeat, shrunk })
 }
 
-fn shrunk(plan: &Plan, seed: u64, broken: &str, file: PathBuf) -> Result<Shrunk, Failure> {
-    let settings = Settings::default();
+fn shrunk(plan: &Plan, (seed, rule): (u64, Option<Rule>), broken: &str, file: PathBuf) -> Result<Shrunk, Failure> {
+    let settings = Settings { broken: rule, ..Settings::default() };
     let (kind, mut last) = (shrink::kind(broken), broken.to_owned());
     let mut short = shrink::shrink(plan, shrink::BUDGET, |plan| {
         let failure = campaign::execute(plan, &settings).failure;
@@ -316,7 +348,7 @@ fn shrunk(plan: &Plan, seed: u64, broken: &str, file: PathBuf) -> Result<Shrunk,
         }
         same
     });
-    let version = env!("CARGO_PKG_VERSION");
+    let version = version();
     short.history = format!("Shrunk from seed {seed} of version {version}, which failed: {last}");
     let scenario = short.to_toml();
     write(&file, scenario.as_bytes())?;
@@ -385,4 +417,52 @@ fn print(tally: &Tally, all: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use serde_json::Value;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn tally_of(words: &[&str]) -> Value {
+        let args = Line::try_parse_from([&["sim"], words].concat()).unwrap_or_else(|error| panic!("{error}")).args;
+        let settings = Settings { routers: usize::from(args.routers), broken: args.broken, ..Settings::default() };
+        let source = source(&args).unwrap_or_else(|_| panic!("seeds need no file"));
+        let Source::Seeds(seeds) = &source else { panic!("seeds were asked for") };
+        let mut outcomes = run_all(seeds.clone(), args.jobs.unwrap_or(1), &settings);
+        outcomes.sort_by_key(|outcome| outcome.seed);
+        let tally = tally(&outcomes, &source, &args, Duration::ZERO).unwrap_or_else(|_| panic!("nothing is written"));
+        let text = serde_json::to_string(&tally).expect("a tally is plain values");
+        serde_json::from_str(&text).expect("what was written is JSON")
+    }
+
+    #[test]
+    fn a_failing_seed_says_what_failed_and_how_to_repeat_it_the_same_each_time() {
+        let words = ["--seeds", "0..4", "--routers", "4", "--break", "retransmit", "--no-shrink", "--json"];
+        let first = tally_of(&[&words[..], &["--jobs", "1"]].concat());
+        assert_eq!(first, tally_of(&[&words[..], &["--jobs", "3"]].concat()), "jobs change nothing");
+        assert!(first["version"].as_str().is_some_and(|version| version.contains("sabotage")), "{first}");
+        let failed = first["failed"].as_array().expect("a list");
+        assert!(!failed.is_empty(), "a broken rule is noticed: {first}");
+        for one in failed {
+            assert!(one["broken"].as_str().is_some_and(|broken| !broken.is_empty()), "{one}");
+            let repeat = one["repeat"].as_str().expect("a command");
+            let words: Vec<&str> = repeat.split_whitespace().skip(2).filter(|word| *word != "--trace").collect();
+            let again = tally_of(&[&words[..], &["--no-shrink"]].concat());
+            assert_eq!(again["failed"][0], *one, "the command repeats the failure");
+        }
+    }
+
+    #[test]
+    fn wrong_rules_are_refused_with_a_list() {
+        let error = Line::try_parse_from(["sim", "--break", "gravity"]).err().expect("no such rule").to_string();
+        assert!(error.contains("gravity") && error.contains("AckRanges"), "{error}");
+    }
 }

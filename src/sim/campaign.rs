@@ -2,11 +2,12 @@
 
 pub use super::bound::Bound;
 use super::check::loops::Loops;
-use super::check::{bounds, convergence, counters, delivery, links, memory, sound};
+use super::check::{bounds, convergence, counters, delivery, hops, links, memory, sound};
 use super::ledger::Ledger;
 use super::plan::Plan;
 use super::workload::Flow;
 use super::world::World;
+use crate::base::sabotage::{Rule, break_rule};
 use crate::base::{Instant, rare};
 use std::any::Any;
 use std::fmt;
@@ -29,11 +30,13 @@ pub struct Settings {
     pub log: bool,
     /// Whether to write every datagram down.
     pub capture: bool,
+    /// The rule that is broken on purpose, where the build can.
+    pub broken: Option<Rule>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { routers: 12, log: false, capture: false }
+        Settings { routers: 12, log: false, capture: false, broken: None }
     }
 }
 
@@ -48,6 +51,8 @@ pub struct Outcome {
     pub trace: u64,
     /// Events.
     pub events: u64,
+    /// Most events that one router had in a second of virtual time.
+    pub busiest: u32,
     /// Virtual time.
     pub simulated: Duration,
     /// Messages delivered.
@@ -93,6 +98,7 @@ struct Progress {
 /// Runs one plan. A panic in it is a failure like others.
 pub fn execute(plan: &Plan, settings: &Settings) -> Outcome {
     rare::end();
+    break_rule(settings.broken);
     let mut world = World::new(plan.topology.clone(), plan.knobs.link_settings(), plan.conditions(), plan.seed);
     if settings.log {
         world.keep_log();
@@ -109,11 +115,13 @@ pub fn execute(plan: &Plan, settings: &Settings) -> Outcome {
         Err(panic) => Some(format!("panicked at {}: {}", world.now(), words(&*panic))),
     };
     world.end_rare();
+    break_rule(None);
     Outcome {
         seed: 0,
         routers: world.topology().routers,
         trace: world.trace(),
         events: world.events(),
+        busiest: world.busiest(),
         simulated: world.now().since(Instant::ZERO),
         delivered: world.flows().iter().map(|flow| u64::from(flow.delivered())).sum(),
         ledger: *world.ledger(),
@@ -148,24 +156,32 @@ fn faults(world: &mut World, plan: &Plan) -> Result<(), String> {
 fn run_watched(world: &mut World, end: Instant) -> Result<(), String> {
     while world.now() < end {
         world.run_until((world.now() + LOOK).min(end));
-        bounds::within(world)?;
-        sound(world)?;
+        look(world)?;
     }
     Ok(())
 }
 
+/// What must hold all the time.
+fn look(world: &mut World) -> Result<(), String> {
+    world.look_for_silence();
+    world.look_for_ways();
+    bounds::within(world)?;
+    sound(world)
+}
+
 /// The second phase: the core works, so everything in it must come right.
 fn healing(world: &mut World, plan: &Plan, progress: &mut Progress) -> Result<(), String> {
+    hops::kept(world)?;
     world.heal(&plan.core);
     let (healed, core) = (world.now(), &plan.core[..]);
     let bound = Bound::of(world, core, &plan.steps, &plan.flows);
     progress.bound = bound;
-    world.excuse_until(healed + bound.converge() + Duration::from_secs(35));
     let mut loops = Loops::default();
     reach(world, bound.converge(), &mut loops, |world| convergence::converged(world, core))
         .map_err(|why| format!("not converged: {why}"))?;
     progress.converged_after = Some(world.now().since(healed));
     links::signed_by_both_ends(world, core)?;
+    world.excuse_who_left();
     let converged = world.now();
     reach(world, bound.deliver(), &mut loops, |world| delivery::delivered_within(world, core))
         .map_err(|why| format!("not delivered: {why}"))?;
@@ -174,6 +190,7 @@ fn healing(world: &mut World, plan: &Plan, progress: &mut Progress) -> Result<()
     reach(world, RETURN, &mut loops, memory::returned).map_err(|why| format!("not given back: {why}"))?;
     reach(world, LAST_LOOK, &mut loops, |world| convergence::converged(world, core))?;
     links::signed_by_both_ends(world, core)?;
+    hops::kept(world)?;
     counters::add_up(world).and_then(|()| counters::balanced(world))
 }
 
@@ -186,8 +203,7 @@ fn reach(
 ) -> Result<(), String> {
     let end = world.now() + within;
     loop {
-        bounds::within(world)?;
-        sound(world)?;
+        look(world)?;
         loops.look(world)?;
         match rule(world) {
             Ok(()) => return Ok(()),

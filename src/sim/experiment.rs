@@ -72,6 +72,7 @@ pub fn run(chain: &Chain) -> Measured {
         size: chain.size,
         interval: chain.interval,
         start,
+        leaves: false,
     };
     let before = forward(&world);
     let end = start + chain.interval * chain.messages + Duration::from_secs(600);

@@ -37,6 +37,7 @@ mod observe;
 pub mod plan;
 mod router;
 pub mod shrink;
+mod storm;
 mod swarm;
 pub mod topology;
 mod units;

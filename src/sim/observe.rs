@@ -93,6 +93,12 @@ impl Watch {
         self.strained.insert(router, now);
     }
 
+    /// A router no longer has a link to `peer`, whatever it hears.
+    pub(super) fn removed(&mut self, router: usize, peer: usize) {
+        self.up.remove(&(router, peer));
+        self.silent.remove(&(router, peer));
+    }
+
     fn fall_silent(&mut self, now: Instant, hearer: usize, speaker: usize) {
         if self.up.contains(&(hearer, speaker)) {
             self.silent.entry((hearer, speaker)).or_insert(now);
@@ -123,14 +129,28 @@ impl Watch {
         if !calm || self.strained.get(&router).is_some_and(|&at| at >= since) {
             return;
         }
-        let took = now.since(since);
+        let (took, bound) = (now.since(since), self.bound());
         self.detections.push(took);
-        if took > self.bound() {
-            let bound = self.bound();
+        if took > bound {
             violations.push(format!(
                 "{now}: r{router} noticed after {took:?} that it hears nothing of r{peer}, bound {bound:?}"
             ));
         }
+    }
+
+    /// Finds links over which nothing is heard and that are still up, although their router is calm.
+    pub(super) fn look(&mut self, now: Instant, calm: impl Fn(usize) -> bool, violations: &mut Vec<String>) {
+        let bound = self.bound();
+        self.silent.retain(|&(router, peer), since| {
+            let took = now.since(*since);
+            let excused = !calm(router) || self.strained.get(&router).is_some_and(|&at| at >= *since);
+            let overdue = took > bound && !excused;
+            if overdue {
+                violations
+                    .push(format!("{now}: r{router} has heard nothing of r{peer} for {took:?} and keeps its link up"));
+            }
+            !overdue
+        });
     }
 }
 
@@ -156,6 +176,31 @@ mod tests {
             assert_eq!(violations.len(), expected, "{violations:?}");
             assert_eq!(watch.detections().len(), usize::from(!strained));
         }
+    }
+
+    #[test]
+    fn a_dead_link_that_stays_up_is_a_violation_even_if_nobody_ever_notices() {
+        for (at_rest, expected) in [(true, 1), (false, 0)] {
+            let mut watch = Watch::new(Duration::from_millis(280));
+            let mut violations = Vec::new();
+            watch.heard(at(10), 0, 1, true, true, &mut violations);
+            watch.crashed(at(1000), 1);
+            for now in [1100, 1300, 1900, 2000] {
+                watch.look(at(now), |_| at_rest, &mut violations);
+            }
+            assert_eq!(violations.len(), expected, "{violations:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_expected_of_a_link_that_was_removed() {
+        let mut watch = Watch::new(Duration::from_millis(280));
+        let mut violations = Vec::new();
+        watch.heard(at(10), 0, 1, true, true, &mut violations);
+        watch.removed(0, 1);
+        watch.crashed(at(1000), 1);
+        watch.look(at(5000), |_| true, &mut violations);
+        assert_eq!(violations, Vec::<String>::new());
     }
 
     #[test]

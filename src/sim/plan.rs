@@ -17,6 +17,8 @@ use std::time::Duration;
 const MAX_ROUTERS: usize = 1000;
 const MAX_FLOWS: usize = 4096;
 const MAX_MESSAGE: usize = 64 * 1024;
+/// This share of the seeds has many flows that end at once.
+const BRIEF: f64 = 0.5;
 
 /// The settings of all routers and links that vary from run to run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,7 +128,12 @@ impl Plan {
         let steps = swarm::draw(&topology, heal_at, long, &mut rng);
         let core = swarm::draw_core(&topology, &mut rng);
         let flows = 1 + rng.below(2 * routers as u64) as u32;
-        let flows = (0..flows).map(|number| draw_flow(number, routers, heal_at, &mut rng)).collect();
+        let brief = if rng.chance(BRIEF) { rng.below(6 * routers as u64) as u32 } else { 0 };
+        let flow = |number| match draw_flow(number, routers, heal_at, &mut rng) {
+            spec if number < flows => spec,
+            spec => make_brief(spec, &mut rng),
+        };
+        let flows = (0..flows + brief).map(flow).collect();
         let seed = rng.next_u64() >> 1;
         Plan { history: String::new(), seed, heal_at, core, knobs, topology, flows, steps }
     }
@@ -202,7 +209,14 @@ fn draw_flow(number: u32, routers: usize, heal_at: Instant, rng: &mut Rng) -> Sp
         size,
         interval: Duration::from_micros(2_000 + rng.below(40_000)),
         start: Instant::from_millis(300 + rng.below(latest)),
+        leaves: rng.chance(0.3),
     }
+}
+
+/// A question or a notice: its sender is gone before anything was answered.
+fn make_brief(spec: Spec, rng: &mut Rng) -> Spec {
+    let (messages, interval) = (1 + rng.below(4) as u32, Duration::from_micros(rng.below(3000)));
+    Spec { messages, interval, size: spec.size.min(Spec::HEADER + 2000), leaves: true, ..spec }
 }
 
 #[cfg(test)]

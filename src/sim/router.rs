@@ -2,6 +2,7 @@
 //!
 //! All times here are the router's own: its monotonic clock reads zero when it starts, and may drift.
 
+use super::check::hops::Carried;
 use super::topology::{LinkSettings, identity};
 use crate::base::time::sooner;
 use crate::base::{Instant, LinkId, NodeId, Rng, SessionId, WallTime};
@@ -14,6 +15,7 @@ use crate::proto::session::Readiness;
 use crate::proto::{security, session};
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::MAX_RECORD;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -54,6 +56,10 @@ pub(super) struct Router {
     pub(super) rings: Rings,
     batch: Batch,
     record: Vec<u8>,
+    /// What links carried that were removed.
+    removed: BTreeMap<NodeId, Carried>,
+    /// Those of them that still say farewell.
+    leaving: BTreeSet<LinkId>,
 }
 
 impl Router {
@@ -86,6 +92,8 @@ impl Router {
             rings: Rings::default(),
             batch: Batch::new(BATCH),
             record: vec![0; MAX_RECORD],
+            removed: BTreeMap::new(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -203,6 +211,7 @@ impl Router {
         let told = match action {
             Action::Command { worker, command } => {
                 assert_eq!(worker, 0, "a simulated router has one worker");
+                self.note_links(now, &command);
                 self.shard.handle_command(now, command);
                 Ok(())
             }
@@ -217,6 +226,29 @@ impl Router {
             Action::ReadConfig | Action::Exit => Ok(()),
         };
         told.expect("told, not asked");
+    }
+
+    /// A link that is removed takes its counters with it.
+    fn note_links(&mut self, now: Instant, command: &Command) {
+        let (Command::AddLink(link, _) | Command::RemoveLink(link)) = command else { return };
+        if !self.leaving.contains(link)
+            && let Some(report) = self.shard.stats(now).links.iter().find(|report| report.link == *link)
+        {
+            self.removed.entry(report.peer).or_default().add(report);
+        }
+        match command {
+            Command::RemoveLink(_) => self.leaving.insert(*link),
+            _ => self.leaving.remove(link),
+        };
+    }
+
+    /// What each of its links, by neighbour, carried since the router started.
+    pub(super) fn carried(&self, now: Instant) -> BTreeMap<NodeId, Carried> {
+        let mut carried = self.removed.clone();
+        for report in self.shard.stats(now).links.iter().filter(|report| !self.leaving.contains(&report.link)) {
+            carried.entry(report.peer).or_default().add(report);
+        }
+        carried
     }
 
     /// The neighbour to which its table sends what goes to `destination`.

@@ -9,11 +9,14 @@ use crate::sim::units::{millis, seconds};
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::cursor::Writer;
+use crate::wire::session::ResetReason;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A flow may be given up by its sender when it hears nothing for so long: a little less than the sessions' patience.
+/// A flow may be given up when its ends do not reach each other for so long: a little less than the sessions' patience.
 const PATIENCE: Duration = Duration::from_secs(28);
+/// A way that lasts so long brings several questions and their answers through: whoever gives up after it has no excuse.
+const WAY: Duration = Duration::from_secs(10);
 
 /// What a flow carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,13 @@ pub struct Spec {
     /// When the first is due, seconds from the start.
     #[serde(with = "seconds")]
     pub start: Instant,
+    /// Whether its applications close their sessions as soon as they are done, and leave the rest to the routers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leaves: bool,
+}
+
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Spec {
@@ -128,21 +138,27 @@ pub struct Flow {
     next: u32,
     /// The receiver's session; for a stream, that of the accepted stream.
     sink: Option<SessionId>,
-    /// Which messages arrived, for kinds without order.
+    /// Which messages arrived in this life of the receiver's router, and one past the last of them.
     arrived: Vec<bool>,
+    expected: u32,
     /// Messages delivered.
     delivered: u32,
     /// Bytes of the message that a stream is in the middle of.
     partial: Vec<u8>,
     ended: bool,
-    /// An end crashed after something was sent: what arrives twice or out of order may be another life's.
+    /// The sender's session; none if it is closed.
+    source: Option<SessionId>,
+    /// An end crashed after something was sent: not all arrives any more.
     crashed: bool,
-    /// Its sender gave up because it rightly heard nothing for long; what it says after that is another flow.
+    /// The receiver's router crashed since its sender began: what arrives now need not begin with the first message.
+    forgotten: bool,
+    /// One end gave up because it rightly heard nothing for long; what is said after that is another flow.
     given_up: bool,
     /// When it was last seen to get on.
     progress: Instant,
-    /// Until when giving up is excused.
-    excused_until: Instant,
+    /// Since when there is a way between its ends, both ways; and when there last was one for [`WAY`].
+    way_since: Option<Instant>,
+    way_until: Instant,
     arrivals: Vec<Arrival>,
 }
 
@@ -161,6 +177,8 @@ pub struct Taken {
     pub accepted: bool,
     /// The flow's sender can go on.
     pub wants_turn: bool,
+    /// The receiver's application is done and leaves.
+    pub leaves: bool,
 }
 
 impl Flow {
@@ -172,16 +190,20 @@ impl Flow {
             number,
             stage: Stage::Closed(spec.opens()),
             progress: spec.opens(),
-            excused_until: Instant::MAX,
+            way_since: None,
+            way_until: spec.opens(),
             spec,
             paused: false,
             next: 0,
             sink: None,
             arrived: vec![false; messages],
+            expected: 0,
             delivered: 0,
             partial: Vec::new(),
             ended: false,
+            source: None,
             crashed: false,
+            forgotten: false,
             given_up: false,
             arrivals: Vec::with_capacity(messages),
         }
@@ -233,8 +255,15 @@ impl Flow {
             self.stage = Stage::Closed(self.spec.opens().max(now));
             self.paused = false;
         }
+        if router == self.spec.from {
+            self.source = None;
+        }
         if router == self.spec.to {
             self.sink = None;
+            self.forgotten |= self.crashed;
+            self.arrived.fill(false);
+            self.expected = 0;
+            self.partial.clear();
         }
     }
 
@@ -243,9 +272,38 @@ impl Flow {
         self.given_up = true;
     }
 
-    /// From then on a sender that gives up has no excuse.
-    pub(super) const fn excuse_until(&mut self, until: Instant) {
-        self.excused_until = until;
+    /// Whether there is a way from its sender to its receiver and back now. To be told every few milliseconds.
+    pub(super) fn note_way(&mut self, now: Instant, there_is: bool) {
+        if !there_is {
+            self.way_since = None;
+            return;
+        }
+        let since = *self.way_since.get_or_insert(now);
+        if now.since(since) >= WAY {
+            self.way_until = now;
+        }
+    }
+
+    /// Whether an end may give up: nothing got on for long, and there was no way that lasted.
+    fn may_give_up(&self, now: Instant) -> bool {
+        now.since(self.progress) >= PATIENCE && now.since(self.way_until) >= PATIENCE
+    }
+
+    /// Nobody hears of it if the router gives up what a sender that has left wrote: it is excused if it may.
+    pub(super) fn excuse_who_left(&mut self, now: Instant) {
+        let left = self.spec.leaves && self.stage == Stage::Finished && self.source.is_none();
+        self.given_up |= left && !self.is_complete() && self.may_give_up(now);
+    }
+
+    /// The session that the sender's application closes now, because it has sent everything.
+    pub(super) fn leave(&mut self) -> Option<SessionId> {
+        let done = self.spec.leaves && self.stage == Stage::Finished && !self.is_void();
+        if done { self.source.take() } else { None }
+    }
+
+    /// The session that the receiver's application closes, having read the stream to its end.
+    pub(super) const fn leave_sink(&mut self) -> Option<SessionId> {
+        self.sink.take()
     }
 
     pub(super) const fn client(flow: usize, side: Side) -> ClientId {
@@ -261,12 +319,13 @@ impl Flow {
     }
 
     /// The request that opens one side.
-    pub(super) fn open(&mut self, side: Side) -> Request {
+    pub(super) fn open(&mut self, now: Instant, side: Side) -> Request {
         match (side, self.spec.kind) {
             (Side::Sink, Kind::Stream) => Request::OpenListener { port: self.spec.port },
             (Side::Sink, _) => Request::OpenDatagram { port: self.spec.port },
             (Side::Source, kind) => {
                 self.stage = Stage::Opening;
+                self.progress = now;
                 match kind {
                     Kind::Stream => Request::OpenStream { to: self.target() },
                     _ => Request::OpenDatagram { port: 0 },
@@ -285,6 +344,7 @@ impl Flow {
     ) -> bool {
         match (side, response) {
             (Side::Source, Response::Opened { session, .. }) => {
+                self.source = Some(*session);
                 self.stage = match self.spec.kind {
                     Kind::Stream => Stage::Connecting(*session),
                     _ => Stage::Open(*session),
@@ -383,7 +443,10 @@ impl Flow {
         match readiness {
             Readiness::Ready => {}
             Readiness::Full => self.paused = true,
-            Readiness::Gone => self.stage = Stage::Closed(now + Duration::from_millis(200)),
+            Readiness::Gone => {
+                self.stage = Stage::Closed(now + Duration::from_millis(200));
+                self.source = None;
+            }
         }
     }
 
@@ -391,12 +454,12 @@ impl Flow {
     pub(super) fn handle_record(
         &mut self,
         now: Instant,
-        side: Side,
+        (side, session): (Side, SessionId),
         record: &[u8],
         violations: &mut Vec<String>,
     ) -> Taken {
         let parsed = Record::parse(record).expect("the router writes well-formed records");
-        let mut wants_turn = false;
+        let (mut wants_turn, mut leaves) = (false, false);
         match (side, parsed) {
             (Side::Source, Record::Connected(_)) => {
                 if let Stage::Connecting(session) = self.stage {
@@ -406,22 +469,43 @@ impl Flow {
                 wants_turn = true;
             }
             (Side::Source, Record::Reset { reason, .. }) if !self.is_void() => {
+                self.take_reset(now, side, reason, violations);
                 if self.next == 0 {
+                    self.given_up = false;
                     self.stage = Stage::Closed(now + Duration::from_millis(200));
+                    self.source = None;
                     wants_turn = true;
-                } else if now.since(self.progress) >= PATIENCE && now < self.excused_until {
-                    self.given_up = true;
-                } else if self.spec.kind != Kind::BestEffort {
-                    violations
-                        .push(format!("{now}: flow {} was reset ({reason:?}) although no end crashed", self.number));
                 }
             }
+            // An attempt that the sender gave up before it sent anything ends so, too.
+            (Side::Sink, Record::Reset { reason, .. })
+                if !self.is_void()
+                    && !self.ended
+                    && self.next > 0
+                    && (self.spec.kind != Kind::Stream || self.sink == Some(session)) =>
+            {
+                self.take_reset(now, side, reason, violations);
+            }
             (Side::Sink, Record::Data(bytes)) => self.take_stream(now, bytes, violations),
-            (Side::Sink, Record::Finish) => self.take_finish(now, violations),
+            (Side::Sink, Record::Finish) => {
+                self.take_finish(now, violations);
+                leaves = self.spec.leaves;
+            }
             (Side::Sink, Record::Datagram { bytes, .. }) => self.take_message(now, bytes, violations),
             _ => {}
         }
-        Taken { accepted: true, wants_turn }
+        Taken { accepted: true, wants_turn, leaves }
+    }
+
+    fn take_reset(&mut self, now: Instant, side: Side, reason: ResetReason, violations: &mut Vec<String>) {
+        if self.may_give_up(now) {
+            self.given_up = true;
+        } else if self.spec.kind != Kind::BestEffort {
+            let number = self.number;
+            violations.push(format!(
+                "{now}: the {side:?} of flow {number} was reset ({reason:?}) although no end crashed and there was a way"
+            ));
+        }
     }
 
     fn take_stream(&mut self, now: Instant, bytes: &[u8], violations: &mut Vec<String>) {
@@ -434,8 +518,8 @@ impl Flow {
     }
 
     fn take_finish(&mut self, now: Instant, violations: &mut Vec<String>) {
-        if !self.crashed && (self.delivered != self.spec.messages || !self.partial.is_empty()) {
-            violations.push(format!("{now}: stream {} ended after {} of its messages", self.number, self.delivered));
+        if !self.given_up && (self.expected != self.spec.messages || !self.partial.is_empty()) {
+            violations.push(format!("{now}: stream {} ended after {} of its messages", self.number, self.expected));
         }
         self.ended = true;
     }
@@ -446,13 +530,15 @@ impl Flow {
             return;
         };
         let in_order = matches!(self.spec.kind, Kind::Stream | Kind::Ordered);
-        if in_order && index != self.delivered && !self.is_void() {
-            let expected = self.delivered;
+        let skips = index > self.expected && !self.forgotten;
+        if in_order && !self.given_up && (index < self.expected || skips) {
+            let expected = self.expected;
             violations.push(format!("{now}: flow {} got message {index} instead of {expected}", self.number));
         }
-        if std::mem::replace(&mut self.arrived[index as usize], true) && !self.crashed {
+        if std::mem::replace(&mut self.arrived[index as usize], true) {
             violations.push(format!("{now}: flow {} got message {index} twice", self.number));
         }
+        self.expected = index + 1;
         self.delivered += 1;
         self.progress = now;
         let due = self.spec.due(index);

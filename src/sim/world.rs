@@ -1,12 +1,15 @@
 //! The world: virtual time, the event heap, the routers and the wires between them.
 
 mod strikes;
+mod ways;
 
 use super::capture::Capture;
+use super::check::hops::Carried;
 use super::clock::Clock;
 use super::ledger::{Ledger, Struck};
 use super::observe::Watch;
-use super::router::{Effect, FULL, Router, cost};
+use super::router::{Effect, FULL, Rings, Router, cost};
+use super::storm::Storm;
 use super::topology::{LinkSettings, Topology, address, node, router_at};
 use super::wire::{Conditions, Wire};
 use super::workload::{Flow, Side};
@@ -25,7 +28,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Socket buffer of a router, bytes: what comes while it stands still waits here.
-const SOCKET_BUFFER: usize = 1 << 20;
+const SOCKET_BUFFER: usize = 32 << 10;
 
 /// What is going to happen.
 enum Event {
@@ -39,6 +42,8 @@ enum Event {
     Wake { router: usize },
     /// An application's turn.
     Turn { flow: usize },
+    /// A receiving application closes its session.
+    Leave { flow: usize },
 }
 
 struct Scheduled {
@@ -91,6 +96,8 @@ struct Slot {
     metric: Option<Metric>,
     /// Datagrams handed to the router since it started.
     handed: u64,
+    /// What its links carried, by neighbour, in the lives that are over.
+    buried: BTreeMap<NodeId, Carried>,
 }
 
 impl Slot {
@@ -112,7 +119,14 @@ impl Slot {
             without: Vec::new(),
             metric: None,
             handed: 0,
+            buried: BTreeMap::new(),
         }
+    }
+
+    /// Whether its router is held to bounds of time.
+    fn is_calm(&self) -> bool {
+        let strained = self.router.as_ref().is_some_and(|router| router.rings != Rings::default());
+        self.times <= 1 && self.coalesce.is_zero() && !strained
     }
 }
 
@@ -134,6 +148,7 @@ pub struct World {
     violations: Vec<String>,
     ledger: Ledger,
     watch: Watch,
+    storm: Storm,
     /// Whether rare branches may be taken at all.
     rare: bool,
     numbers: BTreeMap<NodeId, usize>,
@@ -153,7 +168,6 @@ impl World {
             now: Instant::ZERO,
             routers: (0..topology.routers).map(|_| Slot::new()).collect(),
             numbers: (0..topology.routers).map(|router| (node(router), router)).collect(),
-            topology,
             settings,
             wires,
             heap: BinaryHeap::new(),
@@ -167,8 +181,10 @@ impl World {
             violations: Vec::new(),
             ledger: Ledger::EMPTY,
             watch: Watch::new(settings.dead + settings.hello),
+            storm: Storm::new(topology.routers),
             rare: false,
             arrivals: Vec::new(),
+            topology,
         };
         for router in 0..world.topology.routers {
             world.start(router);
@@ -277,6 +293,28 @@ impl World {
         self.routers[router].router.as_ref()
     }
 
+    /// What the router's links carried, by neighbour, in all its lives.
+    pub(super) fn carried(&self, router: usize) -> BTreeMap<usize, Carried> {
+        let slot = &self.routers[router];
+        let mut carried = slot.buried.clone();
+        if let Some(running) = &slot.router {
+            let alive = running.carried(slot.clock.local(self.now));
+            alive.into_iter().for_each(|(peer, more)| carried.entry(peer).or_default().merge(&more));
+        }
+        carried.into_iter().filter_map(|(peer, carried)| Some((self.number(peer)?, carried))).collect()
+    }
+
+    /// Most events that one router had in a second.
+    pub const fn busiest(&self) -> u32 {
+        self.storm.peak()
+    }
+
+    /// Looks for links that are dead and not yet reported so.
+    pub(super) fn look_for_silence(&mut self) {
+        let World { watch, routers, now, violations, .. } = self;
+        watch.look(*now, |router| routers[router].is_calm(), violations);
+    }
+
     /// The number of the router with this id.
     pub(super) fn number(&self, node: NodeId) -> Option<usize> {
         self.numbers.get(&node).copied()
@@ -294,6 +332,7 @@ impl World {
     pub fn run_until(&mut self, end: Instant) {
         while let Some(next) = self.heap.peek()
             && next.at <= end
+            && !self.storm.rages()
         {
             let Scheduled { at, event, .. } = self.heap.pop().expect("a peeked event is there");
             assert!(at >= self.now, "time does not run backwards");
@@ -321,6 +360,11 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         self.events += 1;
+        if let Event::Arrive { router, .. } | Event::Timer { router, .. } | Event::Wake { router } = event
+            && let Some(storm) = self.storm.count(self.now, router)
+        {
+            self.violations.push(storm);
+        }
         match event {
             Event::Arrive { router, from, datagram } => {
                 self.record(router, "arrive", &datagram);
@@ -349,6 +393,10 @@ impl World {
                 self.serve(router);
             }
             Event::Turn { flow } => self.turn(flow),
+            Event::Leave { flow } => {
+                let sink = self.flows[flow].leave_sink();
+                self.hang_up(self.flows[flow].spec().to, sink);
+            }
         }
     }
 
@@ -456,12 +504,12 @@ impl World {
     /// Lets a router finish what an input started and carries out its effects.
     fn settle(&mut self, router: usize) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        let mut turns = Vec::new();
+        let (mut turns, mut leaves) = (Vec::new(), Vec::new());
         let World { routers, wires, flows, rng, violations, now, ledger, capture, watch, numbers, rare, .. } = self;
         let slot = &mut routers[router];
+        let calm = slot.is_calm();
         let Some(running) = &mut slot.router else { return };
         prepare_rare(*rare, slot.rare);
-        let calm = slot.times <= 1 && slot.coalesce.is_zero() && running.rings == super::router::Rings::default();
         let newer = slot.newer;
         let sessions = &mut slot.sessions;
         running.settle(slot.clock.local(*now), |effect| match effect {
@@ -471,9 +519,12 @@ impl World {
             }
             Effect::Record(session, record) => match sessions.get(&session) {
                 Some(&(flow, side)) => {
-                    let taken = flows[flow].handle_record(*now, side, record, violations);
+                    let taken = flows[flow].handle_record(*now, (side, session), record, violations);
                     if taken.wants_turn {
                         turns.push(flow);
+                    }
+                    if taken.leaves {
+                        leaves.push(flow);
                     }
                     if taken.accepted { Ok(()) } else { FULL }
                 }
@@ -517,6 +568,9 @@ impl World {
         for flow in turns {
             self.schedule(self.now, Event::Turn { flow });
         }
+        for flow in leaves {
+            self.schedule(self.now, Event::Leave { flow });
+        }
         self.set_timer(router);
     }
 
@@ -539,7 +593,7 @@ impl World {
 
     fn open(&mut self, flow: usize, side: Side) {
         let router = self.flows[flow].spec().router(side);
-        let request = self.flows[flow].open(side);
+        let request = self.flows[flow].open(self.now, side);
         self.request(router, Flow::client(flow, side), request);
     }
 
@@ -570,7 +624,8 @@ impl World {
                 break;
             }
         }
-        self.settle(router);
+        let source = self.flows[index].leave();
+        self.hang_up(router, source);
         if self.flows[index].wants_open(now) && self.is_running(router) {
             self.open(index, Side::Source);
         }

@@ -3,6 +3,7 @@
 use super::hello::{Change, Told};
 use super::stats::Kind;
 use super::{Delivery, Link, MAX_DELIVERIES};
+use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::{Class, DownReason, Instant};
 use crate::containers::pool::Urgency;
@@ -105,7 +106,7 @@ impl Link {
             self.counters.drops.count(DropReason::Duplicate);
             return true;
         }
-        if self.deliveries.len() >= MAX_DELIVERIES {
+        if self.deliveries.len() >= MAX_DELIVERIES || rarely!(DeliveriesFull) {
             self.counters.drops.count(DropReason::QueueFull);
             return false;
         }

@@ -29,7 +29,7 @@
 //! ```
 //! Segments are numbered from 0 and arrive in any order. The receiver acknowledges every 32 of them, or after 25–50 ms,
 //! or at once if asked. The sender keeps each segment until then and sends within the smaller of the receiver's limit
-//! and its own window. The window obeys congestion marks (×0.7 at most once per window, then back as CUBIC does); a loss
+//! and its own window. The window obeys congestion marks (×0.7 at most once per window); a loss
 //! end to end is not a sign of congestion and does not touch it. A segment is repeated when an acknowledgement leaves it
 //! out although it was sent a retransmission timeout ago, or before a change of routes that is more than a round trip past.
 //!

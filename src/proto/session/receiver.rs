@@ -136,7 +136,7 @@ impl Receiver {
 
     /// Whether everything up to the end was received; then the number after it.
     pub(super) fn finished(&self) -> Option<u64> {
-        self.fin.map(|fin| fin + 1).filter(|end| self.cumulative == *end || broken(Rule::StreamEnd))
+        self.fin.map(|fin| fin + 1).filter(|end| self.cumulative == *end || broken(Rule::FlowEnd))
     }
 
     /// Whether a datagram flow that ends now leaves a hole: something was received (and so acknowledged) that is not
@@ -309,7 +309,7 @@ impl Receiver {
 
     /// Whether the stream was read to its end.
     pub(super) fn is_read_out(&self) -> bool {
-        self.fin.is_some_and(|fin| self.base > fin)
+        self.fin.is_some_and(|fin| self.base > fin || broken(Rule::StreamEnd))
     }
 
     /// The application has these: their packets go back, the window moves on.

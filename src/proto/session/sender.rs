@@ -453,8 +453,7 @@ impl Sender {
             self.backoff = 0;
         }
         self.asked = (self.in_flight > 0).then_some(now);
-        let (round_trip, next) = (self.round_trip.get(), self.next);
-        self.window.adapt(Acked { now, round_trip, marks: ack.marks, in_flight, newly, cumulative, next });
+        self.window.adapt(Acked { marks: ack.marks, in_flight, newly, cumulative, next: self.next });
         self.mark_lost(now, reported, settings);
         let finished = self.fin.is_some_and(|fin| self.base > fin);
         Ok(Progress { opened, finished })

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!              first mark
-//!  slow start ───────────► avoidance: CUBIC's curve (RFC 9438), or a segment per round trip where that is faster
+//!  slow start ───────────► avoidance: a segment per round trip
 //!                                   │ ▲
 //!  mark on what was sent since the  ▼ │ acknowledgements of a full window
 //!  last reaction ──────────────── window × 0.7
@@ -16,27 +16,11 @@
 //! them must be the one that was needed and not one more: a window below what the path holds leaves it idle.
 
 use super::settings::FIRST_WINDOW;
-use crate::base::Instant;
-use std::time::Duration;
 
 /// What a congestion mark leaves of the window: as CUBIC does (RFC 9438 section 4.6).
 const MARKED: f64 = 0.7;
-/// RFC 9438 section 4.1: the cubic term's weight, segments per second cubed.
-const CUBIC: f64 = 0.4;
 /// Two, so that one is always under way while another is acknowledged.
 const LEAST: f64 = 2.0;
-
-/// The present stretch of growth since a reaction.
-#[derive(Clone, Copy, Debug)]
-struct Epoch {
-    start: Instant,
-    /// Seconds from its start until the cubic curve is back at its plateau.
-    k: f64,
-    /// The plateau of the curve, segments.
-    origin: f64,
-    /// A segment per round trip since its start.
-    reno: f64,
-}
 
 /// The sending window, segments.
 #[derive(Clone, Copy, Debug)]
@@ -50,20 +34,11 @@ pub(super) struct Window {
     shrunk: u64,
     /// The receiver had all segments before this one.
     cumulative: u64,
-    /// Where the last reaction found the window, or a little lower (RFC 9438 section 4.7).
-    plateau: f64,
-    epoch: Option<Epoch>,
-    /// Since when the window has not been full: that time does not count (RFC 9438 section 5.8).
-    unused_since: Option<Instant>,
 }
 
 /// What an acknowledgement said.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acked {
-    /// When it came.
-    pub(super) now: Instant,
-    /// Smoothed round trip.
-    pub(super) round_trip: Duration,
     /// Marked segments the receiver has counted so far.
     pub(super) marks: u32,
     /// Segments that were under way when it came.
@@ -79,17 +54,7 @@ pub(super) struct Acked {
 impl Window {
     pub(super) fn new(most: u32) -> Window {
         let most = f64::from(most).max(LEAST);
-        Window {
-            size: most.min(FIRST_WINDOW as f64),
-            most,
-            slow_start: true,
-            marks: 0,
-            shrunk: 0,
-            cumulative: 0,
-            plateau: 0.0,
-            epoch: None,
-            unused_since: None,
-        }
+        Window { size: most.min(FIRST_WINDOW as f64), most, slow_start: true, marks: 0, shrunk: 0, cumulative: 0 }
     }
 
     pub(super) const fn segments(&self) -> usize {
@@ -111,40 +76,15 @@ impl Window {
             if acked.cumulative > self.shrunk && u64::from(fresh) > old {
                 self.shrink(acked.next);
             }
-        } else if acked.in_flight < self.segments() {
-            self.unused_since.get_or_insert(acked.now);
-        } else if self.slow_start {
-            self.size = (self.size + acked.newly as f64).min(self.most);
-        } else {
-            self.avoid(&acked);
+        } else if acked.in_flight >= self.segments() {
+            let growth = if self.slow_start { acked.newly as f64 } else { acked.newly as f64 / self.size };
+            self.size = (self.size + growth).min(self.most);
         }
     }
 
     fn shrink(&mut self, next: u64) {
-        self.plateau = if self.size < self.plateau { self.size * (1.0 + MARKED) / 2.0 } else { self.size };
         self.size = (self.size * MARKED).max(LEAST);
         self.shrunk = next;
-        (self.epoch, self.unused_since) = (None, None);
-    }
-
-    /// Grows along the cubic curve (RFC 9438 section 4.2).
-    fn avoid(&mut self, acked: &Acked) {
-        let (size, plateau, now) = (self.size, self.plateau, acked.now);
-        let epoch = self.epoch.get_or_insert_with(|| Epoch {
-            start: now,
-            k: ((plateau - size).max(0.0) / CUBIC).cbrt(),
-            origin: plateau.max(size),
-            reno: size,
-        });
-        if let Some(since) = self.unused_since.take() {
-            epoch.start += now.since(since.max(epoch.start));
-        }
-        // The links see to it that TCPs get their share, so this need not be slower than Reno.
-        epoch.reno += acked.newly as f64 / size;
-        let ahead = now.since(epoch.start) + acked.round_trip;
-        let target = (CUBIC * (ahead.as_secs_f64() - epoch.k).powi(3) + epoch.origin).clamp(size, size * 1.5);
-        let cubic = size + (target - size) / size * acked.newly as f64;
-        self.size = cubic.max(epoch.reno).min(self.most);
     }
 }
 
@@ -153,11 +93,8 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    const ROUND_TRIP: Duration = Duration::from_millis(100);
-
     fn acked(marks: u32, in_flight: usize, newly: usize, cumulative: u64, next: u64) -> Acked {
-        let now = Instant::from_millis(1000);
-        Acked { now, round_trip: ROUND_TRIP, marks, in_flight, newly, cumulative, next }
+        Acked { marks, in_flight, newly, cumulative, next }
     }
 
     #[test]
@@ -174,7 +111,7 @@ mod tests {
         window.adapt(acked(7, 10, 32, 220, 230));
         assert_eq!(window.segments(), 67, "an older report is none");
         window.adapt(acked(11, 67, 67, 259, 300));
-        assert_eq!(window.segments(), 69, "on the way back to where it was");
+        assert_eq!(window.segments(), 68, "one per round trip from now on");
         (0..100).for_each(|n| window.adapt(acked(12 + n, 68, 1, 301 + u64::from(n), 301 + u64::from(n))));
         assert_eq!(window.segments(), 2);
     }
@@ -199,11 +136,10 @@ mod tests {
         assert_eq!(window.segments(), 31, "of seventeen marks one must be on what was sent afterwards");
     }
 
-    /// The window, from `start` segments, after each acknowledgement of 32 segments, a millisecond each, over a path that
-    /// marks what finds `room` segments or more before it.
+    /// The window, from `start` segments, after each acknowledgement of 32 segments, over a path that marks what finds `room` segments or more before it.
     fn over_a_path(start: f64, room: usize, acks: usize) -> Vec<usize> {
         let mut window = Window { size: start, ..Window::new(1024) };
-        let (mut path, mut now) = (VecDeque::new(), Instant::from_millis(1000));
+        let mut path = VecDeque::new();
         let (mut marks, mut cumulative) = (0, 0);
         let mut windows = Vec::new();
         for _ in 0..acks {
@@ -215,9 +151,7 @@ mod tests {
             let newly = in_flight.min(32);
             marks += path.drain(..newly).filter(|marked| *marked).count() as u32;
             cumulative += newly as u64;
-            now += Duration::from_millis(newly as u64);
-            let round_trip = Duration::from_millis(in_flight as u64);
-            window.adapt(Acked { now, round_trip, marks, in_flight, newly, cumulative, next });
+            window.adapt(Acked { marks, in_flight, newly, cumulative, next });
             windows.push(window.segments());
         }
         windows
@@ -231,32 +165,5 @@ mod tests {
             assert!(*least >= 139, "from {start} down to {least}: less than 0.7 of what was not marked");
             assert!(windows.iter().skip(200).all(|size| *size < 240), "from {start}: {windows:?}");
         }
-    }
-
-    #[test]
-    fn comes_back_within_seconds_however_long_the_round_trip() {
-        // RFC 9438 figure 2: K = cbrt(1000 * 0.3 / 0.4) = 9.1 s; a segment per round trip would take 250 s.
-        let mut window = Window { size: 1000.0, ..Window::new(1024) };
-        let mut acked = Acked { round_trip: Duration::from_secs(1), ..acked(1, 1000, 32, 32, 1032) };
-        window.adapt(acked);
-        assert_eq!(window.segments(), 700);
-        for _ in 0..11 {
-            acked = Acked { newly: window.segments(), in_flight: window.segments(), ..acked };
-            window.adapt(acked);
-            acked.now += acked.round_trip;
-        }
-        assert!(window.segments() > 990, "{}", window.segments());
-    }
-
-    #[test]
-    fn time_in_which_the_window_is_not_full_does_not_count() {
-        let mut window = Window { size: 100.0, ..Window::new(1024) };
-        window.adapt(acked(1, 100, 32, 32, 132));
-        window.adapt(acked(1, 70, 32, 164, 200));
-        let before = window.segments();
-        window.adapt(acked(1, 10, 10, 210, 220));
-        let later = Instant::from_millis(61_000);
-        window.adapt(Acked { now: later, ..acked(1, window.segments(), 32, 242, 300) });
-        assert!(window.segments() <= before + 3, "{} after {before}", window.segments());
     }
 }

@@ -10,13 +10,16 @@
 //! | [`memory`] | what sessions took is back when they end |
 //! | [`counters`] | what was sent, lost and received adds up |
 //! | [`delivery`] | what must arrive has arrived |
+//! | [`hops`] | a hop confirms only what arrived, and hands a message up once |
 //!
-//! How fast dead links are noticed is checked where it is seen, in `observe.rs`.
+//! Where it is seen is checked how fast dead links are noticed (`observe.rs`), and that no router is busier than its work
+//! explains (`storm.rs`).
 
 pub mod bounds;
 pub mod convergence;
 pub mod counters;
 pub mod delivery;
+pub mod hops;
 pub mod links;
 pub mod loops;
 pub mod memory;

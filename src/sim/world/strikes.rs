@@ -85,7 +85,10 @@ impl World {
         }
         self.count(Struck::Crash);
         let slot = &mut self.routers[router];
-        slot.router = None;
+        if let Some(running) = slot.router.take() {
+            let carried = running.carried(slot.clock.local(self.now));
+            carried.into_iter().for_each(|(peer, more)| slot.buried.entry(peer).or_default().merge(&more));
+        }
         slot.timer_at = None;
         slot.generation += 1;
         slot.sessions.clear();
@@ -210,6 +213,7 @@ impl World {
             self.count(Struck::MetricChanged);
         }
         self.watch.strained(now, router);
+        without.iter().for_each(|&peer| self.watch.removed(router, peer));
         self.settle(router);
     }
 
@@ -259,9 +263,10 @@ impl World {
         self.end_rare();
     }
 
-    /// From then on a sender that gives up has no excuse.
-    pub(in crate::sim) fn excuse_until(&mut self, until: Instant) {
-        self.flows.iter_mut().for_each(|flow| flow.excuse_until(until));
+    /// What senders that have left wrote may have been given up while there was no way for long.
+    pub(in crate::sim) fn excuse_who_left(&mut self) {
+        let now = self.now;
+        self.flows.iter_mut().for_each(|flow| flow.excuse_who_left(now));
     }
 
     /// All applications close their sessions and leave.
