@@ -6,7 +6,7 @@
 
 use crate::base::Instant;
 
-/// Events of one router in one second: some sixty times the busiest second seen in a campaign (about 3,000 events), so
+/// Events of one router in one second: some fifty times the busiest second seen in a campaign (about 4,000 events), so
 /// that bulk flows of experiments do not come near it either.
 pub(super) const MOST: u32 = 200_000;
 
