@@ -6,6 +6,8 @@
 use super::conditions::{Conditions, Flap};
 use super::fault::{Disk, Fault, Metric, Partition, Step};
 use super::topology::Topology;
+use super::wire::HEADERS;
+use crate::base::limits::MIN_DATAGRAM;
 use crate::base::{Instant, Rng};
 use std::time::Duration;
 
@@ -70,7 +72,8 @@ impl Wires {
             corrupt: self.corrupt * rng.unit(),
             truncate: self.truncate * rng.unit(),
             // Below 1,260 bytes even the smallest datagram of a link does not pass.
-            mtu: (self.mtu && rng.chance(0.3)).then(|| 1000 + rng.below(500) as usize),
+            // Never below what every path must carry: what a sender gives up there would have no other excuse.
+            mtu: (self.mtu && rng.chance(0.3)).then(|| MIN_DATAGRAM + HEADERS + rng.below(240) as usize),
             interface_mtu: (self.interface_mtu && rng.chance(0.3)).then(|| 1260 + rng.below(240) as usize),
             rate: self.rate.then(|| 2_000_000 + rng.below(20_000_000)),
             queue: 8_000 + rng.below(100_000) as usize,
