@@ -1,7 +1,7 @@
 //! From the file as written to the configuration as meant.
 
 use super::errors::{Errors, without_secrets};
-use super::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
+use super::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Offload, Routing, Workers};
 use super::suggest::closest;
 use super::units;
 use super::written::{At, Report, Section};
@@ -108,6 +108,7 @@ fn read_workers(section: &mut Section<'_, '_>, cores: usize, report: &mut Report
         report.add(&written.span, message, "name as many cores as there are workers (`count`), or none");
     }
     let io = section.word("io", &[("auto", Io::Auto), ("uring", Io::Uring), ("mmsg", Io::Mmsg)], report);
+    let offloads = [("auto", Offload::Auto), ("on", Offload::On), ("off", Offload::Off)];
     let idles = [("spin", Idle::Spin), ("adaptive", Idle::Adaptive), ("wait", Idle::Wait)];
     // With one or two cores a spinning worker takes the core that the application or the control thread needs.
     let default_idle = if cores <= 2 { Idle::Wait } else { Idle::Adaptive };
@@ -115,6 +116,7 @@ fn read_workers(section: &mut Section<'_, '_>, cores: usize, report: &mut Report
         count,
         cores: written.value.into_iter().map(|core| core as usize).collect(),
         io: io.unwrap_or(default.io),
+        offload: section.word("offload", &offloads, report).unwrap_or(default.offload),
         idle: section.word("idle", &idles, report).unwrap_or(default_idle),
         pool: section.number("pool", 256..=1 << 20, report).map_or(default.pool, |pool| pool.value as usize),
         socket_buffer: section

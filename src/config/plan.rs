@@ -132,7 +132,7 @@ const fn metric_name(metric: Metric) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{Congestion, Idle, Io, Member, Routing, Workers};
+    use crate::config::settings::{Congestion, Idle, Io, Member, Offload, Routing, Workers};
     use std::time::Duration;
 
     fn link(peer: &str) -> Link {
@@ -159,6 +159,7 @@ mod tests {
                 count: 1,
                 cores: vec![],
                 io: Io::Auto,
+                offload: Offload::Auto,
                 idle: Idle::Wait,
                 pool: 1024,
                 socket_buffer: 1 << 20,

@@ -1,6 +1,6 @@
 //! A configuration back to text, for what writes configurations: the lab, and tools that set up many routers.
 
-use super::settings::{Config, Congestion, Idle, Io, Link, Metric};
+use super::settings::{Config, Congestion, Idle, Io, Link, Metric, Offload};
 use super::units::{show_duration, show_rate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +22,7 @@ pub fn to_toml(config: &Config) -> String {
     put(&mut text, "count", &config.workers.count.to_string());
     put(&mut text, "cores", &format!("{:?}", config.workers.cores));
     put(&mut text, "io", &quoted(io_word(config.workers.io)));
+    put(&mut text, "offload", &quoted(offload_word(config.workers.offload)));
     put(&mut text, "idle", &quoted(idle_word(config.workers.idle)));
     put(&mut text, "pool", &config.workers.pool.to_string());
     put(&mut text, "socket_buffer", &config.workers.socket_buffer.to_string());
@@ -71,6 +72,15 @@ pub(super) const fn io_word(io: Io) -> &'static str {
         Io::Auto => "auto",
         Io::Uring => "uring",
         Io::Mmsg => "mmsg",
+    }
+}
+
+/// The word for `offload` in a configuration.
+pub(super) const fn offload_word(offload: Offload) -> &'static str {
+    match offload {
+        Offload::Auto => "auto",
+        Offload::On => "on",
+        Offload::Off => "off",
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Workers {
     pub cores: Vec<usize>,
     /// Which system calls.
     pub io: Io,
+    /// Whether datagrams pass the kernel in trains.
+    pub offload: Offload,
     /// What a worker does when there is nothing to do.
     pub idle: Idle,
     /// Slots of each worker's packet pool.
@@ -46,7 +48,15 @@ pub struct Workers {
 impl Default for Workers {
     /// One worker that waits in the kernel.
     fn default() -> Workers {
-        Workers { count: 1, cores: Vec::new(), io: Io::Auto, idle: Idle::Wait, pool: 8192, socket_buffer: 4 << 20 }
+        Workers {
+            count: 1,
+            cores: Vec::new(),
+            io: Io::Auto,
+            offload: Offload::Auto,
+            idle: Idle::Wait,
+            pool: 8192,
+            socket_buffer: 4 << 20,
+        }
     }
 }
 
@@ -60,6 +70,18 @@ pub enum Io {
     Uring,
     /// epoll with recvmmsg and sendmmsg.
     Mmsg,
+}
+
+/// Whether datagrams of one neighbour pass the kernel in trains (segmentation and receive offload, udp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Offload {
+    /// Where the kernel can, and is not one that is known to damage them.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// What a worker does when there is nothing to do.

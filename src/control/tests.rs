@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::base::{DownReason, LinkMetrics};
-use crate::config::settings::{Config, Congestion, Idle, Io, Link as LinkConfig, Member, Metric, Routing, Workers};
+use crate::config::settings::{
+    Config, Congestion, Idle, Io, Link as LinkConfig, Member, Metric, Offload, Routing, Workers,
+};
 use crate::dataplane::messages::Refusal;
 use crate::telemetry::Histogram;
 use crate::wire::admin::{LinkEntry, NodeEntry, RouteEntry};
@@ -45,6 +47,7 @@ fn config(name: &str, peers: &[&str]) -> Config {
             count: 1,
             cores: Vec::new(),
             io: Io::Auto,
+            offload: Offload::Auto,
             idle: Idle::Wait,
             pool: 4096,
             socket_buffer: 1 << 20,

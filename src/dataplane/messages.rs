@@ -197,6 +197,16 @@ pub struct DriverStats {
     pub overflowed: u64,
     /// Receives that failed for an unexpected reason.
     pub receive_errors: u64,
+    /// Trains of two or more datagrams that left as one (`offload`).
+    pub trains_out: u64,
+    /// Datagrams in them.
+    pub coupled_out: u64,
+    /// Trains that arrived as one.
+    pub trains_in: u64,
+    /// Datagrams in them.
+    pub coupled_in: u64,
+    /// Trains that the kernel refused; their datagrams were sent one by one.
+    pub trains_refused: u64,
     /// Datagrams that the kernel dropped because a socket's receive buffer was full, as of the last look (every five
     /// seconds).
     pub socket_overflows: u64,

@@ -4,7 +4,7 @@ use super::clock::{self, Clock};
 use super::control_loop::{ControlLoop, Parts, Stop, WorkerHandle, stop_workers};
 use super::control_socket::ControlSocket;
 use super::doorbell::Doorbell;
-use super::io::{Choice, Impossible, choose, make, uring};
+use super::io::{Choice, Impossible, NoTrains, choose, choose_trains, make, uring};
 use super::notify::notify;
 use super::ring::{RING_SLOTS, Receiver, Sender, ToWorker, ring};
 use super::sessions::Limits;
@@ -12,7 +12,7 @@ use super::signals::Signals;
 use super::worker::Worker;
 use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{Identity, Rng, WallTime};
-use crate::config::settings::{Config, Idle, Io, Member, Metric, Routing, Workers};
+use crate::config::settings::{Config, Idle, Io, Member, Metric, Offload, Routing, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -43,6 +43,9 @@ pub enum RunError {
     /// The configured io backend.
     #[error(transparent)]
     Io(#[from] Impossible),
+    /// The configured offload.
+    #[error(transparent)]
+    Offload(#[from] NoTrains),
     /// A core that is not there.
     #[error("workers.cores: core {core} is not available to this process (it may use {available:?})")]
     Core {
@@ -178,6 +181,7 @@ pub(super) fn lone_config(directory: &Path) -> Result<Config, RunError> {
             count: 1,
             cores: Vec::new(),
             io: Io::Auto,
+            offload: Offload::Auto,
             idle: Idle::Wait,
             pool: 4096,
             socket_buffer: 256 << 10,
@@ -201,6 +205,9 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     let choice = choose(config.workers.io, uring::self_test)?;
     tracing::info!(io = %choice.reason, "io backend chosen");
     let sockets = bind_all(&config)?;
+    let (trains, why) = choose_trains(config.workers.offload, &kernel_release(), || udp::try_trains(&sockets[0]))?;
+    tracing::info!(offload = %why, "trains of datagrams");
+    let choice = Choice { trains, ..choice };
     let socket = bind_control_socket(&config.control_socket)?;
     let starter = Starter { config: &config, clock, identity: &identity, epoch, choice: &choice, stop: &stop };
     let mut workers = Vec::with_capacity(sockets.len());
@@ -383,7 +390,8 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
     }
     let port = seed.listen.local_addr().map_or(0, |address| address.port());
     let (buffer, stock) = (seed.config.workers.socket_buffer, STOCK * seed.config.links.len());
-    let parts = io::Parts { listen: seed.listen, buffer, stock, bell: Arc::clone(&seed.bell) };
+    let trains = seed.choice.trains;
+    let parts = io::Parts { listen: seed.listen, buffer, stock, trains, bell: Arc::clone(&seed.bell) };
     let (backend, used) = match make(seed.config.workers.io, &seed.choice, parts) {
         Ok(made) => made,
         Err(error) => {
@@ -414,6 +422,11 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
     };
     worker.run();
     drop(last_ring);
+}
+
+/// The kernel's version (uname -r); nothing where that cannot be known.
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| String::new(), |text| text.trim().to_owned())
 }
 
 fn pin(index: usize, cores: &[usize]) {

@@ -257,6 +257,49 @@ impl Name {
     }
 }
 
+/// The control message about a train of datagrams: how long each is, but the last (udp(7)).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct SegmentSize {
+    header: libc::cmsghdr,
+    /// To send: a u16. Received: an int. Then padding.
+    size: [u8; 8],
+}
+
+impl SegmentSize {
+    /// Its length as the kernel counts it: header, value and padding are the same both ways.
+    pub(super) const LEN: usize = mem::size_of::<SegmentSize>();
+    /// Says nothing.
+    pub(super) const EMPTY: SegmentSize =
+        SegmentSize { header: libc::cmsghdr { cmsg_len: 0, cmsg_level: 0, cmsg_type: 0 }, size: [0; 8] };
+
+    /// Cut what is sent every `bytes` bytes.
+    pub(super) fn to_send(bytes: u16) -> SegmentSize {
+        let cmsg_len = mem::size_of::<libc::cmsghdr>() + mem::size_of::<u16>();
+        let header = libc::cmsghdr { cmsg_len, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
+        let mut size = [0; 8];
+        size[..2].copy_from_slice(&bytes.to_ne_bytes());
+        SegmentSize { header, size }
+    }
+
+    /// What the kernel wrote about a datagram that arrived: where to cut it, if it is a train. `len` is how much it wrote.
+    pub(super) fn received(&self, len: usize) -> Option<usize> {
+        let about_trains = len >= self.header.cmsg_len
+            && self.header.cmsg_level == libc::SOL_UDP
+            && self.header.cmsg_type == libc::UDP_GRO;
+        let size = i32::from_ne_bytes(*self.size.first_chunk()?);
+        usize::try_from(size).ok().filter(|&size| about_trains && size > 0)
+    }
+
+    /// What the kernel wrote to the front of `bytes`.
+    pub(super) fn read(bytes: &[u8]) -> Option<SegmentSize> {
+        let (header, size) = bytes.get(..Self::LEN)?.split_at(mem::size_of::<libc::cmsghdr>());
+        // SAFETY: a cmsghdr is plain integers, and `header` is as many readable bytes.
+        let header = unsafe { header.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
+        Some(SegmentSize { header, size: *size.first_chunk()? })
+    }
+}
+
 /// The descriptor of a mio type, which know no `AsFd`.
 pub(super) fn borrow(source: &impl AsRawFd) -> BorrowedFd<'_> {
     // SAFETY: the source owns the descriptor and is borrowed for as long as the result lives.

@@ -13,11 +13,13 @@ use crate::base::{Instant, LinkId};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 /// After a connected socket could not be opened, or was set aside, its link uses the listening one for this long.
 const REOPEN: Duration = Duration::from_secs(1);
+/// After trains of a link were refused, it sends single datagrams for this long: a way may change, and so may its cards.
+const TRAINS_AGAIN: Duration = Duration::from_secs(60);
 /// Datagrams of others that may have slipped into a socket between its bind and its connect.
 const STRAYS: usize = 64;
 
@@ -34,6 +36,18 @@ pub(super) fn listen(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket
 pub(super) fn granted(socket: &UdpSocket) -> (usize, usize) {
     let socket = socket2::SockRef::from(socket);
     (socket.recv_buffer_size().unwrap_or(0) / 2, socket.send_buffer_size().unwrap_or(0) / 2)
+}
+
+/// Asks the kernel to hand over the datagrams of a train as one. Every receive must have room for it from now on.
+fn join_trains(socket: BorrowedFd<'_>) -> io::Result<()> {
+    sys::set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Whether this kernel can join and cut trains of datagrams.
+pub(super) fn try_trains(socket: &UdpSocket) -> io::Result<()> {
+    sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0)?;
+    join_trains(socket.as_fd())?;
+    sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 0)
 }
 
 fn open(address: SocketAddr, buffer: usize) -> io::Result<Socket> {
@@ -108,18 +122,38 @@ pub(super) struct Sockets {
     drops_seen: Vec<(RawFd, u32)>,
     /// Sockets opened in advance.
     stock: Vec<Socket>,
+    /// Whether datagrams pass the kernel in trains at all.
+    trains: bool,
+    /// A link's trains were refused: it sends none before this.
+    trains_not_before: Vec<Instant>,
 }
 
 impl Sockets {
     /// The listening socket alone. `buffer` is asked of the kernel for each further one, bytes; `stock` of those are opened
     /// now, since larger buffers than the system's limit are granted only to the privileged, which workers do not stay.
-    pub(super) fn new(listen: UdpSocket, buffer: usize, stock: usize) -> io::Result<Sockets> {
+    pub(super) fn new(listen: UdpSocket, buffer: usize, stock: usize, trains: bool) -> io::Result<Sockets> {
         let local = listen.local_addr()?;
+        if trains {
+            join_trains(listen.as_fd())?;
+        }
         let stock = (0..stock).map(|_| open(local, buffer)).collect::<io::Result<_>>()?;
         let links = (0..MAX_LINKS).map(|_| None).collect();
         let not_before = vec![Instant::ZERO; MAX_LINKS];
         let up = vec![false; MAX_LINKS];
-        Ok(Sockets { listen, local, buffer, links, up, not_before, generation: 0, drops_seen: Vec::new(), stock })
+        let trains_not_before = vec![Instant::ZERO; MAX_LINKS];
+        Ok(Sockets {
+            listen,
+            local,
+            buffer,
+            links,
+            up,
+            not_before,
+            generation: 0,
+            drops_seen: Vec::new(),
+            stock,
+            trains,
+            trains_not_before,
+        })
     }
 
     /// The listening socket.
@@ -178,6 +212,9 @@ impl Sockets {
     fn connect(&mut self, remote: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.stock.pop().map_or_else(|| open(self.local, self.buffer), Ok)?;
         socket.set_reuse_port(true)?;
+        if self.trains {
+            join_trains(socket.as_fd())?;
+        }
         socket.bind(&SockAddr::from(self.local))?;
         let remote = match (remote, self.ipv6()) {
             (SocketAddr::V4(v4), true) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
@@ -207,6 +244,19 @@ impl Sockets {
     pub(super) fn put_off(&mut self, now: Instant, link: LinkId) {
         if let Some(slot) = self.not_before.get_mut(link.index()) {
             *slot = now + REOPEN;
+        }
+    }
+
+    /// Whether what the link sends may leave in trains.
+    pub(super) fn takes_trains(&self, now: Instant, link: LinkId) -> bool {
+        self.trains && self.trains_not_before.get(link.index()).is_some_and(|&when| when <= now)
+    }
+
+    /// The kernel refused a train of the link: it sends none for a while.
+    pub(super) fn put_off_trains(&mut self, now: Instant, link: LinkId) {
+        tracing::warn!(%link, "the kernel refuses trains of datagrams on this link's way; they leave one by one for a while");
+        if let Some(slot) = self.trains_not_before.get_mut(link.index()) {
+            *slot = now + TRAINS_AGAIN;
         }
     }
 

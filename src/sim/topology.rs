@@ -1,7 +1,7 @@
 //! Which routers exist and which links join them.
 
 use crate::base::{Identity, NodeId, Rng};
-use crate::config::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
+use crate::config::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Offload, Routing, Workers};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
@@ -118,6 +118,7 @@ impl Topology {
                 count: 1,
                 cores: vec![],
                 io: Io::Auto,
+                offload: Offload::Auto,
                 idle: Idle::Wait,
                 pool: settings.pool,
                 socket_buffer: 1 << 20,

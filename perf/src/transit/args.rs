@@ -60,6 +60,9 @@ pub(crate) struct Args {
     /// System calls of the router's worker
     #[arg(long, default_value = "auto", value_parser = ["auto", "uring", "mmsg"])]
     pub(crate) io: String,
+    /// Whether the router's datagrams pass the kernel in trains
+    #[arg(long, default_value = "auto", value_parser = ["auto", "on", "off"])]
+    pub(crate) offload: String,
     /// Congestion control of all links: cubic, or a rate such as 10gbit
     #[arg(long, default_value = "cubic", value_parser = congestion)]
     pub(crate) congestion: Written,

@@ -99,7 +99,14 @@ pub(crate) fn run(args: &Args) -> io::Result<Report> {
 impl Bench<'_> {
     fn setup<'s>(&'s self, idle: &'s str) -> Setup<'s> {
         let core = self.cores.map(|(first, _)| first);
-        Setup { io: &self.args.io, idle, congestion: &self.args.congestion.text, core, allowed: self.allowed }
+        Setup {
+            io: &self.args.io,
+            offload: &self.args.offload,
+            idle,
+            congestion: &self.args.congestion.text,
+            core,
+            allowed: self.allowed,
+        }
     }
 
     fn bare(&self, spin: bool) -> io::Result<(Raw, Bare)> {

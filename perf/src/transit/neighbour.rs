@@ -2,7 +2,7 @@
 
 use crate::net::{BATCH, Port};
 use sinew::base::{Class, Identity, Instant, NodeId, SessionId};
-use sinew::config::settings::{Config, Idle, Io, Link, Member, Metric, Routing, Workers};
+use sinew::config::settings::{Config, Idle, Io, Link, Member, Metric, Offload, Routing, Workers};
 use sinew::containers::Batch;
 use sinew::control::{Action, Control, Input};
 use sinew::dataplane::messages::{Command, SessionKind};
@@ -195,6 +195,7 @@ pub(crate) fn config(name: &str, listen: SocketAddr, members: &[Member], link: L
             count: 1,
             cores: Vec::new(),
             io: Io::Mmsg,
+            offload: Offload::Off,
             idle: Idle::Spin,
             pool: POOL,
             socket_buffer: 4 << 20,

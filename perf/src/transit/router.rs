@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How the router is run.
 pub(crate) struct Setup<'a> {
     pub(crate) io: &'a str,
+    pub(crate) offload: &'a str,
     pub(crate) idle: &'a str,
     pub(crate) congestion: &'a str,
     /// The core of its worker, and those of the rest of its process.
@@ -128,8 +129,8 @@ fn configuration(
     let cores = setup.core.map(|core| core.to_string()).unwrap_or_default();
     let mut text = format!(
         "name = \"r\"\nkey = \"r.key\"\nlisten = \"{listen}\"\ncontrol_socket = \"r.sock\"\n\
-         [workers]\ncores = [{cores}]\nio = \"{}\"\nidle = \"{}\"\n",
-        setup.io, setup.idle
+         [workers]\ncores = [{cores}]\nio = \"{}\"\noffload = \"{}\"\nidle = \"{}\"\n",
+        setup.io, setup.offload, setup.idle
     );
     for Member { name, public } in members {
         // Writing to a String cannot fail.

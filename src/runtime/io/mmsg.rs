@@ -5,8 +5,9 @@ use crate::base::limits::DATAGRAM_SLOT;
 use crate::base::{Instant, LinkId, SessionId};
 use crate::containers::Batch;
 use crate::runtime::doorbell::Doorbell;
+use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::watches::Watches;
-use crate::runtime::sys::{self, Name};
+use crate::runtime::sys::{self, Name, SegmentSize};
 use crate::runtime::udp::{Route, Sockets};
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,9 @@ use std::time::Duration;
 
 /// Events taken from epoll at a time; the rest come with the next pass.
 const EVENTS: usize = 64;
+
+/// Trains taken from one socket in one pass, at most.
+const TRAIN_SLOTS: usize = 32;
 
 /// What an epoll event is about: the kind in the top byte, which one in the rest.
 const LISTEN: u64 = 0;
@@ -45,7 +49,7 @@ pub struct Mmsg {
     bell: Arc<Doorbell>,
     watches: Watches<Watch>,
     receive: ReceiveRoom,
-    transmit: TransmitRoom,
+    transmit: Arrangement,
     counters: Counters,
 }
 
@@ -59,7 +63,7 @@ impl Mmsg {
     /// A backend for these parts.
     pub fn new(parts: Parts) -> io::Result<Mmsg> {
         let epoll = sys::epoll()?;
-        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock)?;
+        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock, parts.trains)?;
         let readable = libc::EPOLLIN as u32;
         let listen = sockets.listening().as_raw_fd();
         sys::epoll_control(epoll.as_fd(), libc::EPOLL_CTL_ADD, listen, readable, LISTEN)?;
@@ -73,8 +77,8 @@ impl Mmsg {
             sockets,
             bell: parts.bell,
             watches: Watches::new(),
-            receive: ReceiveRoom::new(),
-            transmit: TransmitRoom::new(),
+            receive: ReceiveRoom::new(parts.trains),
+            transmit: Arrangement::new(),
             counters: Counters::default(),
         })
     }
@@ -119,7 +123,7 @@ impl Mmsg {
         // A refusal is reported once and takes the place of the datagrams behind it: ask again for those.
         for _ in 0..2 {
             self.counters.calls += 1;
-            match self.receive.receive(fd, from, room.min(PASS_PER_SOCKET), sink) {
+            match self.receive.receive(fd, from, room.min(PASS_PER_SOCKET), &mut self.counters, sink) {
                 Ok(count) => return count,
                 Err(error) => match (error.raw_os_error(), link) {
                     (Some(libc::EAGAIN), _) => return 0,
@@ -132,9 +136,56 @@ impl Mmsg {
         0
     }
 
-    fn flush(&mut self, batch: &Batch, sink: &mut Sink<'_>) {
-        let (listen, ipv6) = (self.sockets.listening().as_fd(), self.sockets.ipv6());
-        self.counters.calls += self.transmit.send(batch, listen, ipv6, sink);
+    /// Sends everything placed and forgets it. The kernel stops at an error and answers a partial count; the error comes
+    /// with the next call. A refusal (an ICMP answer to an *earlier* datagram) costs the refused train a second try.
+    fn flush(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
+        let ipv6 = self.sockets.ipv6();
+        self.transmit.arrange(batch, ipv6);
+        let (mut next, mut retried) = (0, None);
+        while let Some(&train) = self.transmit.trains().get(next) {
+            let error = match self.send_run(next) {
+                Ok(count) => {
+                    next += count;
+                    continue;
+                }
+                Err(error) => error.raw_os_error().unwrap_or(0),
+            };
+            let link = self.transmit.link(batch, train);
+            match error {
+                libc::EINTR => {}
+                libc::ECONNREFUSED if retried != Some(next) => {
+                    link.into_iter().for_each(|link| sink(Event::Refused(link)));
+                    retried = Some(next);
+                }
+                error if train.count > 1 && trains::refused_by(error) => {
+                    self.counters.trains_refused += 1;
+                    link.into_iter().for_each(|link| self.sockets.put_off_trains(now, link));
+                    self.transmit.uncouple(batch, ipv6, next);
+                }
+                error => {
+                    // A full buffer is as full for the rest of the run.
+                    let full = matches!(error, libc::EAGAIN | libc::ENOBUFS);
+                    let failed = if full { self.transmit.run(next) } else { 1 };
+                    self.transmit.tell_failed(batch, next..next + failed, error, sink);
+                    next += failed;
+                }
+            }
+        }
+        self.transmit.clear();
+    }
+
+    /// One sendmmsg: the train `next` and those behind it that leave through the same socket. Answers how many left.
+    fn send_run(&mut self, next: usize) -> io::Result<usize> {
+        let run = next..next + self.transmit.run(next);
+        // SAFETY: sockets are closed by `close_link` only, and what was placed is flushed before that.
+        let connected = |fd| unsafe { BorrowedFd::borrow_raw(fd) };
+        let fd = self.transmit.trains()[next].socket.map_or(self.sockets.listening().as_fd(), connected);
+        self.counters.calls += 1;
+        // SAFETY: `arrange` pointed the headers at what outlives this call.
+        let count = unsafe { sys::send_many(fd, &mut self.transmit.headers()[run]) }?;
+        let left = &self.transmit.trains()[next..next + count];
+        left.iter().for_each(|train| self.counters.count_sent(train.count));
+        Ok(count)
     }
 
     fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
@@ -233,15 +284,16 @@ impl Backend for Mmsg {
             let route = match (self.sockets.route(now, datagram.link, datagram.to), datagram.link) {
                 (Route::Open, Some(link)) => {
                     // What was placed may go through the socket that is about to be replaced.
-                    self.flush(batch, sink);
+                    self.flush(now, batch, sink);
                     self.open_link(now, link, datagram.to, sink)
                 }
                 (route, _) => route,
             };
             let fd = if let Route::Connected(fd) = route { Some(fd) } else { None };
-            self.transmit.place(index, fd);
+            let couples = datagram.link.is_some_and(|link| self.sockets.takes_trains(now, link));
+            self.transmit.place(index, fd, couples);
         }
-        self.flush(batch, sink);
+        self.flush(now, batch, sink);
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
@@ -261,147 +313,65 @@ impl Backend for Mmsg {
 
 /// Room for one recvmmsg.
 struct ReceiveRoom {
-    bytes: Box<[[u8; DATAGRAM_SLOT]]>,
+    bytes: Box<[u8]>,
+    /// Bytes of each slot.
+    slot: usize,
     names: Box<[Name]>,
     vectors: Box<[libc::iovec]>,
+    controls: Box<[SegmentSize]>,
     headers: Box<[libc::mmsghdr]>,
+    /// Datagrams that a slot held lately, at least one.
+    per_slot: usize,
 }
 
 impl ReceiveRoom {
-    fn new() -> ReceiveRoom {
+    fn new(trains: bool) -> ReceiveRoom {
+        let (slots, slot) = if trains { (TRAIN_SLOTS, TRAIN_SLOT) } else { (PASS_PER_SOCKET, DATAGRAM_SLOT) };
         let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         let header = libc::mmsghdr { msg_hdr: sys::empty_header(), msg_len: 0 };
         ReceiveRoom {
-            bytes: vec![[0; DATAGRAM_SLOT]; PASS_PER_SOCKET].into_boxed_slice(),
-            names: vec![Name::EMPTY; PASS_PER_SOCKET].into_boxed_slice(),
-            vectors: vec![nothing; PASS_PER_SOCKET].into_boxed_slice(),
-            headers: vec![header; PASS_PER_SOCKET].into_boxed_slice(),
+            bytes: vec![0; slots * slot].into_boxed_slice(),
+            slot,
+            names: vec![Name::EMPTY; slots].into_boxed_slice(),
+            vectors: vec![nothing; slots].into_boxed_slice(),
+            controls: vec![SegmentSize::EMPTY; slots].into_boxed_slice(),
+            headers: vec![header; slots].into_boxed_slice(),
+            per_slot: 1,
         }
     }
 
-    /// One recvmmsg of at most `room` datagrams. `from` is the other end of a connected socket; without it the kernel is
-    /// asked for each datagram's source.
+    /// One recvmmsg of about `room` datagrams: trains may bring more. `from` is the other end of a connected socket;
+    /// without it the kernel is asked for each datagram's source.
     fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
         from: Option<SocketAddr>,
         room: usize,
+        counters: &mut Counters,
         sink: &mut Sink<'_>,
     ) -> io::Result<usize> {
-        for index in 0..room {
-            self.vectors[index] =
-                libc::iovec { iov_base: self.bytes[index].as_mut_ptr().cast(), iov_len: DATAGRAM_SLOT };
+        let slots = room.div_ceil(self.per_slot).min(self.headers.len());
+        for (index, slot) in self.bytes.chunks_exact_mut(self.slot).take(slots).enumerate() {
+            self.vectors[index] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
             let header = &mut self.headers[index].msg_hdr;
             header.msg_iov = &raw mut self.vectors[index];
             header.msg_iovlen = 1;
+            (header.msg_control, header.msg_controllen) = ((&raw mut self.controls[index]).cast(), SegmentSize::LEN);
             (header.msg_name, header.msg_namelen) = match from {
                 Some(_) => (std::ptr::null_mut(), 0),
                 None => ((&raw mut self.names[index]).cast(), Name::LEN as libc::socklen_t),
             };
         }
-        // SAFETY: every header was just pointed to its own slot, vector and name, all of them alive and unaliased.
-        let count = unsafe { sys::receive_many(fd, &mut self.headers[..room]) }?;
-        for index in 0..count {
-            let len = (self.headers[index].msg_len as usize).min(DATAGRAM_SLOT);
+        // SAFETY: every header was just pointed to its own slot, vector, name and control, all of them alive and unaliased.
+        let filled = unsafe { sys::receive_many(fd, &mut self.headers[..slots]) }?;
+        let mut count = 0;
+        for (index, slot) in self.bytes.chunks_exact_mut(self.slot).take(filled).enumerate() {
+            let len = (self.headers[index].msg_len as usize).min(slot.len());
             let Some(from) = from.or_else(|| self.names[index].get()) else { continue };
-            sink(Event::Datagram { from, bytes: &mut self.bytes[index][..len] });
+            let cut = self.controls[index].received(self.headers[index].msg_hdr.msg_controllen);
+            count += trains::uncouple(&mut slot[..len], cut, counters, |bytes| sink(Event::Datagram { from, bytes }));
         }
+        self.per_slot = count.div_ceil(filled.max(1)).max(1);
         Ok(count)
-    }
-}
-
-/// Room for the sendmmsgs of one batch.
-struct TransmitRoom {
-    /// Socket of each datagram (none: the listening one), sorted so that those of one socket are together, in order.
-    order: Vec<(Option<RawFd>, usize)>,
-    names: Box<[Name]>,
-    vectors: Box<[libc::iovec]>,
-    headers: Box<[libc::mmsghdr]>,
-}
-
-impl TransmitRoom {
-    fn new() -> TransmitRoom {
-        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let header = libc::mmsghdr { msg_hdr: sys::empty_header(), msg_len: 0 };
-        TransmitRoom {
-            order: Vec::with_capacity(BATCH),
-            names: vec![Name::EMPTY; BATCH].into_boxed_slice(),
-            vectors: vec![nothing; BATCH].into_boxed_slice(),
-            headers: vec![header; BATCH].into_boxed_slice(),
-        }
-    }
-
-    fn place(&mut self, index: usize, socket: Option<RawFd>) {
-        self.order.push((socket, index));
-    }
-
-    /// Sends everything placed and forgets it. Answers the number of system calls.
-    fn send(&mut self, batch: &Batch, listen: BorrowedFd<'_>, ipv6: bool, sink: &mut Sink<'_>) -> u64 {
-        self.order.sort_unstable();
-        for place in 0..self.order.len() {
-            let (socket, index) = self.order[place];
-            let (datagram, bytes) = batch.get(index).expect("places are indices of this batch");
-            self.vectors[place] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            let header = &mut self.headers[place].msg_hdr;
-            header.msg_iov = &raw mut self.vectors[place];
-            header.msg_iovlen = 1;
-            (header.msg_name, header.msg_namelen) = match socket {
-                Some(_) => (std::ptr::null_mut(), 0),
-                None => {
-                    let len = self.names[place].set(datagram.to, ipv6);
-                    ((&raw mut self.names[place]).cast(), len as libc::socklen_t)
-                }
-            };
-        }
-        let (mut start, mut calls) = (0, 0);
-        while start < self.order.len() {
-            let socket = self.order[start].0;
-            let run = self.order[start..].iter().take_while(|entry| entry.0 == socket).count();
-            // SAFETY: sockets are closed by `close_link` only, and what was placed is flushed before that.
-            let fd = socket.map_or(listen, |fd| unsafe { BorrowedFd::borrow_raw(fd) });
-            calls += self.send_run(batch, fd, start..start + run, sink);
-            start += run;
-        }
-        self.order.clear();
-        calls
-    }
-
-    /// Sends the datagrams of one socket, in order. The kernel stops at an error and answers a partial count; the error
-    /// comes with the next call. A refusal (an ICMP answer to an *earlier* datagram) costs the refused one a second try.
-    fn send_run(&mut self, batch: &Batch, fd: BorrowedFd<'_>, run: std::ops::Range<usize>, sink: &mut Sink<'_>) -> u64 {
-        let (mut next, mut calls, mut retried) = (run.start, 0, None);
-        while next < run.end {
-            calls += 1;
-            // SAFETY: `send` pointed the headers at vectors, names and batch bytes that outlive this call.
-            let error = match unsafe { sys::send_many(fd, &mut self.headers[next..run.end]) } {
-                Ok(count) => {
-                    next += count;
-                    continue;
-                }
-                Err(error) => error.raw_os_error().unwrap_or(0),
-            };
-            let datagram = batch.get(self.order[next].1).expect("places are indices of this batch").0;
-            if error == libc::EINTR {
-                continue;
-            }
-            if error == libc::ECONNREFUSED {
-                if let Some(link) = datagram.link {
-                    sink(Event::Refused(link));
-                }
-                if retried != Some(next) {
-                    retried = Some(next);
-                    continue;
-                }
-            }
-            // A full buffer is as full for the rest of the run.
-            let full = matches!(error, libc::EAGAIN | libc::ENOBUFS);
-            let failed = if full { next..run.end } else { next..next + 1 };
-            next = failed.end;
-            for place in failed {
-                let datagram = batch.get(self.order[place].1).expect("places are indices of this batch").0;
-                sink(Event::SendFailed { link: datagram.link, to: datagram.to, len: datagram.len, errno: error });
-            }
-        }
-        calls
     }
 }

@@ -5,7 +5,7 @@
 //! - [`mmsg`]: epoll, recvmmsg, sendmmsg; works everywhere, within a few per cent of the other (measured).
 //!
 //! [`choose`] decides at start by really sending datagrams through a ring, because kernels, containers and seccomp
-//! filters refuse io_uring in more ways than a version number tells.
+//! filters refuse io_uring in more ways than a version number tells. Under both, datagrams pass the kernel in `trains`.
 //!
 //! Both follow the same rules. A pass hands over at most [`PASS`] datagrams, so that acknowledgements, which leave between
 //! passes, never wait for an unbounded drain. Sends never block: what the kernel has no room for is reported as failed,
@@ -15,12 +15,13 @@
 pub mod mmsg;
 #[cfg(test)]
 mod tests;
+mod trains;
 pub mod uring;
 mod watches;
 
 use super::doorbell::Doorbell;
 use crate::base::{Instant, LinkId, SessionId};
-use crate::config::settings::Io;
+use crate::config::settings::{Io, Offload};
 use crate::containers::Batch;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -80,6 +81,32 @@ pub struct Counters {
     pub overflowed: u64,
     /// Receives that failed for an unexpected reason.
     pub receive_errors: u64,
+    /// Trains of two or more datagrams that were sent.
+    pub trains_out: u64,
+    /// Datagrams in them.
+    pub coupled_out: u64,
+    /// Trains that arrived.
+    pub trains_in: u64,
+    /// Datagrams in them.
+    pub coupled_in: u64,
+    /// Trains that the kernel refused; their datagrams were sent one by one.
+    pub trains_refused: u64,
+}
+
+impl Counters {
+    fn count_sent(&mut self, datagrams: usize) {
+        if datagrams > 1 {
+            self.trains_out += 1;
+            self.coupled_out += datagrams as u64;
+        }
+    }
+
+    fn uncount_sent(&mut self, datagrams: usize) {
+        if datagrams > 1 {
+            self.trains_out -= 1;
+            self.coupled_out -= datagrams as u64;
+        }
+    }
 }
 
 /// A worker's way to the kernel. Not `Send`: it is made by the thread that uses it.
@@ -107,7 +134,8 @@ pub trait Backend {
     /// a while.
     fn set_aside(&mut self, now: Instant, link: LinkId);
 
-    /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams. Answers how many.
+    /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams, but a train that was begun is handed over
+    /// whole. Answers how many.
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize;
 
     /// Sends a batch of at most [`BATCH`] datagrams, those of one link in their order (but a datagram in whose place the
@@ -133,6 +161,8 @@ pub struct Parts {
     pub buffer: usize,
     /// Connected sockets to open in advance, while the thread may still have the privilege of large buffers.
     pub stock: usize,
+    /// Whether datagrams pass the kernel in trains.
+    pub trains: bool,
     /// What wakes the worker.
     pub bell: Arc<Doorbell>,
 }
@@ -142,6 +172,8 @@ pub struct Parts {
 pub struct Choice {
     /// Whether to use io_uring, else mmsg.
     pub uring: bool,
+    /// Whether datagrams pass the kernel in trains.
+    pub trains: bool,
     /// `uring (…)` or `mmsg (…)`.
     pub reason: String,
 }
@@ -154,19 +186,55 @@ pub struct Choice {
 )]
 pub struct Impossible(pub String);
 
-/// Decides which backend to use, by a real test where it matters.
+/// Decides which backend to use, by a real test where it matters; of trains [`choose_trains`] decides.
 pub fn choose(asked: Io, test: impl FnOnce() -> Result<String, String>) -> Result<Choice, Impossible> {
     match asked {
-        Io::Mmsg => Ok(Choice { uring: false, reason: "mmsg (as configured)".into() }),
+        Io::Mmsg => Ok(Choice { uring: false, trains: false, reason: "mmsg (as configured)".into() }),
         Io::Uring => match test() {
-            Ok(ring) => Ok(Choice { uring: true, reason: format!("uring (as configured; {ring})") }),
+            Ok(ring) => Ok(Choice { uring: true, trains: false, reason: format!("uring (as configured; {ring})") }),
             Err(why) => Err(Impossible(why)),
         },
         Io::Auto => Ok(match test() {
-            Ok(ring) => Choice { uring: true, reason: format!("uring (self-test passed; {ring})") },
-            Err(why) => Choice { uring: false, reason: format!("mmsg (io_uring self-test failed: {why})") },
+            Ok(ring) => Choice { uring: true, trains: false, reason: format!("uring (self-test passed; {ring})") },
+            Err(why) => {
+                Choice { uring: false, trains: false, reason: format!("mmsg (io_uring self-test failed: {why})") }
+            }
         }),
     }
+}
+
+/// Trains were asked for by name and do not work here.
+#[derive(Debug, thiserror::Error)]
+#[error("offload = \"on\" is not possible here: {0}. Use offload = \"auto\" or \"off\"")]
+pub struct NoTrains(io::Error);
+
+/// Decides whether datagrams pass the kernel in trains; `release` is the kernel's (uname -r). The text is for the log.
+pub fn choose_trains(
+    asked: Offload,
+    release: &str,
+    test: impl FnOnce() -> io::Result<()>,
+) -> Result<(bool, String), NoTrains> {
+    match asked {
+        Offload::Off => Ok((false, "off (as configured)".into())),
+        Offload::On => match test() {
+            Ok(()) => Ok((true, "on (as configured)".into())),
+            Err(error) => Err(NoTrains(error)),
+        },
+        Offload::Auto if damages_trains(release) => Ok((false, format!("off (Linux {release} damages trains)"))),
+        Offload::Auto => Ok(match test() {
+            Ok(()) => (true, "on".into()),
+            Err(error) => (false, format!("off (the kernel cannot: {error})")),
+        }),
+    }
+}
+
+/// Whether this kernel writes wrong headers into trains whose datagrams are all equally long: since 7.0-rc1 (torvalds/linux
+/// commit b10b446), mended by 78effd8 and 5f17ae0, in 7.1.5 at the latest.
+fn damages_trains(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
+    let mut next = || numbers.next().flatten().unwrap_or(0);
+    let version = (next(), next(), next());
+    ((7, 0, 0)..(7, 1, 5)).contains(&version)
 }
 
 /// Makes the chosen backend. Where io_uring was only preferred, a ring that cannot be made after all gives mmsg; the

@@ -24,6 +24,7 @@ struct Bench {
     backend: Box<dyn Backend>,
     bell: Arc<Doorbell>,
     address: SocketAddr,
+    trains: bool,
     told: Vec<Told>,
 }
 
@@ -39,17 +40,17 @@ fn copy(event: Event<'_>) -> Told {
 }
 
 impl Bench {
-    fn new(uring: bool, listen: &str) -> Bench {
+    fn new(uring: bool, trains: bool, listen: &str) -> Bench {
         let listen = udp::listen(listen.parse().expect("an address"), BUFFER).expect("binds");
         let address = listen.local_addr().expect("is bound");
         let bell = Arc::new(Doorbell::new().expect("eventfd"));
-        let parts = Parts { listen, buffer: BUFFER, stock: 1, bell: Arc::clone(&bell) };
+        let parts = Parts { listen, buffer: BUFFER, stock: 1, trains, bell: Arc::clone(&bell) };
         let backend: Box<dyn Backend> = if uring {
             Box::new(uring::Uring::new(parts).expect("a ring"))
         } else {
             Box::new(mmsg::Mmsg::new(parts).expect("epoll"))
         };
-        let mut bench = Bench { backend, bell, address, told: Vec::new() };
+        let mut bench = Bench { backend, bell, address, trains, told: Vec::new() };
         (0..8).for_each(|link| bench.backend.link_changed(LinkId(link), true));
         bench
     }
@@ -85,13 +86,23 @@ impl Bench {
     }
 }
 
-/// Runs a test with each backend; a machine without io_uring says so.
+/// Runs a test with each backend, without trains and with them; a machine without io_uring says so.
 fn with_each(listen: &str, test: impl Fn(Bench)) {
-    test(Bench::new(false, listen));
+    let both = |uring| [false, true].into_iter().for_each(|trains| test(Bench::new(uring, trains, listen)));
+    both(false);
     match uring::self_test() {
-        Ok(_) => test(Bench::new(true, listen)),
+        Ok(_) => both(true),
         Err(why) => eprintln!("not tested with io_uring, which is not possible here: {why}"),
     }
+}
+
+/// Runs a test with trains alone.
+fn with_trains(test: impl Fn(Bench)) {
+    with_each("127.0.0.1:0", |bench| {
+        if bench.trains {
+            test(bench);
+        }
+    });
 }
 
 fn peer(like: SocketAddr) -> UdpSocket {
@@ -480,4 +491,97 @@ fn calls_per_datagram_stay_few_under_load() {
         eprintln!("{}: {calls} calls for {forwarded} datagrams", bench.backend.name());
         assert!(forwarded >= 4000 && calls * 10 <= forwarded, "{calls} calls for {forwarded} datagrams");
     });
+}
+
+/// A whole batch for one neighbour: equal datagrams, a shorter one, and one longer than those before it.
+fn numbered() -> Vec<Vec<u8>> {
+    (0..BATCH).map(|n| vec![n as u8; [700, 700, 700, 90, 800][n % 5]]).collect()
+}
+
+#[test]
+fn trains_leave_and_arrive_as_one_and_are_handed_over_datagram_by_datagram() {
+    with_trains(|mut bench| {
+        let mut other = Bench::new(bench.backend.name() == "uring", true, "127.0.0.1:0");
+        let sent = numbered();
+        for (link, sockets) in [("listening", 0), ("connected", 1)] {
+            // Once something was sent to it, what comes from there arrives through a connected socket.
+            (0..sockets).for_each(|_| other.send(Instant::ZERO, &[(Some(5), bench.address, b"open")]));
+            let batch: Vec<_> = sent.iter().map(|bytes| (Some(0), other.address, &bytes[..])).collect();
+            bench.send(Instant::ZERO, &batch);
+            let told = other.until(|told| payloads(told).len() == BATCH);
+            assert_eq!(payloads(&told), sent, "through the {link} socket");
+            assert!(told.iter().all(|told| matches!(told, Told::Datagram(from, _) if *from == bench.address)));
+        }
+        let (out, into) = (bench.backend.counters(), other.backend.counters());
+        assert_eq!((out.trains_out, out.coupled_out), (26, 2 * 52), "[700 700 700 90] [800] thirteen times a batch");
+        assert_eq!((into.trains_in, into.coupled_in), (26, 2 * 52));
+    });
+}
+
+/// Makes the kernel refuse to cut what this socket sends: it does so where it would not write checksums.
+fn forbid_trains(local: SocketAddr, remote: SocketAddr) {
+    let mut found = false;
+    for entry in std::fs::read_dir("/proc/self/fd").expect("lists").flatten() {
+        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // SAFETY: asked only for its addresses; what is no longer open answers with an error.
+        let socket = std::mem::ManuallyDrop::new(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) });
+        let socket: &UdpSocket = &socket;
+        if socket.local_addr().is_ok_and(|own| own == local) && socket.peer_addr().is_ok_and(|peer| peer == remote) {
+            sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).expect("sets");
+            found = true;
+        }
+    }
+    assert!(found, "no socket from {local} to {remote}");
+}
+
+#[test]
+fn a_link_whose_trains_are_refused_sends_their_datagrams_one_by_one() {
+    with_trains(|mut bench| {
+        let neighbour = peer(bench.address);
+        let remote = neighbour.local_addr().expect("bound");
+        let receive = || {
+            let mut buffer = [0; 2048];
+            let (len, _) = neighbour.recv_from(&mut buffer).expect("receives");
+            buffer[..len].to_vec()
+        };
+        bench.send(Instant::ZERO, &[(Some(0), remote, b"open")]);
+        assert_eq!(receive(), b"open");
+        forbid_trains(bench.address, remote);
+        let sent = numbered();
+        let batch: Vec<_> = sent.iter().map(|bytes| (Some(0), remote, &bytes[..])).collect();
+        bench.send(Instant::ZERO, &batch);
+        let mut got: Vec<Vec<u8>> = (0..BATCH).map(|_| receive()).collect();
+        // Those that were refused may leave after the others.
+        got.sort_by_key(|bytes| bytes[0]);
+        assert_eq!(got, sent);
+        let refused = bench.backend.counters().trains_refused;
+        assert!(refused >= 1 && bench.backend.counters().trains_out == 0, "{:?}", bench.backend.counters());
+        bench.send(Instant::from_millis(59_000), &batch);
+        (0..BATCH).for_each(|n| assert_eq!(receive(), sent[n]));
+        assert_eq!(bench.backend.counters().trains_refused, refused, "not tried again so soon");
+        bench.send(Instant::from_millis(61_000), &batch);
+        (0..BATCH).for_each(|_| drop(receive()));
+        assert!(bench.backend.counters().trains_refused > refused, "tried again");
+        assert_eq!(bench.told, []);
+    });
+}
+
+#[test]
+fn trains_are_chosen_where_the_kernel_can_and_does_not_damage_them() {
+    let (works, fails) = (|| Ok(()), || Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)));
+    for (release, good) in [
+        ("6.18.0-1-cloud-amd64", true),
+        ("7.0.0-rc3", false),
+        ("7.1.4", false),
+        ("7.1.5-arch1", true),
+        ("7.2-rc1", true),
+        ("", true),
+    ] {
+        assert_eq!(choose_trains(Offload::Auto, release, works).expect("chosen").0, good, "{release}");
+        assert!(choose_trains(Offload::On, release, works).expect("chosen").0, "{release}");
+    }
+    assert!(!choose_trains(Offload::Auto, "4.9.0", fails).expect("chosen").0);
+    assert!(!choose_trains(Offload::Off, "6.18.0", || panic!("not tested")).expect("chosen").0);
+    let error = choose_trains(Offload::On, "4.9.0", fails).expect_err("cannot").to_string();
+    assert!(error.contains("offload = \"auto\""), "{error}");
 }

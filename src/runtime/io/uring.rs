@@ -1,6 +1,6 @@
 //! The io_uring backend.
 //!
-//! One ring per worker. Receives are multishot: armed once per socket, they fill buffers lent to the kernel until those
+//! One ring per worker. Receives are multishot recvmsg: armed once per socket, they fill buffers lent to the kernel until those
 //! run out, which ends them; they are armed again when enough buffers came back. Sends are non-blocking and say nothing
 //! on success, so the kernel is done with a batch's bytes when the submission returns. Descriptors of sessions and the
 //! doorbell are watched by one-shot polls, armed again after each event, which makes them level-triggered.
@@ -19,9 +19,10 @@ use crate::base::limits::DATAGRAM_SLOT;
 use crate::base::{Instant, LinkId, SessionId};
 use crate::containers::Batch;
 use crate::runtime::doorbell::Doorbell;
+use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::uring::buffers::BufferRing;
 use crate::runtime::io::watches::Watches;
-use crate::runtime::sys::{self, Name};
+use crate::runtime::sys::{self, Name, SegmentSize};
 use crate::runtime::udp::{Route, Sockets};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -41,6 +42,8 @@ pub use selftest::self_test;
 const SUBMISSIONS: u32 = 256;
 /// Buffers lent to the kernel: four passes' worth, since one run of the kernel may fill all that are free.
 const BUFFERS: u16 = 4 * PASS as u16;
+/// Buffers lent to the kernel if each must have room for a train: 16 MiB, of which only what is used is resident.
+const TRAIN_BUFFERS: u16 = PASS as u16;
 /// Completion slots: every buffer, every send, and room for polls. An overflow ends multishot receives.
 const COMPLETIONS: u32 = 4096;
 /// The group id of the buffers.
@@ -49,8 +52,8 @@ const GROUP: u16 = 0;
 const ENTER_GETEVENTS: u32 = 1;
 /// What the kernel puts before the payload of a multishot recvmsg (`struct io_uring_recvmsg_out`), bytes.
 const RECVMSG_OUT: usize = 16;
-/// A buffer: the largest datagram with its source and the kernel's header.
-const BUFFER: usize = DATAGRAM_SLOT + RECVMSG_OUT + Name::LEN;
+/// What else it puts there: the source, and where to cut a train.
+const PREFIX: usize = RECVMSG_OUT + Name::LEN + SegmentSize::LEN;
 
 const _: () = assert!(COMPLETIONS as usize >= BUFFERS as usize + BATCH + 64, "completions of a worst pass fit");
 const _: () = assert!(SUBMISSIONS as usize >= BATCH + 64, "a batch fits beside the polls of a pass");
@@ -96,8 +99,8 @@ struct Watch {
 pub struct Uring {
     ring: IoUring,
     buffers: BufferRing,
-    /// What the armed recvmsg points to.
-    listen_header: Box<libc::msghdr>,
+    /// What the armed receives point to.
+    header: Box<libc::msghdr>,
     listen_armed: bool,
     /// Generation of each link's armed receive.
     links_armed: Vec<Option<u32>>,
@@ -110,9 +113,11 @@ pub struct Uring {
     arm_polls: Vec<u64>,
     /// Completions not yet handed over, in order.
     stash: VecDeque<Completion>,
-    /// Sends of the current batch that failed: index and error.
+    transmit: Arrangement,
+    /// Trains of the current batch that failed: number and error.
     failed: Vec<(usize, i32)>,
-    names: Box<[Name]>,
+    /// Numbers of those that get a second try.
+    again: Vec<usize>,
     sockets: Sockets,
     setup: &'static str,
     counters: Counters,
@@ -164,14 +169,16 @@ impl Uring {
         if !(ring.params().is_feature_ext_arg() && ring.params().is_feature_skip_cqe_on_success()) {
             return Err(io::Error::other("this kernel's io_uring is too old (before 5.17)"));
         }
-        let buffers = BufferRing::new(&ring, GROUP, BUFFERS, BUFFER)?;
-        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock)?;
-        let mut listen_header = Box::new(sys::empty_header());
-        listen_header.msg_namelen = Name::LEN as libc::socklen_t;
+        let (count, slot) = if parts.trains { (TRAIN_BUFFERS, TRAIN_SLOT) } else { (BUFFERS, DATAGRAM_SLOT) };
+        let buffers = BufferRing::new(&ring, GROUP, count, PREFIX + slot)?;
+        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock, parts.trains)?;
+        let mut header = Box::new(sys::empty_header());
+        header.msg_namelen = Name::LEN as libc::socklen_t;
+        header.msg_controllen = SegmentSize::LEN;
         let mut backend = Uring {
             ring,
             buffers,
-            listen_header,
+            header,
             listen_armed: false,
             links_armed: vec![None; crate::base::limits::MAX_LINKS],
             arm_receives: true,
@@ -180,8 +187,9 @@ impl Uring {
             watches: Watches::new(),
             arm_polls: Vec::with_capacity(64),
             stash: VecDeque::with_capacity(COMPLETIONS as usize),
-            failed: Vec::with_capacity(2 * BATCH),
-            names: vec![Name::EMPTY; BATCH].into_boxed_slice(),
+            transmit: Arrangement::new(),
+            failed: Vec::with_capacity(BATCH),
+            again: Vec::with_capacity(BATCH),
             sockets,
             setup,
             counters: Counters::default(),
@@ -199,8 +207,8 @@ impl Uring {
     /// Queues a submission, making room by submitting if there is none.
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
-            // SAFETY: everything a submission points to outlives it: `listen_header`, `names` and the buffer ring live as
-            // long as the ring; a batch's bytes are submitted and done with before `send` returns.
+            // SAFETY: everything a submission points to outlives it: `header` and the buffer ring live as long as the ring;
+            // a batch's bytes and its arrangement are submitted and done with before either changes.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -297,24 +305,27 @@ impl Uring {
     fn arm_sockets(&mut self) {
         if !self.listen_armed {
             self.listen_armed = true;
-            let fd = Fd(self.sockets.listening().as_raw_fd());
-            let receive = opcode::RecvMsgMulti::new(fd, &raw const *self.listen_header, GROUP);
-            self.push(&receive.build().user_data(kind::LISTEN));
+            let fd = self.sockets.listening().as_raw_fd();
+            self.arm_receive(fd, kind::LISTEN);
         }
         for index in 0..self.links_armed.len() {
             let link = LinkId(index as u16);
             let Some(open) = self.sockets.link(link) else { continue };
-            let (fd, generation) = (Fd(open.socket.as_raw_fd()), open.generation);
+            let (fd, generation) = (open.socket.as_raw_fd(), open.generation);
             if self.links_armed[index] != Some(generation) {
                 self.links_armed[index] = Some(generation);
-                let receive = opcode::RecvMulti::new(fd, GROUP).build();
-                self.push(&receive.user_data(link_token(link, generation)));
+                self.arm_receive(fd, link_token(link, generation));
             }
         }
     }
 
-    /// Handles one completion; true if it was a datagram.
-    fn handle(&mut self, done: Completion, sink: &mut Sink<'_>) -> bool {
+    fn arm_receive(&mut self, fd: RawFd, token: u64) {
+        let receive = opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.header, GROUP).build();
+        self.push(&receive.user_data(token));
+    }
+
+    /// Handles one completion; answers how many datagrams it was.
+    fn handle(&mut self, done: Completion, sink: &mut Sink<'_>) -> usize {
         let which = done.token & !kind::MASK;
         match done.token & kind::MASK {
             kind::LISTEN => {
@@ -335,24 +346,24 @@ impl Uring {
                     Some(remote) => self.handle_receive(done, Some((link, remote)), sink),
                     None => {
                         self.give_back(done);
-                        false
+                        0
                     }
                 }
             }
             kind::BELL => {
                 self.bell_armed = false;
                 self.bell.silence();
-                false
+                0
             }
             kind::READ | kind::WRITE => {
                 self.handle_poll(which, done.token & kind::MASK == kind::READ, sink);
-                false
+                0
             }
             kind::HANGUP => {
                 self.handle_hangup(which, sink);
-                false
+                0
             }
-            _ => false,
+            _ => 0,
         }
     }
 
@@ -376,7 +387,7 @@ impl Uring {
         }
     }
 
-    fn handle_receive(&mut self, done: Completion, link: Option<(LinkId, SocketAddr)>, sink: &mut Sink<'_>) -> bool {
+    fn handle_receive(&mut self, done: Completion, link: Option<(LinkId, SocketAddr)>, sink: &mut Sink<'_>) -> usize {
         let Some(id) = cqueue::buffer_select(done.flags) else {
             match (-done.result, link) {
                 (libc::ENOBUFS, _) => self.counters.starved += 1,
@@ -384,24 +395,23 @@ impl Uring {
                 (0 | libc::ECANCELED | libc::EINTR, _) => {}
                 _ => self.counters.receive_errors += 1,
             }
-            return false;
+            return 0;
         };
-        let len = usize::try_from(done.result).unwrap_or(0);
-        let bytes = self.buffers.get(id, len);
-        let found = match link {
-            Some((_, remote)) => Some((remote, bytes)),
-            None => split_recvmsg(bytes),
-        };
-        let arrived = found.is_some();
-        match found {
-            Some((from, bytes)) => {
-                let len = bytes.len().min(DATAGRAM_SLOT);
-                sink(Event::Datagram { from, bytes: &mut bytes[..len] });
+        let bytes = self.buffers.get(id, usize::try_from(done.result).unwrap_or(0));
+        let count = match Arrived::read(bytes) {
+            Some(Arrived { from, cut, bytes }) => {
+                let from = link.map(|(_, remote)| remote).or(from);
+                let deliver = |from| {
+                    let each = |bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+                    trains::uncouple(bytes, cut, &mut self.counters, each)
+                };
+                from.map(deliver)
             }
-            None => self.counters.receive_errors += 1,
-        }
+            None => None,
+        };
+        self.counters.receive_errors += u64::from(count.is_none());
         self.buffers.give_back(id);
-        arrived
+        count.unwrap_or(0)
     }
 
     fn give_back(&mut self, done: Completion) {
@@ -410,30 +420,66 @@ impl Uring {
         }
     }
 
-    /// Queues the send of one datagram of the batch.
-    fn queue_send(&mut self, now: Instant, batch: &Batch, index: usize, sink: &mut Sink<'_>) {
-        let (datagram, bytes) = batch.get(index).expect("the index is of this batch");
-        let route = match (self.sockets.route(now, datagram.link, datagram.to), datagram.link) {
-            (Route::Open, Some(link)) => self.open_link(now, link, datagram.to, sink),
-            (route, _) => route,
-        };
-        let (data, len) = (bytes.as_ptr(), bytes.len() as u32);
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let entry = if let Route::Connected(fd) = route {
-            opcode::Send::new(Fd(fd), data, len).flags(flags).build()
-        } else {
-            let name_len = self.names[index].set(datagram.to, self.sockets.ipv6());
-            let name = (&raw const self.names[index]).cast::<libc::sockaddr>();
-            let send = opcode::Send::new(Fd(self.sockets.listening().as_raw_fd()), data, len).flags(flags);
-            send.dest_addr(name).dest_addr_len(name_len as libc::socklen_t).build()
-        };
-        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(kind::SEND | index as u64);
-        self.push(&entry);
+    /// Sends everything placed and forgets it.
+    fn flush(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
+        let ipv6 = self.sockets.ipv6();
+        self.transmit.arrange(batch, ipv6);
+        self.send_trains();
+        self.take_failures(now, batch, true, sink);
+        if !self.again.is_empty() {
+            self.transmit.keep(batch, ipv6, &self.again);
+            self.send_trains();
+            self.take_failures(now, batch, false, sink);
+        }
+        self.transmit.clear();
+    }
+
+    fn send_trains(&mut self) {
+        self.failed.clear();
+        for number in 0..self.transmit.trains().len() {
+            let train = self.transmit.trains()[number];
+            self.counters.count_sent(train.count);
+            let fd = Fd(train.socket.unwrap_or_else(|| self.sockets.listening().as_raw_fd()));
+            let header = &self.transmit.headers()[number].msg_hdr;
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let entry = if train.count > 1 {
+                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
+            } else {
+                // SAFETY: the arrangement pointed the header at one vector of its own.
+                let vector = unsafe { &*header.msg_iov };
+                let send =
+                    opcode::Send::new(fd, vector.iov_base.cast_const().cast(), vector.iov_len as u32).flags(flags);
+                send.dest_addr(header.msg_name.cast_const().cast()).dest_addr_len(header.msg_namelen).build()
+            };
+            self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(kind::SEND | number as u64));
+        }
+        self.submit();
+    }
+
+    /// Tells what failed. What may do better one by one (a train that the kernel refuses), or because the refusal was an
+    /// ICMP answer to an *earlier* datagram, gets a second try after the `first`.
+    fn take_failures(&mut self, now: Instant, batch: &Batch, first: bool, sink: &mut Sink<'_>) {
+        self.again.clear();
+        for &(number, errno) in &self.failed {
+            let train = self.transmit.trains()[number];
+            self.counters.uncount_sent(train.count);
+            let (link, refused) = (self.transmit.link(batch, train), errno == libc::ECONNREFUSED);
+            if let (true, Some(link)) = (refused, link) {
+                sink(Event::Refused(link));
+            }
+            if let (true, Some(link)) = (train.count > 1 && trains::refused_by(errno), link) {
+                self.counters.trains_refused += 1;
+                self.sockets.put_off_trains(now, link);
+                self.again.push(number);
+            } else if refused && first {
+                self.again.push(number);
+            } else {
+                self.transmit.tell_failed(batch, number..number + 1, errno, sink);
+            }
+        }
     }
 
     fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
-        // What is queued may go through the socket that is about to be replaced.
-        self.submit();
         self.close_link(link);
         let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
         let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
@@ -443,10 +489,22 @@ impl Uring {
     }
 }
 
-/// Splits what a multishot recvmsg wrote: header (name length, control length, payload length, flags), name, payload.
-fn split_recvmsg(bytes: &mut [u8]) -> Option<(SocketAddr, &mut [u8])> {
-    let (head, payload) = bytes.split_at_mut_checked(RECVMSG_OUT + Name::LEN)?;
-    Some((Name::read(&head[RECVMSG_OUT..])?, payload))
+/// What a multishot recvmsg wrote: a header (name length, control length, payload length, flags), then, each in as much
+/// room as was asked for, name, control message and payload.
+struct Arrived<'a> {
+    from: Option<SocketAddr>,
+    /// Where to cut it, if it is a train.
+    cut: Option<usize>,
+    bytes: &'a mut [u8],
+}
+
+impl Arrived<'_> {
+    fn read(bytes: &mut [u8]) -> Option<Arrived<'_>> {
+        let (prefix, bytes) = bytes.split_at_mut_checked(PREFIX)?;
+        let control_len = u32::from_ne_bytes(*prefix[4..].first_chunk()?) as usize;
+        let cut = SegmentSize::read(&prefix[RECVMSG_OUT + Name::LEN..])?.received(control_len);
+        Some(Arrived { from: Name::read(&prefix[RECVMSG_OUT..]), cut, bytes })
+    }
 }
 
 impl Backend for Uring {
@@ -519,38 +577,28 @@ impl Backend for Uring {
         let mut datagrams = 0;
         while datagrams < PASS {
             let Some(done) = self.stash.pop_front() else { break };
-            datagrams += usize::from(self.handle(done, sink));
+            datagrams += self.handle(done, sink);
         }
         self.buffers.publish();
         datagrams
     }
 
     fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
-        assert!(batch.len() <= BATCH, "a batch fits the names");
-        self.failed.clear();
-        for index in 0..batch.len() {
-            self.queue_send(now, batch, index, sink);
+        assert!(batch.len() <= BATCH, "a batch fits the arrangement");
+        for (index, (datagram, _)) in batch.iter().enumerate() {
+            let route = match (self.sockets.route(now, datagram.link, datagram.to), datagram.link) {
+                (Route::Open, Some(link)) => {
+                    // What was placed may go through the socket that is about to be replaced.
+                    self.flush(now, batch, sink);
+                    self.open_link(now, link, datagram.to, sink)
+                }
+                (route, _) => route,
+            };
+            let fd = if let Route::Connected(fd) = route { Some(fd) } else { None };
+            let couples = datagram.link.is_some_and(|link| self.sockets.takes_trains(now, link));
+            self.transmit.place(index, fd, couples);
         }
-        self.submit();
-        // A refusal is an ICMP answer to an *earlier* datagram: the refused one gets a second try.
-        let first = self.failed.len();
-        for place in 0..first {
-            let (index, errno) = self.failed[place];
-            if errno == libc::ECONNREFUSED {
-                self.queue_send(now, batch, index, sink);
-            }
-        }
-        self.submit();
-        for (place, &(index, errno)) in self.failed.iter().enumerate() {
-            let (datagram, _) = batch.get(index).expect("indices are of this batch");
-            let refused = errno == libc::ECONNREFUSED;
-            if let (true, Some(link)) = (refused, datagram.link) {
-                sink(Event::Refused(link));
-            }
-            if !refused || place >= first {
-                sink(Event::SendFailed { link: datagram.link, to: datagram.to, len: datagram.len, errno });
-            }
-        }
+        self.flush(now, batch, sink);
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
