@@ -25,11 +25,17 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn help_teaches_and_succeeds() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    for line in ["--help", "run --help", "perf client --help", "config example --help", "--version"] {
+    for line in ["--help", "run --help", "perf client --help", "config example --help", "show --help"] {
         let output = sinew(directory.path(), line);
-        assert_eq!(output.status.code(), Some(0), "{line}");
-        assert!(text(&output.stdout).contains("sinew") && output.stderr.is_empty(), "{line}");
+        let said = text(&output.stdout);
+        assert!(output.status.code() == Some(0) && output.stderr.is_empty(), "{line}: {said}");
+        for part in ["Usage: sinew", "\n  sinew ", "Exit codes: 0"] {
+            assert!(said.contains(part), "{line} lacks {part:?}: {said}");
+        }
+        assert_eq!(said.contains("--socket"), !line.starts_with("run") && !line.starts_with("config"), "{line}");
     }
+    let version = sinew(directory.path(), "--version");
+    assert_eq!(text(&version.stdout), concat!("sinew ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
@@ -39,8 +45,8 @@ fn what_cannot_be_meant_is_2() {
         ("sim --scenario nofile.toml", "nofile.toml"),
         ("show links --hgrm out", "sinew show stats"),
         ("lab --sim --experiment fairness", "leave out --sim"),
-        ("sim --seed 1 -s a.sock", "leave out -s"),
-        ("key show a.key -s a.sock", "leave out -s"),
+        ("-s a.sock sim --seed 1", "leave out -s"),
+        ("key show a.key -s a.sock", "unexpected argument"),
     ] {
         let output = sinew(directory.path(), line);
         let said = text(&output.stderr);

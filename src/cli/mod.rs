@@ -47,11 +47,21 @@ Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration,
 answers, 130 interrupted before it was done. Every command's --help says what these mean there."
 )]
 struct Cli {
-    /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]
-    #[arg(short, long, global = true, value_name = "PATH")]
+    /// The router's control socket, for commands that ask one; it may stand after the command, too
+    #[arg(short, long, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// A command that asks the router on this machine.
+#[derive(Debug, clap::Args)]
+struct Asking<A: clap::Args> {
+    /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(flatten)]
+    args: A,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,12 +69,12 @@ enum Command {
     Run(run::Args),
     Key(key::Args),
     Config(config::Args),
-    Show(show::Args),
-    Ping(ping::Args),
-    Trace(trace::Args),
-    Send(send::Args),
-    Recv(recv::Args),
-    Perf(perf::Args),
+    Show(Asking<show::Args>),
+    Ping(Asking<ping::Args>),
+    Trace(Asking<trace::Args>),
+    Send(Asking<send::Args>),
+    Recv(Asking<recv::Args>),
+    Perf(Asking<perf::Args>),
     /// Measure the overlay beside kernel TCP over emulated links
     Lab(crate::lab::Args),
     Sim(sim::Args),
@@ -110,12 +120,12 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Key(args) => key::run(args),
         Command::Config(args) => config::run(args),
-        Command::Show(args) => show::run(socket, args),
-        Command::Ping(args) => ping::run(socket, args),
-        Command::Trace(args) => trace::run(socket, args),
-        Command::Send(args) => send::run(socket, args),
-        Command::Recv(args) => recv::run(socket, args),
-        Command::Perf(args) => perf::run(socket, args),
+        Command::Show(asking) => show::run(asking.socket.or(socket), asking.args),
+        Command::Ping(asking) => ping::run(asking.socket.or(socket), asking.args),
+        Command::Trace(asking) => trace::run(asking.socket.or(socket), asking.args),
+        Command::Send(asking) => send::run(asking.socket.or(socket), asking.args),
+        Command::Recv(asking) => recv::run(asking.socket.or(socket), asking.args),
+        Command::Perf(asking) => perf::run(asking.socket.or(socket), asking.args),
         Command::Lab(args) => match lab_mistake(&args) {
             Some(mistake) => Err(mistake),
             None => return crate::lab::run(args),

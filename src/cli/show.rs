@@ -26,7 +26,16 @@ Example:
   sinew show stats -i 1
   sinew show stats --json | jq '.workers[0].drops'
   sinew show stats --hgrm histograms/
-Durations in JSON are milliseconds where the key ends in _ms, microseconds in _us.
+JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
+  nodes     {\"nodes\": [{\"name\", \"node\", \"reachable\", \"links\", \"this\"}, ...]}
+  links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"since_s\", \"metrics\":
+            {\"rtt_ms\", \"jitter_ms\", \"loss_ppm\"}, \"one_way_us\", \"one_way_error_us\", \"queue\",
+            \"queue_delay_p99_us\"}, ...]}
+  routes    {\"generation\", \"routes\": [{\"name\", \"node\", \"via\", \"path\": [name, ...], \"hops\",
+            \"cost\"}, ...]}
+  sessions  {\"sessions\": [...]}, each with its ends, class and counters
+  stats     {\"workers\": [...]}, every counter by its place in the router: `sinew show stats --all`
+            prints the same names
 
 Exit codes: 0 shown, 1 it could not be, or with --check something shown is not well; 2 wrong
 command line; 3 no router answers.")]

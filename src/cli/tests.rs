@@ -76,7 +76,14 @@ fn every_command_that_prints_has_json() {
 
 #[test]
 fn the_socket_can_be_named_anywhere() {
-    let socket = |line| parse(line).expect("parses").socket;
+    let socket = |line| {
+        let cli = parse(line).expect("parses");
+        match cli.command {
+            Command::Show(asking) => asking.socket.or(cli.socket),
+            Command::Perf(asking) => asking.socket.or(cli.socket),
+            _ => None,
+        }
+    };
     assert_eq!(socket("sinew -s /tmp/a.sock show links"), Some(PathBuf::from("/tmp/a.sock")));
     assert_eq!(socket("sinew show links --socket /tmp/a.sock"), Some(PathBuf::from("/tmp/a.sock")));
     assert_eq!(socket("sinew perf client --to b -s x"), Some(PathBuf::from("x")));
