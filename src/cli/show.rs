@@ -5,8 +5,8 @@ use super::output;
 use super::router::Router;
 use super::stop::Stop;
 use crate::config::units;
-use crate::telemetry::Table;
 use crate::telemetry::table::{ago, percent, thousands};
+use crate::telemetry::{Table, prometheus};
 use crate::wire::admin::{LinkEntry, NodeEntry, Request, Response, RouteEntry};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ Example:
   sinew show stats -i 1
   sinew show stats --json | jq '.workers[0].drops'
   sinew show stats --hgrm histograms/
+  sinew show stats --prometheus > /var/lib/prometheus/node-exporter/sinew.prom
 JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
   nodes     {\"nodes\": [{\"name\", \"node\", \"reachable\", \"links\", \"this\"}, ...]}
   links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"since_s\", \"metrics\":
@@ -58,6 +59,9 @@ pub(super) struct Args {
     /// Write every histogram of `stats` to a .hgrm file (milliseconds) of this directory, as HdrHistogram's tools read it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["watch", "json"])]
     hgrm: Option<PathBuf>,
+    /// Print `stats` as Prometheus reads it (for node_exporter's textfile collector, say)
+    #[arg(long, conflicts_with_all = ["watch", "json", "hgrm", "all"])]
+    prometheus: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,13 +84,16 @@ fn pause(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
-    if args.hgrm.is_some() && args.what != What::Stats {
-        return Err(Failure::Usage("--hgrm goes with `sinew show stats`".to_owned()));
+    if (args.hgrm.is_some() || args.prometheus) && args.what != What::Stats {
+        return Err(Failure::Usage("--hgrm and --prometheus go with `sinew show stats`".to_owned()));
     }
     let router = Router::connect(socket)?;
     let stop = Stop::on_signals();
     if let Some(directory) = &args.hgrm {
         return write_histograms(&router, directory);
+    }
+    if args.prometheus {
+        return print_metrics(&router);
     }
     let mut next = Instant::now();
     let mut last = None;
@@ -104,6 +111,14 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
             output::line("")?;
         }
     }
+}
+
+fn print_metrics(router: &Router) -> Result<(), Failure> {
+    let Response::Stats { workers } = router.request(&Request::Stats)? else { return Err(unexpected()) };
+    let names = names(router)?;
+    let name = |id: &str| names.get(id).cloned().unwrap_or_else(|| id.to_owned());
+    let friendly: Vec<Value> = workers.into_iter().map(output::friendly).collect();
+    output::print(prometheus::render(&friendly, name))
 }
 
 fn write_histograms(router: &Router, directory: &Path) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! Durations are milliseconds; a rate is per second since the sample before.
 
 use super::{output, plain};
+use crate::telemetry::figure::is_gauge;
 use crate::telemetry::table::thousands;
 use crate::telemetry::{DropReason, Drops, Table, hgrm, hlog};
 use serde_json::Value;
@@ -22,24 +23,6 @@ const GROUPS: [(&str, &[&str]); 3] = [
 ];
 /// Shown by themselves, or by another command.
 const APART: [&str; 6] = ["drops", "datagram_drops", "message_drops", "links", "sessions", "histograms"];
-/// Figures that come and go: their change is no rate.
-const GAUGES: [&str; 14] = [
-    "pool",
-    "in_use",
-    "slots",
-    "stranded",
-    "waiting",
-    "window",
-    "in_flight",
-    "pacing_rate",
-    "queue",
-    "unacknowledged",
-    "pmtu",
-    "ring_slots",
-    "link",
-    "since_ms",
-];
-
 /// The workers' figures at one moment, and how long after the ones before.
 pub(super) struct Sample<'a> {
     /// One object a worker.
@@ -226,12 +209,8 @@ fn latency_row(path: String, summary: &Value) -> Vec<String> {
 }
 
 fn rate(path: &str, value: &Value, before: Option<&Value>, seconds: f64) -> String {
-    let last = path.rsplit('.').next().unwrap_or(path);
-    let comes_and_goes = GAUGES.contains(&last)
-        || path.starts_with("metrics")
-        || ["_peak", "_us", "_ms", "_ppm"].iter().any(|end| last.ends_with(end));
     match (value.as_u64(), before.and_then(Value::as_u64)) {
-        (Some(now), Some(before)) if !comes_and_goes => per_second(now.saturating_sub(before) as f64 / seconds),
+        (Some(now), Some(before)) if !is_gauge(path) => per_second(now.saturating_sub(before) as f64 / seconds),
         _ => String::new(),
     }
 }
