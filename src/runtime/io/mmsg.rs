@@ -139,16 +139,12 @@ impl Mmsg {
 
     fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
         self.close_link(link);
+        let (epoll, token) = (self.epoll.as_fd(), LINK | u64::from(link.0));
+        let watch = |fd| sys::epoll_control(epoll, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token);
         let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
-        let (fd, token) = (open.socket.as_raw_fd(), LINK | u64::from(link.0));
-        match sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token) {
-            Ok(()) => Route::Connected(fd),
-            Err(error) => {
-                tracing::warn!(%link, %error, "the link's socket cannot be watched; the shared one is used");
-                self.sockets.close(link);
-                Route::Listening
-            }
+        match self.sockets.open(now, link, to, watch, stray) {
+            Some(open) => Route::Connected(open.socket.as_raw_fd()),
+            None => Route::Listening,
         }
     }
 }

@@ -436,7 +436,8 @@ impl Uring {
         self.submit();
         self.close_link(link);
         let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
+        // Watched by the receive that is armed next.
+        let Some(open) = self.sockets.open(now, link, to, |_| Ok(()), stray) else { return Route::Listening };
         let fd = open.socket.as_raw_fd();
         self.arm_receives = true;
         Route::Connected(fd)
