@@ -98,7 +98,7 @@ pub(super) enum Route {
 
 /// All sockets of a worker.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub struct Sockets {
     listen: UdpSocket,
     local: SocketAddr,
     buffer: usize,

@@ -185,21 +185,13 @@ impl Backend for Mmsg {
         let _ = sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_DEL, watch.fd, 0, 0);
     }
 
+    fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
     fn close_link(&mut self, link: LinkId) {
         // Closing the only reference takes the socket out of the epoll set.
         self.sockets.close(link);
-    }
-
-    fn link_changed(&mut self, link: LinkId, up: bool) {
-        self.close_link(link);
-        self.sockets.set_up(link, up);
-    }
-
-    fn set_aside(&mut self, now: Instant, link: LinkId) {
-        if self.sockets.link(link).is_some() {
-            self.close_link(link);
-            self.sockets.put_off(now, link);
-        }
     }
 
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
@@ -248,10 +240,6 @@ impl Backend for Mmsg {
 
     fn counters(&self) -> Counters {
         self.counters
-    }
-
-    fn new_kernel_drops(&mut self) -> u64 {
-        self.sockets.new_kernel_drops()
     }
 }
 

@@ -483,6 +483,10 @@ impl Backend for Uring {
         }
     }
 
+    fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
     fn close_link(&mut self, link: LinkId) {
         let armed = self.links_armed.get_mut(link.index()).and_then(Option::take);
         if let Some(generation) = armed {
@@ -492,18 +496,6 @@ impl Backend for Uring {
             self.submit();
         }
         self.sockets.close(link);
-    }
-
-    fn link_changed(&mut self, link: LinkId, up: bool) {
-        self.close_link(link);
-        self.sockets.set_up(link, up);
-    }
-
-    fn set_aside(&mut self, now: Instant, link: LinkId) {
-        if self.sockets.link(link).is_some() {
-            self.close_link(link);
-            self.sockets.put_off(now, link);
-        }
     }
 
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
@@ -564,10 +556,6 @@ impl Backend for Uring {
 
     fn counters(&self) -> Counters {
         self.counters
-    }
-
-    fn new_kernel_drops(&mut self) -> u64 {
-        self.sockets.new_kernel_drops()
     }
 }
 
