@@ -48,6 +48,7 @@ use serde_json::Value;
 use sessions::{Attachment, Opening, Sessions};
 use stats::Collector;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -271,6 +272,7 @@ impl Control {
             Report::LinkUp(id, remote, metrics) => {
                 self.link(id).and_then(|link| link.lane_up(now, worker, remote, metrics))
             }
+            Report::LinkMoved(id, remote) => return self.link_moved(id, remote),
             Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
             Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
             Report::Control(id, bytes) => self.control_message(id, bytes),
@@ -297,6 +299,14 @@ impl Control {
             _ => {}
         }
         self.routing.handle(now, heard);
+    }
+
+    /// Routes are not the poorer for it, so routing hears nothing of it.
+    fn link_moved(&mut self, id: LinkId, remote: SocketAddr) {
+        if let Some(link) = self.link(id) {
+            link.lane_moved(remote);
+            tracing::info!("{} goes on at {remote}", self.link_name(id));
+        }
     }
 
     /// A link as people know it: by its neighbour's name, and which of several to it in the configuration's order.

@@ -306,6 +306,10 @@ fn links_tell_their_history() {
     assert_eq!(links[0].metrics.rtt, ms(20));
     bench.report(Report::LinkMeasured(LinkId(0), LinkMetrics { rtt: ms(22), ..LinkMetrics::default() }));
     assert_eq!(bench.links()[0].metrics.rtt, ms(22));
+    let elsewhere = "10.9.9.7:4321".parse().expect("an address");
+    assert!(bench.report(Report::LinkMoved(LinkId(0), elsewhere)).is_empty(), "no news for the others");
+    let link = &bench.links()[0];
+    assert_eq!((link.up, link.remote, link.since_s), (true, Some(elsewhere), 1.5), "up as before, elsewhere");
     bench.report(Report::LinkDown(LinkId(0), DownReason::Refused));
     bench.wait(ms(250));
     let link = &bench.links()[0];
@@ -313,6 +317,7 @@ fn links_tell_their_history() {
     assert_eq!(link.down_reason.as_deref(), Some("nothing listens at the other end"));
     // Late words about links that do not exist are nothing.
     assert!(bench.report(Report::LinkDown(LinkId(9), DownReason::Silence)).is_empty());
+    assert!(bench.report(Report::LinkMoved(LinkId(9), elsewhere)).is_empty());
     assert!(bench.report(Report::Control(LinkId(9), Box::new([1, 1]))).is_empty());
     assert!(bench.report(Report::Control(LinkId(0), Box::new([]))).is_empty());
     assert_eq!(bench.control.refused_messages, 2);

@@ -58,6 +58,8 @@ pub enum Command {
 pub enum Report {
     /// Both ends of the link hear each other.
     LinkUp(LinkId, SocketAddr, LinkMetrics),
+    /// The other end of a link that is up goes on at another address.
+    LinkMoved(LinkId, SocketAddr),
     /// The link is dead.
     LinkDown(LinkId, DownReason),
     /// Fresh measurements, at most a few per second.

@@ -30,8 +30,9 @@ const ORIGINATE_BUDGET: usize = 256;
 /// messages wait for each other would wait for ever.
 const FREE_FOR_TAKING_IN: usize = 8;
 /// Reports waiting for control. Beyond it control messages and measurements are dropped and counted (routing asks for
-/// them again when it next compares databases), and a link's change of state takes the place of the one before, so that
-/// a neighbour cannot fill memory with ups and downs. Reports of sessions are as many as control and sessions allow.
+/// them again when it next compares databases), and a link's change of state, or of address, takes the place of the one
+/// before, so that a neighbour cannot fill memory with ups, downs and moves. Reports of sessions are as many as control
+/// and sessions allow.
 const MAX_REPORTS: usize = 4096;
 
 /// What a shard is made of.
@@ -460,7 +461,12 @@ impl Shard {
                         self.drain_lane(now, link);
                     }
                 }
-                security::Event::Moved { .. } => {}
+                // Of a link that is down, the report that it is up will say where.
+                security::Event::Moved { link, remote } => {
+                    if self.lanes.get(link).is_some_and(|lane| lane.link().is_up()) {
+                        self.report(Report::LinkMoved(link, remote));
+                    }
+                }
                 security::Event::Expired { link } => {
                     if let Some(state) = self.link_mut(link) {
                         state.detach(now);
@@ -524,7 +530,13 @@ impl Shard {
             if let Some(link) = changed_link(&report)
                 && let Some(before) = self.reports.iter_mut().rev().find(|held| changed_link(held) == Some(link))
             {
-                *before = report;
+                *before = match (&*before, report) {
+                    // Control must still hear that it is up.
+                    (&Report::LinkUp(link, _, metrics), Report::LinkMoved(_, remote)) => {
+                        Report::LinkUp(link, remote, metrics)
+                    }
+                    (_, report) => report,
+                };
                 return;
             }
         }
@@ -669,10 +681,10 @@ impl Shard {
     }
 }
 
-/// The link whose state the report says has changed.
+/// The link whose state or address the report says has changed.
 const fn changed_link(report: &Report) -> Option<LinkId> {
     match report {
-        Report::LinkUp(link, ..) | Report::LinkDown(link, _) => Some(*link),
+        Report::LinkUp(link, ..) | Report::LinkDown(link, _) | Report::LinkMoved(link, _) => Some(*link),
         _ => None,
     }
 }

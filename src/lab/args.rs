@@ -83,8 +83,8 @@ pub struct Args {
     /// How to get a network of one's own.
     #[arg(long, value_parser = ["auto", "user", "root", "loopback"], default_value = "auto")]
     pub mode: String,
-    /// Instead of measuring: kill, freeze, cut, corrupt and flood six routers at random for --seconds (60), under traffic
-    /// whose every byte is checked. Writes chaos.json and chaos.log; exit code 1 if a promise was broken.
+    /// Instead of measuring: kill, freeze, cut, corrupt and flood six routers, and shift their clocks, at random for
+    /// --seconds (60), under traffic whose every byte is checked. Writes chaos.json and chaos.log; exit code 1 if a promise was broken.
     #[arg(long, conflicts_with_all = ["experiment", "messages", "loss", "rate", "hops", "delay", "keep", "topology", "sim"])]
     pub chaos: bool,
     /// The same in the simulator instead of on the real kernel.

@@ -37,6 +37,7 @@ mod simulated;
 mod svg;
 pub mod table;
 pub mod tally;
+mod timens;
 pub mod topology;
 pub mod transport;
 pub mod world;

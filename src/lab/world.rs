@@ -18,6 +18,7 @@ use super::emulator::{Counters, Emulator, Kind, Port};
 pub use super::ladder::{Mode, enter, run_test};
 use super::netns::{self, Netns};
 pub use super::router::Router;
+pub use super::timens::ClockShift;
 pub use super::topology::{LinkSpec, Topology};
 use crate::base::{Identity, Rng};
 use crate::runtime::netlink::{Mac, Netlink, Route, VethEnd};

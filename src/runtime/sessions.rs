@@ -331,6 +331,7 @@ mod tests {
     use crate::base::LinkId;
     use crate::containers::Batch;
     use crate::runtime::io::{Counters, Sink};
+    use crate::runtime::udp::Sockets;
     use crate::wire::cursor::Writer;
     use std::os::fd::BorrowedFd;
 
@@ -352,9 +353,10 @@ mod tests {
         }
         fn want(&mut self, _: SessionId, _: bool, _: bool) {}
         fn unwatch(&mut self, _: SessionId) {}
+        fn sockets(&mut self) -> &mut Sockets {
+            unreachable!("sessions touch no link")
+        }
         fn close_link(&mut self, _: LinkId) {}
-        fn link_changed(&mut self, _: LinkId, _: bool) {}
-        fn set_aside(&mut self, _: Instant, _: LinkId) {}
         fn poll(&mut self, _: &mut Sink<'_>) -> usize {
             0
         }
@@ -362,9 +364,6 @@ mod tests {
         fn wait(&mut self, _: Option<Duration>) {}
         fn counters(&self) -> Counters {
             Counters::default()
-        }
-        fn new_kernel_drops(&mut self) -> u64 {
-            0
         }
     }
 

@@ -19,6 +19,7 @@ pub mod uring;
 mod watches;
 
 use super::doorbell::Doorbell;
+use super::udp::Sockets;
 use crate::base::{Instant, LinkId, SessionId};
 use crate::config::settings::Io;
 use crate::containers::Batch;
@@ -96,16 +97,27 @@ pub trait Backend {
     /// Forgets a session's descriptor.
     fn unwatch(&mut self, session: SessionId);
 
+    /// Its sockets. A link's is closed by [`Backend::close_link`] only.
+    fn sockets(&mut self) -> &mut Sockets;
+
     /// Closes the link's connected socket, if there is one.
     fn close_link(&mut self, link: LinkId);
 
     /// The link has come up or gone down. Its connected socket, if there is one, is closed, and another is opened only
     /// while the link is up: see `udp` for why.
-    fn link_changed(&mut self, link: LinkId, up: bool);
+    fn link_changed(&mut self, link: LinkId, up: bool) {
+        self.close_link(link);
+        self.sockets().set_up(link, up);
+    }
 
     /// The link's connected socket, if there is one, is good for nothing: it is closed, and the listening one is used for
     /// a while.
-    fn set_aside(&mut self, now: Instant, link: LinkId);
+    fn set_aside(&mut self, now: Instant, link: LinkId) {
+        if self.sockets().link(link).is_some() {
+            self.close_link(link);
+            self.sockets().put_off(now, link);
+        }
+    }
 
     /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams. Answers how many.
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize;
@@ -121,7 +133,9 @@ pub trait Backend {
     fn counters(&self) -> Counters;
 
     /// Datagrams the kernel dropped since asked last because a socket's receive buffer was full.
-    fn new_kernel_drops(&mut self) -> u64;
+    fn new_kernel_drops(&mut self) -> u64 {
+        self.sockets().new_kernel_drops()
+    }
 }
 
 /// What a backend is made from.

@@ -436,7 +436,8 @@ impl Uring {
         self.submit();
         self.close_link(link);
         let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
+        // Watched by the receive that is armed next.
+        let Some(open) = self.sockets.open(now, link, to, |_| Ok(()), stray) else { return Route::Listening };
         let fd = open.socket.as_raw_fd();
         self.arm_receives = true;
         Route::Connected(fd)
@@ -482,6 +483,10 @@ impl Backend for Uring {
         }
     }
 
+    fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
     fn close_link(&mut self, link: LinkId) {
         let armed = self.links_armed.get_mut(link.index()).and_then(Option::take);
         if let Some(generation) = armed {
@@ -491,18 +496,6 @@ impl Backend for Uring {
             self.submit();
         }
         self.sockets.close(link);
-    }
-
-    fn link_changed(&mut self, link: LinkId, up: bool) {
-        self.close_link(link);
-        self.sockets.set_up(link, up);
-    }
-
-    fn set_aside(&mut self, now: Instant, link: LinkId) {
-        if self.sockets.link(link).is_some() {
-            self.close_link(link);
-            self.sockets.put_off(now, link);
-        }
     }
 
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
@@ -563,10 +556,6 @@ impl Backend for Uring {
 
     fn counters(&self) -> Counters {
         self.counters
-    }
-
-    fn new_kernel_drops(&mut self) -> u64 {
-        self.sockets.new_kernel_drops()
     }
 }
 
