@@ -90,6 +90,7 @@ impl Bench {
         // Another world, other losses: cells must not share their luck.
         topology.seed = self.args.seed.wrapping_add(self.outcome.cells.len() as u64 + self.outcome.bulk.len() as u64);
         topology.io.clone_from(&self.args.io);
+        topology.tcp = self.tcp();
         let world = World::with_mode(&topology, self.mode)?;
         if self.args.keep || self.transports.iter().any(Transport::is_overlay) {
             world.start(CONVERGENCE)?;
@@ -234,6 +235,12 @@ impl Bench {
         Ok(())
     }
 
+    /// The congestion controls among what is measured.
+    fn tcp(&self) -> Vec<String> {
+        let name = |transport: &Transport| if let Transport::Tcp(name) = transport { Some(name.clone()) } else { None };
+        self.transports.iter().filter_map(name).collect()
+    }
+
     /// Bulk transports to compare: every TCP and the Sinew stream.
     fn bulk_transports(&self) -> Vec<Transport> {
         self.transports.iter().filter(|transport| transport.is_stream()).cloned().collect()
@@ -283,6 +290,7 @@ impl Bench {
         let mut topology = Topology::chain(1, wire);
         topology.seed = self.args.seed.wrapping_add(self.outcome.bulk.len() as u64);
         topology.io.clone_from(&self.args.io);
+        topology.tcp = self.tcp();
         let world = World::with_mode(&topology, self.mode)?;
         if transports.iter().any(Transport::is_overlay) {
             world.start(CONVERGENCE)?;
