@@ -22,7 +22,6 @@ mod stop;
 mod target;
 mod trace;
 
-use crate::lab::Experiment;
 use clap::{Parser, Subcommand};
 use failure::Failure;
 use std::path::PathBuf;
@@ -97,9 +96,7 @@ impl Command {
 
 /// What the lab cannot be asked for, known before anything is made.
 fn lab_mistake(args: &crate::lab::Args) -> Option<Failure> {
-    let wrong = args.sim && matches!(args.experiment, Experiment::Fairness | Experiment::Throughput);
-    let message = "throughput and fairness need the kernel's TCP to share with: leave out --sim";
-    wrong.then(|| Failure::Usage(message.to_owned()))
+    args.mistake().map(Failure::Usage)
 }
 
 /// Reads the command line of this process, does what it says, and gives the exit code.

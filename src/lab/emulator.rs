@@ -8,6 +8,7 @@
 
 use super::clock;
 use super::conditions::{Conditions, Direction, Fate};
+use super::netns;
 use crate::base::{Instant, Rng};
 use crate::telemetry::{Histogram, Summary};
 use serde::Serialize;
@@ -83,8 +84,11 @@ pub struct Counters {
     pub delivered: u64,
     /// Frames lost on the wire.
     pub lost: u64,
-    /// Frames that found the queue full.
+    /// Frames that found the queue full, or too many in flight on all links together.
     pub queue_dropped: u64,
+    /// Frames that the kernel dropped before the emulator read them: it came too late. Not among `frames`. A figure
+    /// measured meanwhile shows losses that no link was asked for.
+    pub unread: u64,
     /// Frames swallowed by a cut.
     pub cut: u64,
     /// Frames that arrived twice.
@@ -115,6 +119,7 @@ impl Counters {
             delivered: self.delivered - earlier.delivered,
             lost: self.lost - earlier.lost,
             queue_dropped: self.queue_dropped - earlier.queue_dropped,
+            unread: self.unread - earlier.unread,
             cut: self.cut - earlier.cut,
             duplicated: self.duplicated - earlier.duplicated,
             held_back: self.held_back - earlier.held_back,
@@ -239,7 +244,12 @@ struct Engine {
     order: u64,
     slots: Vec<Vec<u8>>,
     free: Vec<usize>,
+    most_in_flight: usize,
+    /// Where a frame goes that no slot is left for.
+    scratch: Vec<u8>,
     counters: Vec<Counters>,
+    /// What the kernel last said each port's socket had dropped in all.
+    unread_before: Vec<u32>,
     lateness: Histogram,
     next_publication: Instant,
 }
@@ -250,6 +260,7 @@ impl Engine {
         let directions = conditions.iter().map(|&conditions| Direction::new(conditions, rng.fork())).collect();
         Engine {
             counters: vec![Counters::default(); ports.len()],
+            unread_before: vec![0; ports.len()],
             ports,
             directions,
             kinds,
@@ -259,6 +270,8 @@ impl Engine {
             order: 0,
             slots: Vec::new(),
             free: Vec::new(),
+            most_in_flight: MAX_IN_FLIGHT,
+            scratch: vec![0; FRAME_SLOT],
             lateness: Histogram::new(),
             next_publication: Instant::ZERO,
         }
@@ -304,7 +317,16 @@ impl Engine {
 
     fn receive(&mut self, port: usize, clocks: Clocks) {
         for _ in 0..PORT_BUDGET {
-            let Some(slot) = self.take_slot() else { break };
+            let Some(slot) = self.take_slot() else {
+                // Left where it is it would only wait for nothing, and its socket would wake this thread for ever.
+                let Some((len, _)) = receive(self.ports[port].fd(), &mut self.scratch) else { break };
+                let scratch = std::mem::take(&mut self.scratch);
+                if self.count(port, &scratch, len).is_some() {
+                    self.counters[port].queue_dropped += 1;
+                }
+                self.scratch = scratch;
+                continue;
+            };
             let Some((len, stamp)) = receive(self.ports[port].fd(), &mut self.slots[slot]) else {
                 self.free.push(slot);
                 break;
@@ -315,23 +337,35 @@ impl Engine {
         }
     }
 
-    /// Decides what becomes of a frame; true if its slot is in flight now.
-    fn accept(&mut self, direction: usize, slot: usize, len: usize, arrival: Instant) -> bool {
+    /// Counts a frame of `len` bytes offered to a direction; its kind, and whether it is spared random loss. `None` if it
+    /// is too long for a wire.
+    fn count(&mut self, direction: usize, frame: &[u8], len: usize) -> Option<(usize, bool)> {
         let counters = &mut self.counters[direction];
-        let weight = len + self.ports[direction].overhead();
+        let weight = (len + self.ports[direction].overhead()) as u64;
         counters.frames += 1;
-        counters.bytes += weight as u64;
+        counters.bytes += weight;
         if len > FRAME_SLOT {
             counters.oversized += 1;
-            return false;
+            return None;
         }
-        let frame = &self.slots[slot][..len];
+        let frame = &frame[..len];
         let (kind, protected) = match self.ports[direction] {
             Port::Frames(_) => (classify(frame, &self.kinds), is_arp(frame)),
             Port::Relay(_) => (usize::from(!self.kinds.is_empty()), false),
         };
-        counters.bytes_by_kind[kind] += weight as u64;
+        counters.bytes_by_kind[kind] += weight;
         counters.frames_by_kind[kind] += 1;
+        Some((kind, protected))
+    }
+
+    /// Decides what becomes of a frame; true if its slot is in flight now.
+    fn accept(&mut self, direction: usize, slot: usize, len: usize, arrival: Instant) -> bool {
+        let frame = std::mem::take(&mut self.slots[slot]);
+        let counted = self.count(direction, &frame, len);
+        self.slots[slot] = frame;
+        let Some((kind, protected)) = counted else { return false };
+        let weight = len + self.ports[direction].overhead();
+        let counters = &mut self.counters[direction];
         let (due, again) = match self.directions[direction].offer(arrival, weight, protected) {
             Fate::Arrives { due, again, held_back } => {
                 counters.held_back += u64::from(held_back);
@@ -362,7 +396,10 @@ impl Engine {
     }
 
     fn duplicate(&mut self, direction: usize, slot: usize, due: Instant) {
-        let Some(copy) = self.take_slot() else { return };
+        let Some(copy) = self.take_slot() else {
+            self.counters[direction].queue_dropped += 1;
+            return;
+        };
         let bytes = self.slots[slot].clone();
         self.slots[copy] = bytes;
         self.counters[direction].duplicated += 1;
@@ -396,7 +433,7 @@ impl Engine {
     fn take_slot(&mut self) -> Option<usize> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.slots.len() < MAX_IN_FLIGHT => {
+            None if self.slots.len() < self.most_in_flight => {
                 self.slots.push(Vec::with_capacity(FRAME_SLOT));
                 self.slots.len() - 1
             }
@@ -412,6 +449,12 @@ impl Engine {
             return;
         }
         self.next_publication = now + Duration::from_millis(20);
+        for ((port, counters), before) in self.ports.iter().zip(&mut self.counters).zip(&mut self.unread_before) {
+            // A kernel that does not say is taken at its last word.
+            let dropped = netns::dropped_unread(port.fd()).unwrap_or(*before);
+            counters.unread += u64::from(dropped.wrapping_sub(*before));
+            *before = dropped;
+        }
         let mut published = lock(&self.shared.published);
         published.counters.clone_from(&self.counters);
         published.lateness.merge(&self.lateness);
@@ -573,6 +616,51 @@ mod tests {
         router.connect(relay.local_addr().expect("bound")).expect("connects");
         router.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout is accepted");
         (Port::Relay(relay.into()), router)
+    }
+
+    /// An engine between two relays, not running, that has room for so many frames; and its routers' sockets.
+    fn engine(most_in_flight: usize) -> (Engine, UdpSocket, UdpSocket) {
+        let ((here, a), (there, b)) = (relay(), relay());
+        let conditions = [Conditions::wire(1000.0, 0); 2];
+        let shared = Shared {
+            wanted: Mutex::new(conditions.to_vec()),
+            generation: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            published: Mutex::default(),
+        };
+        let mut engine = Engine::new(vec![here, there], &conditions, vec![], 1, Arc::new(shared));
+        engine.most_in_flight = most_in_flight;
+        (engine, a, b)
+    }
+
+    #[test]
+    fn frames_beyond_what_may_be_in_flight_are_read_dropped_and_counted() {
+        let (mut engine, a, _b) = engine(4);
+        (0..10).for_each(|n| assert_eq!(a.send(&[n; 100]).expect("sends"), 100));
+        engine.receive(0, Clocks::read());
+        let counters = &engine.counters[0];
+        assert_eq!((counters.frames, counters.queue_dropped, engine.heap.len()), (10, 6, 4));
+        assert_eq!(counters.bytes, 10 * (100 + RELAY_OVERHEAD as u64));
+        let mut nothing = [0; 8];
+        assert!(receive(engine.ports[0].fd(), &mut nothing).is_none(), "nothing waits in the kernel");
+    }
+
+    #[test]
+    fn frames_that_the_kernel_dropped_unread_are_counted() {
+        let (mut engine, a, _b) = engine(4);
+        // Far more than a socket holds, and nobody reads.
+        (0..20_000).for_each(|_| assert_eq!(a.send(&[0; 1000]).expect("sends"), 1000));
+        engine.publish();
+        let unread = engine.counters[0].unread;
+        assert!(unread > 1000, "{unread} of 20000");
+        let mut read = 0;
+        while receive(engine.ports[0].fd(), &mut engine.scratch).is_some() {
+            read += 1;
+        }
+        engine.next_publication = Instant::ZERO;
+        engine.publish();
+        assert_eq!((read + engine.counters[0].unread, engine.counters[0].unread), (20_000, unread));
+        assert_eq!(lock(&engine.shared.published).counters[0].unread, unread);
     }
 
     #[test]

@@ -91,7 +91,7 @@ mod tests {
     use crate::lab::args::Experiment;
     use crate::lab::flows::{Flow, Measured};
     use crate::lab::ladder::Mode;
-    use crate::lab::outcome::{Cell, OverlayTraffic, Place};
+    use crate::lab::outcome::{Cell, OverlayTraffic, Place, Sweep};
     use crate::lab::tally::{Stamp, Tally};
     use crate::lab::transport::Transport;
 
@@ -118,6 +118,7 @@ mod tests {
         let mut outcome = Outcome::new(Experiment::Default, Mode::User, 1, false);
         outcome.runs.push(Run::new(measured, &place, 0, Some(7)));
         outcome.cells.push(Cell {
+            sweep: Sweep::Single,
             loss_percent: 1.0,
             rate_kbps: 500,
             hops: 5,

@@ -204,9 +204,26 @@ pub struct NotMeasured {
     pub enable: String,
 }
 
+/// What a cell is part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sweep {
+    /// It is alone.
+    #[default]
+    Single,
+    /// The sweep of losses.
+    Loss,
+    /// The sweep of hops.
+    Hops,
+    /// A topology of the user's own: hops, delay and loss are those of the fewest-links path.
+    Own,
+}
+
 /// What was the same for several runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cell {
+    /// What it is part of.
+    pub sweep: Sweep,
     /// Packets lost on the middle link, each way.
     pub loss_percent: f64,
     /// Rate of each transport.
@@ -434,10 +451,20 @@ pub struct Bulk {
     pub share_percent: f64,
     /// Bytes it put on the link in the direction of the data, Ethernet headers included.
     pub wire_bytes: u64,
-    /// Share of these bytes that were not the messages' own.
+    /// Share of these bytes that were not the messages' own: headers, and what was sent again. Not what the paper calls
+    /// overhead; that is `below_tcp_percent`.
     pub overhead_percent: f64,
     /// Goodput as a share of what TCP got alone under the same conditions, where both ran alone.
     pub of_tcp_percent: Option<f64>,
+    /// What is missing there to all that TCP got: what the paper calls overhead.
+    pub below_tcp_percent: Option<f64>,
     /// Goodput second by second, kbit/s.
     pub seconds_kbps: Vec<f64>,
+}
+
+impl Bulk {
+    /// The share of `wire` bytes that were not the `own` bytes of messages, percent.
+    pub fn overhead(own: u64, wire: u64) -> f64 {
+        100.0 * (1.0 - own as f64 / wire.max(1) as f64).max(0.0)
+    }
 }

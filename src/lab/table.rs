@@ -189,7 +189,7 @@ mod tests {
     use crate::lab::args::Experiment;
     use crate::lab::ladder::Mode;
     use crate::lab::noise::Noise;
-    use crate::lab::outcome::{Cell, OverlayLink};
+    use crate::lab::outcome::{Cell, OverlayLink, Sweep};
 
     #[test]
     fn what_is_shown_fits_a_terminal_and_sets_repeats_beside_losses() {
@@ -213,7 +213,16 @@ mod tests {
         outcome.noise = noise;
         let (loss_percent, rate_kbps, hops, link_delay_ms) = (1.25, 100_000, 10, 16.67);
         let links = Vec::new();
-        outcome.cells.push(Cell { loss_percent, rate_kbps, hops, link_delay_ms, noise, links, overlay });
+        outcome.cells.push(Cell {
+            sweep: Sweep::Single,
+            loss_percent,
+            rate_kbps,
+            hops,
+            link_delay_ms,
+            noise,
+            links,
+            overlay,
+        });
         let slow = 25_000.0;
         outcome.runs.push(Run {
             transport: "best-effort".into(),

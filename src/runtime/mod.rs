@@ -43,6 +43,8 @@ pub mod key_file;
 mod lines;
 pub(crate) mod memory;
 pub mod netlink;
+#[cfg(test)]
+pub(crate) mod not_run;
 pub mod notify;
 pub mod ring;
 mod sessions;

@@ -145,7 +145,7 @@ impl Wire {
         fate
     }
 
-    /// When the datagram has left a rate-limited queue; none if it does not fit.
+    /// When the datagram has left a rate-limited queue, or begins to where that counts; none if it does not fit.
     fn depart(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
         let rate = self.conditions.rate;
         if rate.is_none() {
@@ -154,8 +154,9 @@ impl Wire {
         if self.busy_until.since(now) > time_of(self.conditions.queue, rate) {
             return None;
         }
-        self.busy_until = self.busy_until.max(now) + time_of(bytes, rate);
-        Some(self.busy_until)
+        let begin = self.busy_until.max(now);
+        self.busy_until = begin + time_of(bytes, rate);
+        Some(if self.conditions.taken_up { begin } else { self.busy_until })
     }
 
     fn loses(&mut self, rng: &mut Rng) -> Option<Struck> {

@@ -78,10 +78,10 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     let seconds = args.seconds.unwrap_or(SECONDS);
     let world = World::with_mode(&topology(args), mode)?;
     world.start(Duration::from_secs(30))?;
-    voice.say(format!("six routers run; faults for {seconds} s, seed {}", args.seed));
+    voice.say(format!("six routers run; faults for {seconds} s, seed {}", args.seed()));
     let mut watch = watch::Watch::new(&world);
-    let load = load::Load::new(args.seed);
-    let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed));
+    let load = load::Load::new(args.seed());
+    let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed()));
     let not_possible = script.not_possible().clone();
     not_possible.iter().for_each(|(name, why)| voice.say(format!("not possible here: {name} ({why})")));
     std::thread::scope(|scope| -> io::Result<()> {
@@ -102,7 +102,7 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     let findings = Findings {
         violations,
         seconds,
-        seed: args.seed,
+        seed: args.seed(),
         faults,
         not_possible,
         memory_judged: watch.has_judged_memory(),
@@ -118,7 +118,7 @@ fn topology(args: &Args) -> Topology {
     let pairs = [("a", "b"), ("a", "f"), ("b", "c"), ("b", "f"), ("c", "d"), ("c", "e"), ("e", "d"), ("e", "f")];
     let links = pairs.iter().map(|(one, other)| LinkSpec::new(one, other, wire)).collect();
     let mut topology = Topology::new(&["a", "b", "c", "d", "e", "f"], links);
-    topology.seed = args.seed;
+    topology.seed = args.seed();
     topology.io.clone_from(&args.io);
     topology
 }

@@ -90,7 +90,7 @@ fn with_each(listen: &str, test: impl Fn(Bench)) {
     test(Bench::new(false, listen));
     match uring::self_test() {
         Ok(_) => test(Bench::new(true, listen)),
-        Err(why) => eprintln!("not tested with io_uring, which is not possible here: {why}"),
+        Err(why) => crate::runtime::not_run::count(&format!("a test of both backends with io_uring: {why}")),
     }
 }
 
