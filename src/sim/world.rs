@@ -28,7 +28,7 @@ use super::topology::{LinkSettings, Topology, node};
 use super::wire::{Conditions, Wire};
 use super::workload::{Flow, Side};
 use crate::base::hash::{hash64, mix64};
-use crate::base::{Instant, NodeId, Rng, SessionId};
+use crate::base::{Instant, NodeId, Rng, SessionId, verdicts};
 use crate::dataplane::messages::ShardStats;
 pub(super) use slot::Handled;
 
@@ -37,6 +37,9 @@ use slot::{Attached, Slot};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
+
+/// Checks of signatures that are remembered: some advertisements of every router of the largest network.
+const VERDICTS: usize = 1 << 14;
 
 /// A network, its applications and its time.
 pub struct World {
@@ -59,6 +62,8 @@ pub struct World {
     /// Whether rare branches may be taken at all.
     rare: bool,
     numbers: BTreeMap<NodeId, usize>,
+    /// The routers' ids: working one out takes a hash.
+    nodes: Vec<NodeId>,
     /// Kept for the next use.
     arrivals: Vec<(Instant, usize, Box<[u8]>)>,
     scratch: Vec<u8>,
@@ -67,6 +72,8 @@ pub struct World {
 impl World {
     /// A network whose routers are all running and whose wires are all in the given condition.
     pub fn new(topology: Topology, settings: LinkSettings, conditions: Conditions, seed: u64) -> World {
+        verdicts::remember(Some(VERDICTS));
+        let nodes: Vec<NodeId> = (0..topology.routers).map(node).collect();
         let mut wires = BTreeMap::new();
         for &(a, b) in &topology.links {
             wires.insert((a, b), Wire::new(conditions));
@@ -75,7 +82,8 @@ impl World {
         let mut world = World {
             now: Instant::ZERO,
             routers: (0..topology.routers).map(|_| Slot::new()).collect(),
-            numbers: (0..topology.routers).map(|router| (node(router), router)).collect(),
+            numbers: nodes.iter().enumerate().map(|(router, &node)| (node, router)).collect(),
+            nodes,
             settings,
             wires,
             agenda: Agenda::default(),
@@ -226,6 +234,11 @@ impl World {
     pub(super) fn look_for_silence(&mut self) {
         let World { watch, routers, now, violations, .. } = self;
         watch.look(*now, |router| routers[router].is_calm(), violations);
+    }
+
+    /// The router's id.
+    pub(super) fn node(&self, router: usize) -> NodeId {
+        self.nodes[router]
     }
 
     /// The number of the router with this id.

@@ -5,7 +5,7 @@ use super::agenda::Event;
 use crate::base::Instant;
 use crate::sim::ledger::Struck;
 use crate::sim::router::{Router, cost};
-use crate::sim::topology::{address, node};
+use crate::sim::topology::address;
 use std::time::Duration;
 
 /// Socket buffer of a router, bytes: what comes while it stands still waits here.
@@ -50,9 +50,9 @@ impl World {
 
     /// The kernel tells a router that nothing listens where it sent to.
     pub(super) fn refuse(&mut self, router: usize, by: usize) {
-        let slot = &mut self.routers[router];
+        let (by, slot) = (self.nodes[by], &mut self.routers[router]);
         if let Some(running) = &mut slot.router {
-            running.handle_refused(slot.clock.local(self.now), node(by));
+            running.handle_refused(slot.clock.local(self.now), by);
             self.settle(router);
         }
     }

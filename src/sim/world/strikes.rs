@@ -3,7 +3,6 @@
 use super::super::clock::right_wall;
 use super::super::fault::Disk;
 use super::super::router::Rings;
-use super::super::topology::node;
 use super::agenda::Event;
 use super::slot::{Handled, Slot};
 use super::{Conditions, Flow, Ledger, Router, Side, Struck, World};
@@ -291,7 +290,7 @@ impl World {
                 for side in [Side::Source, Side::Sink] {
                     if self.flows[flow].spec().router(side) == router {
                         let client = Flow::client(flow, side);
-                        running.control.handle(local, Input::ClientGone(client));
+                        running.tell(local, Input::ClientGone(client));
                     }
                 }
             }
@@ -301,7 +300,7 @@ impl World {
 
     /// The next router on the way of `router` to `destination`.
     pub(in crate::sim) fn next_hop(&self, router: usize, destination: usize) -> Option<usize> {
-        self.number(self.router(router)?.next_hop(node(destination))?)
+        self.number(self.router(router)?.next_hop(self.node(destination))?)
     }
 
     /// The wall clock that a router without errors would have.
