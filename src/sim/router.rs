@@ -15,6 +15,7 @@ use crate::proto::session::Readiness;
 use crate::proto::{security, session};
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::MAX_RECORD;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub(super) struct Rings {
 pub(super) struct Router {
     pub(super) shard: Shard,
     pub(super) control: Control,
+    /// When control's timer is due, where that was asked since control last had anything to do: it takes long to say.
+    control_due: Cell<Option<Option<Instant>>>,
     pub(super) rings: Rings,
     batch: Batch,
     record: Vec<u8>,
@@ -89,6 +92,7 @@ impl Router {
         Router {
             shard,
             control: control.expect("the simulator's configurations are valid"),
+            control_due: Cell::new(None),
             rings: Rings::default(),
             batch: Batch::new(BATCH),
             record: vec![0; MAX_RECORD],
@@ -110,8 +114,8 @@ impl Router {
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.shard.handle_timeout(now);
-        if self.control.poll_timeout().is_some_and(|(at, _)| at <= now) {
-            self.control.handle(now, Input::Timer);
+        if self.control_due().is_some_and(|at| at <= now) {
+            self.tell(now, Input::Timer);
         }
     }
 
@@ -120,11 +124,11 @@ impl Router {
     }
 
     pub(super) fn request(&mut self, now: Instant, client: ClientId, request: Request) {
-        self.control.handle(now, Input::Request { client, request });
+        self.tell(now, Input::Request { client, request });
     }
 
     pub(super) fn reload(&mut self, now: Instant, config: Config) {
-        self.control.handle(now, Input::Reload(Ok(Box::new(config))));
+        self.tell(now, Input::Reload(Ok(Box::new(config))));
     }
 
     /// Sends every neighbour a control message.
@@ -134,10 +138,22 @@ impl Router {
         }
     }
 
+    /// Gives control something to do.
+    pub(super) fn tell(&mut self, now: Instant, input: Input) {
+        self.control.handle(now, input);
+        self.control_due.set(None);
+    }
+
+    fn control_due(&self) -> Option<Instant> {
+        let due = self.control_due.get().unwrap_or_else(|| self.control.poll_timeout().map(|(at, _)| at));
+        self.control_due.set(Some(due));
+        due
+    }
+
     /// When [`Router::handle_timeout`] is due. Control's timers fire whether or not it can tell the shard.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let shard = self.shard.poll_timeout().map(|(at, _)| (at, ()));
-        let control = self.control.poll_timeout().map(|(at, _)| (at, ()));
+        let control = self.control_due().map(|at| (at, ()));
         sooner(shard, control).map(|(at, ())| at)
     }
 
@@ -153,6 +169,7 @@ impl Router {
             while !self.rings.commands
                 && let Some(action) = self.control.poll_action()
             {
+                self.control_due.set(None);
                 self.act(now, action, &mut world);
                 moved = true;
             }
@@ -201,7 +218,7 @@ impl Router {
             if let Some((peer, up)) = change.and_then(|(link, up)| Some((self.control.neighbour(link)?, up))) {
                 world(Effect::Link(peer, up)).expect("told, not asked");
             }
-            self.control.handle(now, Input::Report { worker: 0, report });
+            self.tell(now, Input::Report { worker: 0, report });
             moved = true;
         }
         moved

@@ -83,7 +83,7 @@ fn every_fault_strikes_within_the_seeds_of_a_test_run() {
 #[test]
 fn a_written_plan_runs_as_the_drawn_one() {
     for seed in [7, 21] {
-        let plan = Plan::draw(seed, 6);
+        let plan = Plan::draw(seed, 2..=6);
         let read = Plan::parse(&plan.to_toml()).expect("what was written can be read");
         let (drawn, read) = (campaign::run(seed, &Settings { routers: 6, ..Settings::default() }), read);
         assert_eq!(campaign::execute(&read, &Settings::default()).trace, drawn.trace, "seed {seed}");
@@ -116,7 +116,7 @@ fn scenarios_hold() {
 #[test]
 fn a_partition_without_an_end_is_a_failure_that_says_so() {
     // The test of the liveness check itself: the core is told to heal and a router in it cannot.
-    let mut plan = Plan::draw(5, 4);
+    let mut plan = Plan::draw(5, 2..=4);
     plan.steps.clear();
     plan.topology = Topology::chain(2);
     plan.core = vec![0, 1, 2];
