@@ -164,6 +164,7 @@ fn as_json(what: What, response: &Response, latencies: &Latencies) -> Result<Val
             entries.insert("one_way_error_us".to_owned(), latency.error_us.into());
             entries.insert("queue".to_owned(), latency.queue.into());
             entries.insert("queue_delay_p99_us".to_owned(), latency.queue_delay_p99_us.into());
+            entries.insert("recovery_p99_us".to_owned(), latency.recovery_p99_us.into());
         }
     }
     if let Some(entries) = value.as_object_mut() {
@@ -215,6 +216,8 @@ struct Latency {
     queue: Option<u64>,
     /// 99th percentile of the wait, of the class that waits longer.
     queue_delay_p99_us: Option<f64>,
+    /// 99th percentile of the time from a lost message's first sending to its arrival; none if none was lost.
+    recovery_p99_us: Option<f64>,
 }
 
 /// The same for all links, by the neighbour's id.
@@ -238,6 +241,9 @@ impl Latencies {
             known.one_way_us = known.one_way_us.max(stats["one_way_us"].as_u64());
             known.error_us = known.error_us.max(stats["clock_error_us"].as_u64());
             known.queue = stats["queue"].as_u64().map(|queue| queue + known.queue.unwrap_or(0));
+            let recovery = &stats["recovery_reliable"];
+            let recovered = recovery["p99_us"].as_f64().filter(|_| recovery["count"].as_u64() > Some(0));
+            known.recovery_p99_us = recovered.into_iter().chain(known.recovery_p99_us).reduce(f64::max);
             known.queue_delay_p99_us = waits.into_iter().flatten().chain(known.queue_delay_p99_us).reduce(f64::max);
         }
         Latencies(all)
