@@ -35,6 +35,7 @@ const LATENCIES: [(&str, &str); 9] = [
     ("round_trip", "to the neighbour and back, without its delay"),
     ("one_way", "from the neighbour to here, right within clock_error_us"),
 ];
+
 /// The workers' figures at one moment, and how long after the ones before.
 pub(super) struct Sample<'a> {
     /// One object a worker.
