@@ -9,31 +9,56 @@ use std::path::PathBuf;
 /// Repeat the published experiment on this machine: a chain of real routers over emulated links, beside kernel TCP.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = "\
-Without options: a chain A-F of five links of 10 ms and 10 Mbit/s, 1 % of packets lost each way on the middle one, and
-1,000-byte messages at 500 kbit/s by every transport at the same time over the same links. About 40 seconds, no root,
-no packages: it makes its own namespaces and emulates the links itself.
+Without options: a chain A-F of five links of 10 ms and 10 Mbit/s, 1 % of
+packets lost each way on the middle one, and 1,000-byte messages at 500 kbit/s
+by every transport at the same time over the same links. About 40 seconds, no
+root, no packages: it makes its own namespaces and emulates the links itself.
 
-  sinew lab                              the default experiment
-  sinew lab --loss 5 --rate 1000         harsher
-  sinew lab --experiment dsn03           everything the DSN 2003 paper sweeps (about 25 minutes)
-  sinew lab --experiment fairness        one Sinew link against one TCP through one bottleneck
-  sinew lab --topology FILE              a network of your own
-  sinew lab --keep                       leave it running, to try the other commands on
+  sinew lab                          the default experiment
+  sinew lab --loss 5 --rate 1000     harsher
+  sinew lab --experiment dsn03       all the DSN 2003 paper sweeps (25 min)
+  sinew lab --experiment fairness    a Sinew link and a TCP in one bottleneck
+  sinew lab --topology FILE          a network of your own
+  sinew lab --keep                   leave it running, to try the others on
+  sinew lab --sim                    the same in virtual time, without TCP
+  sinew lab --chaos                  random faults under checked traffic
 
-Latency counts from the moment a message was meant to be sent. The table, the curves (report.html), the histograms
-(.hgrm, .hlog) and everything counted (result.json) are written to lab-out/.
+Latency counts from the moment a message was meant to be sent. The table, the
+curves (report.html), the histograms (.hgrm, .hlog) and everything counted
+(result.json) are written to lab-out/.
 
 A topology file is TOML:
   nodes = [\"a\", \"b\"]
   [[link]]
   between = [\"a\", \"b\"]
-  conditions = { delay_ms = 10, rate_kbps = 10000, loss_percent = 1 }    (back = {...} where that way differs)
+  conditions = { delay_ms = 10, rate_kbps = 10000, loss_percent = 1 }
+  back = { delay_ms = 30 }           # where the other way differs
   [[flow]]
   from = \"a\"
   to = \"b\"
   rate_kbps = 500
+Conditions are also jitter_ms, loss_burst, queue_bytes, duplicate_percent,
+reorder_percent, reorder_ms, corrupt_percent and cut; a flow may have
+message_bytes, the file a seed.
 
-Exit codes: 0 measured, 1 it could not be, 2 wrong command line or topology file, 130 Ctrl-C; nothing is left behind.")]
+result.json, which --json prints:
+  runs, raw      transports in each cell (raw: kernel UDP, the bare path):
+                 transport loss_percent rate_kbps hops link_delay_ms from to
+                 sent received lost duplicated reordered collapsed bytes cell
+                 mean_ms sd_ms p50_ms p90_ms p99_ms p999_ms max_ms
+                 over_60ms_percent over_100ms_percent
+  cells          what a run's cell was (sweep), its noise, what each link
+                 carried (links), what the routers sent again (overlay)
+  bulk           transport beside loss_percent link_delay_ms link_kbps seconds
+                 goodput_kbps share_percent wire_bytes overhead_percent
+                 of_tcp_percent below_tcp_percent seconds_kbps
+  not_measured   transport, why, and what would enable it
+  noise          how late this machine is, in us
+  unread_frames  dropped before the emulator read them: if not 0, repeat it
+  experiment mode command seed sequential sinew
+
+Exit codes: 0 measured, 1 it could not be, 2 wrong command line or topology
+file, 130 Ctrl-C; nothing is left behind.")]
 pub struct Args {
     /// What to measure.
     #[arg(long, value_enum, default_value_t = Experiment::Default)]
@@ -291,6 +316,16 @@ mod tests {
             "--chaos --seconds 5 --seed 3 --io mmsg",
         ] {
             assert_eq!(parse(line).mistake(), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_fits_a_terminal() {
+        use clap::Args as _;
+        let command = Args::augment_args(clap::Command::new("lab"));
+        let help = command.get_after_long_help().expect("it teaches").to_string();
+        for line in help.lines() {
+            assert!(line.chars().count() <= 78, "{} columns: {line}", line.chars().count());
         }
     }
 

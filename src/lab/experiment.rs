@@ -215,6 +215,7 @@ impl Bench {
             if raw { self.outcome.raw.push(run) } else { self.outcome.runs.push(run) }
         }
         self.outcome.add_noise(&noise);
+        self.outcome.add_unread(&links, self.voice);
         self.outcome.cells.push(Cell {
             sweep,
             loss_percent: place.loss_percent,
@@ -258,6 +259,9 @@ impl Bench {
         let seconds = self.args.seconds.unwrap_or(60);
         let delays = sweep::bulk_delays(&self.args);
         let cubic = self.bulk_transports().into_iter().find(|transport| *transport == Transport::Tcp("cubic".into()));
+        if cubic.is_none() {
+            self.voice.warn("no TCP CUBIC can be measured here: there is nothing to be fair to");
+        }
         let loss = self.args.loss.unwrap_or(0.0);
         for delay in delays {
             for transport in [Some(Transport::Reliable), cubic.clone()].into_iter().flatten() {
@@ -288,6 +292,7 @@ impl Bench {
         let duration = Duration::from_secs(seconds);
         let found = bulk::run(&world, transports, self.args.size(), duration, &self.board)?;
         self.outcome.add_noise(&watch.finish(world.emulator(), Histogram::new().summary()));
+        self.outcome.add_unread(&LinkTraffic::of(&world), self.voice);
         self.outcome.bulk.extend(found);
         bulk::compare_with_tcp(&mut self.outcome.bulk);
         Ok(())

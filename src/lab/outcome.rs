@@ -5,6 +5,7 @@ use super::emulator::Counters;
 use super::flows::Measured;
 use super::ladder::Mode;
 use super::noise::Noise;
+use super::progress::Voice;
 use super::tally::{Sample, Tally};
 use super::world::{OVERLAY_KIND, World};
 use crate::wire::admin::{Request, Response};
@@ -29,6 +30,9 @@ pub struct Outcome {
     pub sequential: bool,
     /// The machine's noise floor: the worst of all cells.
     pub noise: Noise,
+    /// Frames that the kernel dropped before the emulator read them. Above 0 the figures show losses that no link was
+    /// asked for.
+    pub unread_frames: u64,
     /// One for each transport in each cell.
     pub runs: Vec<Run>,
     /// The bare emulated path (kernel UDP), measured beside them.
@@ -56,12 +60,24 @@ impl Outcome {
             seed,
             sequential,
             noise: Noise::default(),
+            unread_frames: 0,
             runs: Vec::new(),
             raw: Vec::new(),
             not_measured: Vec::new(),
             cells: Vec::new(),
             bulk: Vec::new(),
         }
+    }
+
+    /// Takes in what links carried: frames that nobody read are counted, and said aloud.
+    pub fn add_unread(&mut self, links: &[LinkTraffic], voice: Voice) {
+        let unread: u64 = links.iter().map(|link| link.counters.unread).sum();
+        if unread > 0 {
+            voice.warn(format!(
+                "the kernel dropped {unread} frames before the emulator read them: this machine is too busy"
+            ));
+        }
+        self.unread_frames += unread;
     }
 
     /// Takes in a cell's noise: of every figure the worse remains.
@@ -427,7 +443,7 @@ impl OverlayTraffic {
 }
 
 /// One bulk transfer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Bulk {
     /// Its transport.
     pub transport: String,
