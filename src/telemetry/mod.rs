@@ -7,5 +7,5 @@ pub mod hlog;
 pub mod table;
 
 pub use drops::{DropReason, Drops};
-pub use histogram::{Histogram, Summary};
+pub use histogram::{Counts, Histogram, Summary};
 pub use table::Table;
