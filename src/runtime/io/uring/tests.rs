@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::containers::batch::Transmit;
+use crate::runtime::udp;
 use std::net::{Ipv4Addr, UdpSocket};
 
 #[test]
@@ -19,7 +20,7 @@ fn backend() -> Option<(Uring, SocketAddr)> {
         eprintln!("not tested: io_uring is not possible here: {why}");
         return None;
     }
-    let listen = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
+    let listen = udp::listen((Ipv4Addr::LOCALHOST, 0).into(), 1 << 16).expect("binds");
     let address = listen.local_addr().expect("is bound");
     let bell = Arc::new(Doorbell::new().expect("eventfd"));
     let parts = Parts { listen, buffer: 1 << 16, stock: 0, bell };
