@@ -244,3 +244,16 @@ fn wait_until(time: Instant, stop: &Stop) {
         std::hint::spin_loop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_report_as_often_as_it_was_asked_to() {
+        let (interval, second) = (Duration::from_millis(100), Duration::from_secs(1));
+        assert_eq!(most_intervals(Duration::ZERO, interval), EARLY_INTERVALS);
+        assert_eq!(most_intervals(second, interval), 10 + EARLY_INTERVALS);
+        assert_eq!(most_intervals(Duration::MAX, Duration::ZERO), usize::MAX);
+    }
+}
