@@ -22,6 +22,9 @@ mod stop;
 mod target;
 mod trace;
 
+#[doc(hidden)]
+pub use perf::hear_line;
+
 use clap::{Parser, Subcommand};
 use failure::Failure;
 use std::path::PathBuf;

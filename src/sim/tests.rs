@@ -1,5 +1,7 @@
 //! The simulator on itself, and the campaign that `cargo test` runs.
 
+#![allow(clippy::disallowed_methods, reason = "campaigns run on all cores")]
+
 use super::campaign::{self, Outcome, Settings};
 use super::check::{self, convergence};
 use super::experiment::{self, Chain};

@@ -9,5 +9,5 @@ pub mod prometheus;
 pub mod table;
 
 pub use drops::{DropReason, Drops};
-pub use histogram::{Histogram, Summary};
+pub use histogram::{Counts, Histogram, Summary};
 pub use table::Table;

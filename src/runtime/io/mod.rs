@@ -23,6 +23,7 @@ use super::udp::Sockets;
 use crate::base::{Instant, LinkId, SessionId};
 use crate::config::settings::Io;
 use crate::containers::Batch;
+use crate::telemetry::DropReason;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::BorrowedFd;
@@ -46,6 +47,8 @@ pub enum Event<'a> {
         /// Its bytes, free to be changed.
         bytes: &'a mut [u8],
     },
+    /// A datagram arrived that cannot be handed over, for this reason.
+    Dropped(DropReason),
     /// The kernel says that nothing listens at the link's other end.
     Refused(LinkId),
     /// A datagram was not sent.
@@ -81,6 +84,8 @@ pub struct Counters {
     pub overflowed: u64,
     /// Receives that failed for an unexpected reason.
     pub receive_errors: u64,
+    /// Sends that failed, as was only reported after their batch: the datagrams are lost (io_uring).
+    pub stale_sends: u64,
 }
 
 /// A worker's way to the kernel. Not `Send`: it is made by the thread that uses it.

@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Datagram(SocketAddr, Vec<u8>),
+    Dropped(DropReason),
     Refused(LinkId),
     SendFailed(Option<LinkId>, i32),
     Readable(SessionId),
@@ -30,6 +31,7 @@ struct Bench {
 fn copy(event: Event<'_>) -> Told {
     match event {
         Event::Datagram { from, bytes } => Told::Datagram(from, bytes.to_vec()),
+        Event::Dropped(reason) => Told::Dropped(reason),
         Event::Refused(link) => Told::Refused(link),
         Event::SendFailed { link, errno, .. } => Told::SendFailed(link, errno),
         Event::Readable(session) => Told::Readable(session),

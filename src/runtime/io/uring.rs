@@ -2,7 +2,9 @@
 //!
 //! One ring per worker. Receives are multishot: armed once per socket, they fill buffers lent to the kernel until those
 //! run out, which ends them; they are armed again when enough buffers came back. Sends are non-blocking and say nothing
-//! on success, so the kernel is done with a batch's bytes when the submission returns. Descriptors of sessions and the
+//! on success, so the kernel is done with a batch's bytes when the submission returns; a failure that is only reported
+//! later (the completion queue had overflowed) carries its batch's number, and is counted but laid to no other batch's
+//! datagram. Descriptors of sessions and the
 //! doorbell are watched by one-shot polls, armed again after each event, which makes them level-triggered.
 //!
 //! What ends a multishot receive, and what happens then:
@@ -12,10 +14,10 @@
 //! | -ENOBUFS | every buffer is lent out | count; arm when a quarter of the buffers is back |
 //! | -ECONNREFUSED | nothing listens at the neighbour | tell the shard; arm |
 //! | data, no `F_MORE` | completion queue overflowed | count; arm |
-//! | -ECANCELED, old generation | we closed the socket | nothing |
+//! | -ECANCELED, old generation | we closed the socket | nothing; count data that had come by it |
 
 use super::{BATCH, Backend, Counters, Event, PASS, Parts, Sink};
-use crate::base::limits::DATAGRAM_SLOT;
+use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS, MAX_SESSIONS};
 use crate::base::{Instant, LinkId, SessionId};
 use crate::containers::Batch;
 use crate::runtime::doorbell::Doorbell;
@@ -23,6 +25,7 @@ use crate::runtime::io::uring::buffers::BufferRing;
 use crate::runtime::io::watches::Watches;
 use crate::runtime::sys::{self, Name};
 use crate::runtime::udp::{Route, Sockets};
+use crate::telemetry::DropReason;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::collections::VecDeque;
@@ -34,6 +37,8 @@ use std::time::Duration;
 
 mod buffers;
 mod selftest;
+#[cfg(test)]
+mod tests;
 
 pub use selftest::self_test;
 
@@ -41,8 +46,13 @@ pub use selftest::self_test;
 const SUBMISSIONS: u32 = 256;
 /// Buffers lent to the kernel: four passes' worth, since one run of the kernel may fill all that are free.
 const BUFFERS: u16 = 4 * PASS as u16;
-/// Completion slots: every buffer, every send, and room for polls. An overflow ends multishot receives.
-const COMPLETIONS: u32 = 4096;
+/// Completion slots. An overflow ends multishot receives and delays what is said of sends.
+const COMPLETIONS: u32 = WORST.next_power_of_two() as u32;
+/// Most completions between two looks at the queue, each of which empties it: every buffer, every poll that was armed,
+/// the end of every receive, the doorbell, and one of each submission since, such as a send that failed.
+const WORST: usize = BUFFERS as usize + POLLS * MAX_SESSIONS + MAX_LINKS + 2 + SUBMISSIONS as usize;
+/// Polls that a session may have armed: for records, for room, for its end.
+const POLLS: usize = 3;
 /// The group id of the buffers.
 const GROUP: u16 = 0;
 /// From <linux/io_uring.h>.
@@ -52,7 +62,8 @@ const RECVMSG_OUT: usize = 16;
 /// A buffer: the largest datagram with its source and the kernel's header.
 const BUFFER: usize = DATAGRAM_SLOT + RECVMSG_OUT + Name::LEN;
 
-const _: () = assert!(COMPLETIONS as usize >= BUFFERS as usize + BATCH + 64, "completions of a worst pass fit");
+const _: () = assert!(COMPLETIONS <= 1 << 16, "the kernel makes no longer queue");
+const _: () = assert!(BATCH <= 1 << INDEX_BITS, "a send's token has room for its index");
 const _: () = assert!(SUBMISSIONS as usize >= BATCH + 64, "a batch fits beside the polls of a pass");
 
 /// What a completion is about: the kind in the top byte, which one in the rest.
@@ -64,6 +75,7 @@ mod kind {
     pub(super) const READ: u64 = 3 << 56;
     pub(super) const WRITE: u64 = 4 << 56;
     pub(super) const BELL: u64 = 5 << 56;
+    /// With the batch's number in bits 16 to 55 and the datagram's index below.
     pub(super) const SEND: u64 = 6 << 56;
     pub(super) const CANCEL: u64 = 7 << 56;
     pub(super) const HANGUP: u64 = 8 << 56;
@@ -71,6 +83,20 @@ mod kind {
 
 fn link_token(link: LinkId, generation: u32) -> u64 {
     kind::LINK | u64::from(link.0) << 32 | u64::from(generation)
+}
+
+/// Bits of a send's token that are its index.
+const INDEX_BITS: u32 = 16;
+
+/// `batch`: its number, of which 40 bits count.
+const fn send_token(batch: u64, index: usize) -> u64 {
+    kind::SEND | (batch << INDEX_BITS & !kind::MASK) | index as u64
+}
+
+/// The index of a send of this batch; none if the token is of an earlier one.
+const fn sent_index(batch: u64, token: u64) -> Option<usize> {
+    let index = (token & ((1 << INDEX_BITS) - 1)) as usize;
+    if token == send_token(batch, index) { Some(index) } else { None }
 }
 
 /// A completion taken off the ring.
@@ -110,6 +136,8 @@ pub struct Uring {
     arm_polls: Vec<u64>,
     /// Completions not yet handed over, in order.
     stash: VecDeque<Completion>,
+    /// Number of the current batch of sends.
+    sends: u64,
     /// Sends of the current batch that failed: index and error.
     failed: Vec<(usize, i32)>,
     names: Box<[Name]>,
@@ -180,6 +208,7 @@ impl Uring {
             watches: Watches::new(),
             arm_polls: Vec::with_capacity(64),
             stash: VecDeque::with_capacity(COMPLETIONS as usize),
+            sends: 0,
             failed: Vec::with_capacity(2 * BATCH),
             names: vec![Name::EMPTY; BATCH].into_boxed_slice(),
             sockets,
@@ -254,7 +283,10 @@ impl Uring {
                 self.buffers.count_taken();
             }
             match done.token & kind::MASK {
-                kind::SEND => self.failed.push(((done.token & !kind::MASK) as usize, -done.result)),
+                kind::SEND => match sent_index(self.sends, done.token) {
+                    Some(index) => self.failed.push((index, -done.result)),
+                    None => self.counters.stale_sends += 1,
+                },
                 kind::CANCEL => {}
                 _ => self.stash.push_back(done),
             }
@@ -334,7 +366,7 @@ impl Uring {
                 match current.map(|open| open.remote) {
                     Some(remote) => self.handle_receive(done, Some((link, remote)), sink),
                     None => {
-                        self.give_back(done);
+                        self.give_back(done, sink);
                         false
                     }
                 }
@@ -404,9 +436,11 @@ impl Uring {
         arrived
     }
 
-    fn give_back(&mut self, done: Completion) {
+    /// What came by a socket that is closed: nobody knows from where.
+    fn give_back(&mut self, done: Completion, sink: &mut Sink<'_>) {
         if let Some(id) = cqueue::buffer_select(done.flags) {
             self.buffers.give_back(id);
+            sink(Event::Dropped(DropReason::SocketClosed));
         }
     }
 
@@ -427,7 +461,7 @@ impl Uring {
             let send = opcode::Send::new(Fd(self.sockets.listening().as_raw_fd()), data, len).flags(flags);
             send.dest_addr(name).dest_addr_len(name_len as libc::socklen_t).build()
         };
-        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(kind::SEND | index as u64);
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(send_token(self.sends, index));
         self.push(&entry);
     }
 
@@ -520,6 +554,7 @@ impl Backend for Uring {
 
     fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
         assert!(batch.len() <= BATCH, "a batch fits the names");
+        self.sends += 1;
         self.failed.clear();
         for index in 0..batch.len() {
             self.queue_send(now, batch, index, sink);
