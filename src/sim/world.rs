@@ -15,7 +15,7 @@ use super::wire::{Conditions, Wire};
 use super::workload::{Flow, Side};
 use crate::base::hash::{hash64, mix64};
 use crate::base::rare::POINTS;
-use crate::base::{Instant, NodeId, Rng, SessionId};
+use crate::base::{Instant, NodeId, Rng, SessionId, verdicts};
 use crate::config::settings::Metric;
 use crate::control::ClientId;
 use crate::dataplane::messages::ShardStats;
@@ -27,6 +27,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Checks of signatures that are remembered: some advertisements of every router of the largest network.
+const VERDICTS: usize = 1 << 14;
 /// Socket buffer of a router, bytes: what comes while it stands still waits here.
 const SOCKET_BUFFER: usize = 32 << 10;
 
@@ -159,6 +161,7 @@ pub struct World {
 impl World {
     /// A network whose routers are all running and whose wires are all in the given condition.
     pub fn new(topology: Topology, settings: LinkSettings, conditions: Conditions, seed: u64) -> World {
+        verdicts::remember(Some(VERDICTS));
         let mut wires = BTreeMap::new();
         for &(a, b) in &topology.links {
             wires.insert((a, b), Wire::new(conditions));
