@@ -6,6 +6,7 @@
 
 use super::bound::Bound;
 use super::fault::Disk;
+use super::router::Router;
 use super::topology::{LinkSettings, Topology};
 use super::wire::Conditions;
 use super::world::World;
@@ -181,14 +182,12 @@ impl Growth {
 /// Whether all running routers hold one database, have computed their paths, and reach each other.
 fn agreed(world: &World) -> bool {
     let running = || (0..world.topology().routers).filter_map(|router| world.router(router));
-    let count = running().count();
     let Some(first) = running().next().map(|router| router.control.database_fingerprint()) else { return true };
-    running().all(|router| {
-        let routing = router.control.routing();
-        routing.is_current()
-            && router.control.database_fingerprint() == first
-            && routing.nodes().filter(|node| node.reachable).count() == count
-    })
+    let same =
+        |router: &Router| router.control.database_fingerprint() == first && router.control.routing().is_current();
+    // To each of the others, but not to itself, leads a route.
+    let others = running().count() - 1;
+    running().all(same) && running().all(|router| router.control.routing().reached() == others)
 }
 
 #[cfg(test)]
