@@ -17,7 +17,8 @@
 //! So it is a probe that leaves sooner, which jitter allows because the margin is measured and acknowledgements are
 //! repeated; and the oldest is repeated rather than the newest, because its reader waits for it longest and a link's
 //! receiver needs no newest segment to answer about all others. The window shrinks at once because by then loss is far
-//! likelier than lateness, and being wrong costs nothing for long: see `Controller::on_needless`.
+//! likelier than lateness, and being wrong costs nothing for long: see `Controller::on_needless`. Of several rounds in a
+//! row only the last is undone: by then answers are later than twice what was waited for.
 
 use super::Link;
 use super::congestion::Acked;

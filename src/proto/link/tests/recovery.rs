@@ -105,10 +105,10 @@ fn a_tail_whose_answers_are_only_late_costs_no_window() {
     sim.establish();
     sim.run_for(ms(500));
     let before = sim.ends[0].link.stats();
-    // The answers stand in a queue for 30 ms.
-    sim.wires[1].last_arrival = sim.now + ms(50);
+    // The answers stand in a queue for 15 ms: longer than is waited, less than the repetitions' answers take.
+    sim.wires[1].last_arrival = sim.now + ms(35);
     (0..3).for_each(|id| assert!(sim.send(0, 7, RELIABLE, 1100, (7 << 32) | id)));
-    sim.run_for(ms(40));
+    sim.run_for(ms(30));
     let reduced = sim.ends[0].link.stats();
     assert!(reduced.timer_losses > before.timer_losses && reduced.window < before.window, "the timer gave up");
     sim.run_for(ms(300));
