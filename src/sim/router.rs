@@ -59,6 +59,8 @@ pub(super) struct Router {
     pub(super) rings: Rings,
     batch: Batch,
     record: Vec<u8>,
+    /// Links that were ever added: others have carried nothing, and to ask what they did takes long.
+    added: BTreeSet<LinkId>,
     /// What links carried that were removed.
     removed: BTreeMap<NodeId, Carried>,
     /// Those of them that still say farewell.
@@ -96,6 +98,7 @@ impl Router {
             rings: Rings::default(),
             batch: Batch::new(BATCH),
             record: vec![0; MAX_RECORD],
+            added: BTreeSet::new(),
             removed: BTreeMap::new(),
             leaving: BTreeSet::new(),
         }
@@ -248,7 +251,9 @@ impl Router {
     /// A link that is removed takes its counters with it.
     fn note_links(&mut self, now: Instant, command: &Command) {
         let (Command::AddLink(link, _) | Command::RemoveLink(link)) = command else { return };
-        if !self.leaving.contains(link)
+        let known = !self.added.insert(*link);
+        if known
+            && !self.leaving.contains(link)
             && let Some(report) = self.shard.stats(now).links.iter().find(|report| report.link == *link)
         {
             self.removed.entry(report.peer).or_default().add(report);
