@@ -7,16 +7,17 @@
 //!
 //! # Flooding
 //! ```text
-//!                   ┌── within PUSHED ──▶ sent at once
+//!                   ┌── the first after a pause ──▶ sent at once
 //!   news, for each ─┤
-//!   neighbour       └── beyond it ──▶ announced after ANNOUNCE_AFTER ──▶ the neighbour lacks it ──▶ asks, and is paid
+//!   neighbour       └── more ──▶ waits ──┬── within PUSHED ──▶ sent, bundled
+//!                                        ├── beyond it ──▶ announced ──▶ the neighbour lacks it ──▶ asks, and is paid
 //!                                        └── the neighbour has it by its own word ──▶ nothing
 //! ```
 //! Few news are pushed: nothing is faster. When much happens at once (a network boots, a site dies, halves merge) every
 //! router would get every advertisement from every neighbour, so what exceeds [`PUSHED`] is named in a digest, a tenth
 //! of its size, and each router asks one neighbour for what it lacks. Another one that offers the same is asked
-//! [`HOLD_BACK`] later if nothing came; one that left requests unanswered lately holds nobody back. What is announced
-//! late is announced once, in its newest form, and not to those who have named it themselves meanwhile.
+//! [`HOLD_BACK`] later if nothing came; one that left requests unanswered lately holds nobody back. What waits is told
+//! once, in its newest form, and not to those who have named it themselves meanwhile.
 //!
 //! # Bounds
 //! A request of a kilobyte asks for a hundred. What a neighbour asks for is *owed* to it: a set, so each origin at most
@@ -43,9 +44,11 @@ pub(super) const HOLD_BACK: Duration = Duration::from_millis(250);
 const SUMMARY_AFTER_SILENCE: Duration = Duration::from_secs(5);
 
 /// Others' news sent to a neighbour unasked.
-pub(super) const PUSHED: Rate = Rate { burst: 16, period: Duration::from_millis(10) };
-/// How long news beyond that wait for company.
-pub(super) const ANNOUNCE_AFTER: Duration = Duration::from_millis(5);
+pub(super) const PUSHED: Rate = Rate { burst: 16, period: Duration::from_millis(50) };
+/// Least time between two sendings of such news, which then share datagrams.
+pub(super) const PUSH_SPACING: Duration = Duration::from_millis(5);
+/// Least time between two announcements of news beyond that.
+pub(super) const ANNOUNCE_SPACING: Duration = Duration::from_millis(20);
 
 /// Advertisements sent to a neighbour that asked for them, at once.
 pub(super) const PAYMENT: usize = 64;
@@ -88,10 +91,12 @@ pub(super) struct Exchange {
     owed: BTreeSet<NodeId>,
     pay_at: Instant,
     paid: Budget,
-    /// What is to be announced to it, and when. Members only.
+    /// What it is to be told, and since when something was. Members only.
     news: BTreeSet<NodeId>,
-    announce_at: Instant,
+    news_since: Instant,
     pushed: Budget,
+    pushed_at: Option<Instant>,
+    announced_at: Option<Instant>,
     digests: u32,
     digests_since: Instant,
     /// What it may still send with a wrong signature.
@@ -114,8 +119,10 @@ impl Exchange {
             pay_at: Instant::ZERO,
             paid: Budget::default(),
             news: BTreeSet::new(),
-            announce_at: Instant::ZERO,
+            news_since: Instant::ZERO,
             pushed: Budget::default(),
+            pushed_at: None,
+            announced_at: None,
             digests: 0,
             digests_since: Instant::ZERO,
             trials: Budget::default(),
@@ -147,21 +154,21 @@ impl Exchange {
 
     /// When something is to be done for this neighbour, apart from asking; [`Instant::MAX`] if nothing is.
     pub(super) fn next(&self, members: usize) -> Instant {
-        let others = [self.deadline(), self.payment_at(members), self.announcement_at()];
+        let others = [self.deadline(), self.payment_at(members), self.news_at()];
         others.into_iter().flatten().fold(self.summary_at, Instant::min)
     }
 
     // --- what it gets ------------------------------------------------------------------------------------------------
 
-    /// There is news of `origin`: true if it is to be sent at once, else it will be announced.
+    /// There is news of `origin`: true if it is to be sent at once, else it waits for [`Exchange::news`].
     pub(super) fn tell(&mut self, now: Instant, origin: NodeId) -> bool {
-        if self.pushed.ready_at(PUSHED, 0) <= now {
-            self.pushed.spend(now, PUSHED);
-            self.news.remove(&origin);
-            return true;
-        }
         if self.news.is_empty() {
-            self.announce_at = now + ANNOUNCE_AFTER;
+            if self.push_at() <= now {
+                self.pushed.spend(now, PUSHED);
+                self.pushed_at = Some(now);
+                return true;
+            }
+            self.news_since = now;
         }
         self.news.insert(origin);
         false
@@ -172,17 +179,43 @@ impl Exchange {
         self.news.remove(&origin);
     }
 
-    /// When [`Exchange::announce`] gives something.
-    fn announcement_at(&self) -> Option<Instant> {
-        (self.up && !self.news.is_empty()).then_some(self.announce_at)
+    /// When news may be sent unasked.
+    fn push_at(&self) -> Instant {
+        let spaced = self.pushed_at.map_or(Instant::ZERO, |last| last + PUSH_SPACING);
+        spaced.max(self.pushed.ready_at(PUSHED, 0))
     }
 
-    /// What to announce now, ascending; empty if nothing.
-    pub(super) fn announce(&mut self, now: Instant) -> BTreeSet<NodeId> {
-        if self.announcement_at().is_none_or(|at| at > now) {
-            return BTreeSet::new();
+    /// When what may not be sent unasked is announced: with others that come soon.
+    fn announce_at(&self) -> Instant {
+        let spaced = self.announced_at.map_or(Instant::ZERO, |last| last + ANNOUNCE_SPACING);
+        spaced.max(self.news_since + PUSH_SPACING)
+    }
+
+    /// When [`Exchange::news`] gives something.
+    fn news_at(&self) -> Option<Instant> {
+        (self.up && !self.news.is_empty()).then(|| self.push_at().min(self.announce_at()))
+    }
+
+    /// What to send now, and what to announce, ascending.
+    pub(super) fn news(&mut self, now: Instant) -> (Vec<NodeId>, BTreeSet<NodeId>) {
+        let (mut sent, mut announced) = (Vec::new(), BTreeSet::new());
+        if self.news_at().is_none_or(|at| at > now) {
+            return (sent, announced);
         }
-        std::mem::take(&mut self.news)
+        if self.push_at() <= now {
+            while self.pushed.ready_at(PUSHED, 0) <= now
+                && let Some(origin) = self.news.pop_first()
+            {
+                self.pushed.spend(now, PUSHED);
+                sent.push(origin);
+            }
+            self.pushed_at = Some(now);
+        }
+        if self.announce_at() <= now && !self.news.is_empty() {
+            announced = std::mem::take(&mut self.news);
+            self.announced_at = Some(now);
+        }
+        (sent, announced)
     }
 
     /// The neighbour asks for `origin`, of which we have something; false if it asks too much.

@@ -29,9 +29,9 @@
 //! |---|---|
 //! | advertise | news: 0 to 20 ms when bad or of a new link, 2 to 32 s otherwise; refresh: 10 min ± 10 % |
 //! | release | a flapping link is the last resort: 1 to 30 s |
-//! | compute | 10 ms after the last computation |
+//! | compute | 10 ms after the last computation; while changes keep coming twice as long each time, to 80 µs a member |
 //! | expire | 30 min after an advertisement came |
-//! | exchange | summary 60 s ± 10 %, unanswered request 2 s, another neighbour asked after 250 ms, news announced after 5 ms, what was refused or is owed: as the budgets allow |
+//! | exchange | summary 60 s ± 10 %, unanswered request 2 s, another neighbour asked after 250 ms, news sent 5 ms or announced 20 ms after the last, what was refused or is owed: as the budgets allow |
 //!
 //! # Doors
 //! [`Routing::handle`] takes an [`Input`]; [`Routing::poll_action`] gives [`Action`]s until there are none;
@@ -70,6 +70,9 @@ use std::time::Duration;
 
 /// Least time between two computations of all paths. The first change after a quiet time is answered at once.
 const COMPUTE_SPACING: Duration = Duration::from_millis(10);
+/// What the spacing grows to while changes keep coming, for each member (RFC 8405 has the idea): a computation takes about
+/// half a microsecond for each, so a storm in a large network takes about a hundredth of a core.
+const COMPUTE_SPACING_MEMBER: Duration = Duration::from_micros(80);
 
 /// The routing protocol of one router.
 #[derive(Debug)]
@@ -91,6 +94,7 @@ pub struct Routing {
     /// Own links may differ from what is advertised.
     unweighed: bool,
     computed_at: Option<Instant>,
+    compute_spacing: Duration,
     actions: VecDeque<Action>,
     stats: Stats,
     rng: Rng,
@@ -123,6 +127,7 @@ impl Routing {
             relinked: true,
             unweighed: true,
             computed_at: None,
+            compute_spacing: COMPUTE_SPACING,
             actions: VecDeque::new(),
             stats: Stats::default(),
             rng,
@@ -168,8 +173,7 @@ impl Routing {
     }
 
     fn find_next(&self) -> Option<(Instant, Reason)> {
-        let since = self.computed_at.unwrap_or(Instant::ZERO);
-        let compute = self.must_compute().then(|| since + COMPUTE_SPACING);
+        let compute = self.must_compute().then(|| self.compute_at());
         let release = self.own.next_release();
         let members = self.database.members();
         let again = [self.reconsider_at, self.postponed.values().copied().min()];
@@ -224,7 +228,8 @@ impl Routing {
         self.database.digest()
     }
 
-    /// Whether the routes follow from all that is known here. Not so for up to 10 ms after news.
+    /// Whether the routes follow from all that is known here. Not so for up to 10 ms after news, or, while news keeps
+    /// coming in a large network, for longer.
     pub const fn is_current(&self) -> bool {
         !self.relinked && !self.paths.is_stale()
     }
@@ -495,7 +500,7 @@ impl Routing {
         }
         self.database.expire(now, self.own.node, |origin| self.paths.say(origin, None::<[AdvertisedLink; 0]>));
         self.exchange(now);
-        if self.must_compute() && self.computed_at.is_none_or(|last| last + COMPUTE_SPACING <= now) {
+        if self.must_compute() && self.compute_at() <= now {
             self.compute(now);
             // A link that was no hurry may be the only way now.
             self.weigh(now);
@@ -514,6 +519,11 @@ impl Routing {
     /// A router that leaves keeps its routes for what is still under way through it.
     const fn must_compute(&self) -> bool {
         !self.is_current() && !self.own.is_leaving()
+    }
+
+    /// When paths may be computed again.
+    fn compute_at(&self) -> Instant {
+        self.computed_at.map_or(Instant::ZERO, |last| last + self.compute_spacing)
     }
 
     fn originate(&mut self, now: Instant) {
@@ -558,16 +568,17 @@ impl Routing {
     fn serve(&mut self, now: Instant, link: LinkId) {
         self.ask(now, link);
         let Some(exchange) = self.exchanges.get_mut(&link) else { return };
-        let owed = exchange.pay(now, self.database.members());
-        let found = owed.into_iter().filter_map(|origin| self.database.bytes(origin));
+        let mut given = exchange.pay(now, self.database.members());
+        let (sent, announced) = exchange.news(now);
+        given.extend(sent);
+        let found = given.into_iter().filter_map(|origin| self.database.bytes(origin));
         self.actions.extend(found.map(|bytes| Action::Send { link, bytes: bytes.to_vec() }));
-        let news = exchange.announce(now);
         let summary = exchange.summary_at <= now;
         if summary {
             exchange.summary_at = now + self.rng.jitter(SUMMARY_INTERVAL, 0.1);
         }
         let entry = |origin| Some((origin, self.database.sequence(origin)?));
-        let entries: Vec<_> = news.into_iter().filter_map(entry).collect();
+        let entries: Vec<_> = announced.into_iter().filter_map(entry).collect();
         for chunk in entries.chunks(wire::MAX_DIGEST) {
             self.send(link, |writer| wire::emit_digest(writer, false, chunk));
         }
@@ -585,6 +596,10 @@ impl Routing {
             let own = self.database.links(self.own.node).into_iter().flatten();
             self.paths.say(self.own.node, Some(own.filter(|link| usable.contains_key(&link.neighbour))));
         }
+        let quiet = self.computed_at.is_none_or(|last| now.since(last) > 2 * self.compute_spacing);
+        let members = u32::try_from(self.database.members()).expect("members are at most MAX_NODES");
+        let most = COMPUTE_SPACING.max(COMPUTE_SPACING_MEMBER * members);
+        self.compute_spacing = if quiet { COMPUTE_SPACING } else { (2 * self.compute_spacing).min(most) };
         self.computed_at = Some(now);
         self.stats.computations += u64::from(self.paths.compute());
         if let Some(hops) = self.paths.lead(|neighbour| usable[&neighbour].0) {

@@ -1,6 +1,6 @@
 //! What a neighbour is sent unasked, what it is only told of, and who is asked for what several offer.
 
-use super::super::exchange::{ANNOUNCE_AFTER, HOLD_BACK, PUSHED};
+use super::super::exchange::{ANNOUNCE_SPACING, HOLD_BACK, PUSH_SPACING, PUSHED};
 use super::alone::{ADVERTISEMENT, Alone, LINK, OTHER, advertise, sends};
 use super::net::{id, ms};
 use super::*;
@@ -65,11 +65,14 @@ fn pass(alone: &mut Alone, time: Duration) -> Vec<Action> {
 
 /// So much news comes over one link that the other neighbour is sent no more unasked. Origins from 3 on.
 fn spend_all(alone: &mut Alone) -> usize {
-    let count = PUSHED.burst as usize;
-    for origin in 3..3 + count {
-        assert_eq!(sends(&alone.message(LINK, &advertise(origin, 1, 1, &[]))), [(OTHER, ADVERTISEMENT)]);
+    let next = 3 + PUSHED.burst as usize;
+    assert_eq!(sends(&alone.message(LINK, &advertise(3, 1, 1, &[]))), [(OTHER, ADVERTISEMENT)], "the first at once");
+    for origin in 4..next {
+        assert_eq!(alone.message(LINK, &advertise(origin, 1, 1, &[])), [], "the next wait for company");
     }
-    3 + count
+    let told = pass(alone, PUSH_SPACING);
+    assert_eq!(sends(&told), vec![(OTHER, ADVERTISEMENT); PUSHED.burst as usize - 1], "and leave together");
+    next
 }
 
 #[test]
@@ -80,14 +83,18 @@ fn few_news_are_sent_at_once_and_many_are_announced_together_in_their_newest_for
         assert_eq!(alone.message(LINK, &advertise(origin, 1, 1, &[])), [], "beyond what is sent unasked");
     }
     assert_eq!(alone.message(LINK, &advertise(next, 1, 2, &[])), []);
-    assert_eq!(alone.routing.poll_timeout(), Some((alone.now + ANNOUNCE_AFTER, Reason::Exchange)));
-    let told = pass(&mut alone, ANNOUNCE_AFTER);
+    assert_eq!(alone.routing.poll_timeout(), Some((alone.now + PUSH_SPACING, Reason::Exchange)));
+    let told = pass(&mut alone, PUSH_SPACING);
     let mut expected: Vec<_> = (next..next + 20).map(|origin| (id(origin), u64::from(origin == next) + 1)).collect();
     expected.sort_unstable();
     assert_eq!((sends(&told), named(&told, OTHER, DIGEST)), (vec![(OTHER, DIGEST)], expected));
+    // More of it is announced no sooner than so.
+    alone.message(LINK, &advertise(next, 1, 3, &[]));
+    assert_eq!(sends(&pass(&mut alone, ANNOUNCE_SPACING - ms(1))), []);
+    assert_eq!(named(&pass(&mut alone, ms(1)), OTHER, DIGEST), [(id(next), 3)]);
     assert_eq!(sends(&pass(&mut alone, ms(1_000))), [], "once");
     // What was spent comes back with time.
-    assert_eq!(sends(&alone.message(LINK, &advertise(next, 1, 3, &[]))), [(OTHER, ADVERTISEMENT)]);
+    assert_eq!(sends(&alone.message(LINK, &advertise(next, 1, 4, &[]))), [(OTHER, ADVERTISEMENT)]);
 }
 
 #[test]
@@ -170,4 +177,34 @@ fn a_network_that_boots_tells_everybody_everything_about_once() {
     assert!(new >= (COUNT * (COUNT - 1)) as u64);
     // Were all sent unasked, each would come from nearly all of some eight neighbours.
     assert!(again < 2 * new, "{again} of {new} came again");
+}
+
+/// Computations of a router of so many members whose map changes every millisecond for a second.
+fn computations(members: usize) -> u64 {
+    let mut alone = Alone::new(members, Metric::Latency);
+    alone.up(LINK, ms(10));
+    alone.up(OTHER, ms(10));
+    alone.confirm();
+    alone.wait(ms(5_000));
+    let before = alone.routing.stats().computations;
+    for round in 0..1_000 {
+        // Two honest neighbours cannot change so often; sixty members can.
+        let origin = 3 + round % 50;
+        let links = [(1, ms(10 + round as u64 % 7)), (2, ms(10))];
+        alone.message(LINK, &advertise(origin, 1, round as u64 + 1, &links));
+        let neighbours: Vec<_> =
+            (3..53).map(|other| (other, ms(10 + (round + other) as u64 % 5))).chain([(0, ms(10))]).collect();
+        if round % 200 == 0 {
+            alone.message(LINK, &advertise(1, 1, round as u64 + 2, &neighbours));
+        }
+        alone.wait(ms(1));
+    }
+    alone.routing.stats().computations - before
+}
+
+#[test]
+fn a_storm_makes_a_large_network_compute_less_often_than_a_small_one() {
+    let (small, large) = (computations(60), computations(1_000));
+    assert!((60..=101).contains(&small), "ten milliseconds apart: {small}");
+    assert!((8..=20).contains(&large), "up to eighty apart: {large}");
 }
