@@ -180,6 +180,7 @@ fn run_watched(world: &mut World, end: Instant) -> Result<(), String> {
 fn look(world: &mut World) -> Result<(), String> {
     world.look_for_silence();
     world.look_for_ways();
+    world.excuse_who_left();
     bounds::within(world)?;
     sound(world)
 }
@@ -196,7 +197,6 @@ fn healing(world: &mut World, plan: &Plan, progress: &mut Progress) -> Result<()
         .map_err(|why| format!("not converged: {why}"))?;
     progress.converged_after = Some(world.now().since(healed));
     links::signed_by_both_ends(world, core)?;
-    world.excuse_who_left();
     let converged = world.now();
     reach(world, bound.deliver(), &mut loops, |world| delivery::delivered_within(world, core))
         .map_err(|why| format!("not delivered: {why}"))?;

@@ -62,6 +62,8 @@ pub struct Flow {
     given_up: bool,
     /// Whether an end may give up.
     excuse: Excuse,
+    /// Its sender had left when the router might give up what it wrote: nobody hears of that.
+    excused: bool,
     arrivals: Vec<Arrival>,
 }
 
@@ -93,6 +95,7 @@ impl Flow {
             number,
             stage: Stage::Closed(spec.opens()),
             excuse: Excuse::new(spec.opens()),
+            excused: false,
             spec,
             paused: false,
             next: 0,
@@ -133,7 +136,7 @@ impl Flow {
     /// Whether an end of it crashed, or was out of reach for so long that the other gave up: nothing more is expected of
     /// it.
     pub const fn is_void(&self) -> bool {
-        self.crashed || self.given_up
+        self.crashed || self.given_up || self.excused
     }
 
     /// Whether everything that must arrive has.
@@ -178,10 +181,11 @@ impl Flow {
         self.excuse.note_way(now, way);
     }
 
-    /// Nobody hears of it if the router gives up what a sender that has left wrote: it is excused if it may.
+    /// Nobody hears of it if the router gives up what a sender that has left wrote: it is excused if it may. To be asked
+    /// all the time, since a way that comes back later, or what was still under way, does not bring back what was given up.
     pub(super) fn excuse_who_left(&mut self, now: Instant) {
         let left = self.spec.leaves && self.stage == Stage::Finished && self.source.is_none();
-        self.given_up |= left && !self.is_complete() && self.excuse.holds(now);
+        self.excused |= left && !self.is_complete() && self.excuse.holds(now);
     }
 
     /// The session that the sender's application closes now, because it has sent everything.
