@@ -124,9 +124,9 @@ mod tests {
         })];
         let text = render(&workers, |id| if id == "00ff" { "b\"x".into() } else { id.into() });
         let expected = [
-            "# TYPE sinew_drops_total counter\nsinew_drops_total{worker=\"0\",reason=\"no-route\"} 4\n",
             "# TYPE sinew_driver_commands_peak gauge\nsinew_driver_commands_peak{worker=\"0\"} 2\n",
             "# TYPE sinew_driver_turns_total counter\nsinew_driver_turns_total{worker=\"0\"} 7\n",
+            "# TYPE sinew_drops_total counter\nsinew_drops_total{worker=\"0\",reason=\"no-route\"} 4\n",
             "# TYPE sinew_forwarded_total counter\nsinew_forwarded_total{worker=\"0\"} 12\n",
             "# TYPE sinew_link_loss_ratio gauge\nsinew_link_loss_ratio{worker=\"0\",peer=\"b\\\"x\"} 0.001\n",
             "# TYPE sinew_link_marked_total counter\nsinew_link_marked_total{worker=\"0\",peer=\"b\\\"x\"} 5\n",
