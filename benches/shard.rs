@@ -12,11 +12,12 @@
 #[path = "../tests/common/chain.rs"]
 #[expect(dead_code, reason = "what the test of allocations uses beside this")]
 mod chain;
+mod counted;
 
 use chain::{Chain, Meter};
+use counted::{counted_work, instructions};
 use sinew::base::Class;
 use sinew::proto::link::{Congestion, Settings};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Bytes of a message.
@@ -24,19 +25,13 @@ const MESSAGE: usize = 200;
 /// Messages per tick of half a millisecond, so that batches are neither single nor full.
 const PER_TICK: usize = 8;
 const ROUNDS: usize = 5;
-/// The function that valgrind counts in.
-const COUNTED: &str = "*counted_work*";
+/// Ticks whose instructions are counted.
+const COUNTED_TICKS: usize = 200;
 
 /// Measures the work of one router.
 struct Work {
     router: usize,
     spent: Duration,
-}
-
-/// What valgrind counts: the measured router's work and nothing else.
-#[inline(never)]
-fn counted_work<R>(work: impl FnOnce() -> R) -> R {
-    std::hint::black_box(work())
 }
 
 impl Meter for Work {
@@ -86,21 +81,6 @@ fn best_nanos(router: usize, class: Class) -> f64 {
     best
 }
 
-/// Instructions of a run of so many ticks, by valgrind.
-fn instructions(router: usize, class: Class, ticks: usize) -> Option<u64> {
-    let program = std::env::current_exe().ok()?;
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", &format!("--toggle-collect={COUNTED}")]);
-    command.arg(program).args(["--run", &router.to_string(), &class.code().to_string(), &ticks.to_string()]);
-    let output = command.output().ok()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1)?.trim().parse().ok());
-    if collected.is_none() {
-        eprintln!("{text}");
-    }
-    collected
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
@@ -116,11 +96,8 @@ fn main() {
     for class in Class::ALL {
         for (router, role) in ROLES.iter().enumerate() {
             let per_message = if counts {
-                let Some(counted) = instructions(router, class, 200) else {
-                    eprintln!("valgrind is needed for --instructions, and must be able to run this program");
-                    std::process::exit(1);
-                };
-                counted as f64 / (200 * PER_TICK) as f64
+                let run = ["--run".to_owned(), router.to_string(), class.code().to_string(), COUNTED_TICKS.to_string()];
+                instructions(&run) as f64 / (COUNTED_TICKS * PER_TICK) as f64
             } else {
                 best_nanos(router, class)
             };

@@ -10,13 +10,15 @@
 
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
+mod counted;
+
+use counted::{counted_work, instructions};
 use sinew::base::limits::MAX_MESSAGE;
 use sinew::base::{DownReason, Identity, Instant as Moment, LinkId, LinkMetrics, NodeId, Rng, WallTime};
 use sinew::forwarding::Table;
 use sinew::proto::routing::{Action, Input, Map, Metric, Routing, Tree};
 use sinew::wire::routing::{AdvertisedLink, SIGNING_CONTEXT, Sequence, emit_advertisement};
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const SIZES: [usize; 3] = [10, 100, 1_000];
@@ -199,27 +201,6 @@ fn table(tree: &Tree) -> Table {
     Table::new(tree.nodes()[0], 1, hops)
 }
 
-/// What valgrind counts.
-#[inline(never)]
-fn counted_work<R>(work: impl FnOnce() -> R) -> R {
-    std::hint::black_box(work())
-}
-
-/// Instructions of one run of a stage, by valgrind.
-fn instructions(count: usize, stage: usize) -> Option<u64> {
-    let program = std::env::current_exe().ok()?;
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*counted_work*"]);
-    command.arg(program).args(["--run", &count.to_string(), &stage.to_string()]);
-    let output = command.output().ok()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1)?.trim().parse().ok());
-    if collected.is_none() {
-        eprintln!("{text}");
-    }
-    collected
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
@@ -235,11 +216,7 @@ fn main() {
         let mut row = format!("{count:8}");
         for (place, (_, stage)) in STAGES.into_iter().enumerate() {
             if counts {
-                let Some(counted) = instructions(count, place) else {
-                    eprintln!("valgrind is needed for --instructions, and must be able to run this program");
-                    std::process::exit(1);
-                };
-                row += &format!("{counted:12}");
+                row += &format!("{:12}", instructions(&["--run".to_owned(), count.to_string(), place.to_string()]));
                 continue;
             }
             let rounds = (0..ROUNDS).map(|_| {

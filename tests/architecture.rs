@@ -1,5 +1,6 @@
 //! Keeps the house in order: no lower floor imports a higher one, no protocol imports another, and protocol rooms touch
-//! neither sockets nor clocks nor threads. The table here is the one in the documentation of the library.
+//! neither sockets nor clocks nor threads nor randomness. Who may use whom is written down here and nowhere else; what the
+//! floors are for is in the documentation of the library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,9 +33,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["containers", "runtime", "client", "config", "telemetry", "wire", "sim", "lab", "control", "dataplane"]),
 ];
 
-/// What rooms without system calls must not name.
+/// What rooms without system calls must not name. That each is a name that code would use, `mod sample` shows. Generators
+/// of the crate `rand` that take their seed from the system are not even compiled: see `rand_has_no_seed_of_its_own`.
 const BANNED: &[&str] = &[
     "std::thread",
+    // Hides what it imports.
+    "std::{",
     "Instant::now",
     "SystemTime::now",
     "UdpSocket",
@@ -45,8 +49,27 @@ const BANNED: &[&str] = &[
     "HashMap",
     "HashSet",
     "unsafe {",
-    "thread_rng",
+    "SystemRandom",
+    "RandomState",
 ];
+
+/// Every banned name in code that compiles; nobody calls it.
+#[allow(dead_code, clippy::disallowed_methods, clippy::disallowed_types, reason = "it shows what is banned")]
+mod sample {
+    use std::collections::{HashMap, HashSet};
+    use std::net::{TcpStream, UdpSocket};
+    use std::{fs, os::fd::OwnedFd};
+
+    type Things = (HashMap<u8, TcpStream>, HashSet<u8>, UdpSocket, OwnedFd, std::os::fd::RawFd);
+
+    fn uses() -> (std::time::Instant, std::time::SystemTime, ring::rand::SystemRandom, std::hash::RandomState) {
+        std::thread::scope(|_| drop(std::fs::exists("/").or(fs::exists("."))));
+        // SAFETY: it has no conditions.
+        let _ = unsafe { libc::getpid() };
+        let seeds = (ring::rand::SystemRandom::new(), std::hash::RandomState::new());
+        (std::time::Instant::now(), std::time::SystemTime::now(), seeds.0, seeds.1)
+    }
+}
 
 const SANS_IO: &[&str] =
     &["base", "containers", "wire", "telemetry", "proto", "forwarding", "dataplane", "control", "sim"];
@@ -179,6 +202,37 @@ fn protocol_rooms_touch_no_system() {
         wrong.extend(BANNED.iter().filter(|banned| code.contains(**banned)).map(|banned| format!("{path}: {banned}")));
     }
     assert!(wrong.is_empty(), "a sans-IO room names a system facility:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_ban_is_of_a_name_that_code_uses() {
+    let this = include_str!("architecture.rs");
+    let sample = this.split("\nmod sample {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("it is here");
+    for banned in BANNED {
+        assert!(sample.contains(banned), "no code that compiles names {banned}: the ban cannot fail");
+    }
+}
+
+#[test]
+fn rand_has_no_seed_of_its_own() {
+    let manifest = include_str!("../Cargo.toml");
+    let generators: Vec<&str> = manifest.lines().filter(|line| line.starts_with("rand")).collect();
+    assert_eq!(generators.len(), 2, "rand and rand_chacha: {generators:?}");
+    for line in generators {
+        let bare = line.contains("default-features = false") && !line.contains(", features");
+        assert!(bare, "with thread_rng or sys_rng every room could draw its own randomness: {line}");
+    }
+}
+
+#[test]
+fn every_room_of_the_library_has_its_place() {
+    let rooms =
+        include_str!("../src/lib.rs").lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    for room in rooms {
+        let below = format!("{room}/");
+        let placed = MAY_USE.iter().any(|&(name, _)| name == room || name.starts_with(&below));
+        assert!(placed, "{room} is on no floor");
+    }
 }
 
 #[test]

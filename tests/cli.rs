@@ -25,11 +25,17 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn help_teaches_and_succeeds() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    for line in ["--help", "run --help", "perf client --help", "config example --help", "--version"] {
+    for line in ["--help", "run --help", "perf client --help", "config example --help", "show --help"] {
         let output = sinew(directory.path(), line);
-        assert_eq!(output.status.code(), Some(0), "{line}");
-        assert!(text(&output.stdout).contains("sinew") && output.stderr.is_empty(), "{line}");
+        let said = text(&output.stdout);
+        assert!(output.status.code() == Some(0) && output.stderr.is_empty(), "{line}: {said}");
+        for part in ["Usage: sinew", "\n  sinew ", "Exit codes: 0"] {
+            assert!(said.contains(part), "{line} lacks {part:?}: {said}");
+        }
+        assert_eq!(said.contains("--socket"), !line.starts_with("run") && !line.starts_with("config"), "{line}");
     }
+    let version = sinew(directory.path(), "--version");
+    assert_eq!(text(&version.stdout), concat!("sinew ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
@@ -39,8 +45,10 @@ fn what_cannot_be_meant_is_2() {
         ("sim --scenario nofile.toml", "nofile.toml"),
         ("show links --hgrm out", "sinew show stats"),
         ("lab --sim --experiment fairness", "leave out --sim"),
-        ("sim --seed 1 -s a.sock", "leave out -s"),
-        ("key show a.key -s a.sock", "leave out -s"),
+        ("lab --sim --keep", "leave out --keep"),
+        ("lab --experiment dsn03 --hops 3", "leave it out"),
+        ("-s a.sock sim --seed 1", "leave out -s"),
+        ("key show a.key -s a.sock", "unexpected argument"),
     ] {
         let output = sinew(directory.path(), line);
         let said = text(&output.stderr);
@@ -295,6 +303,31 @@ fn a_topology_that_cannot_be_used_is_2_before_anything_is_built() {
         assert_eq!(output.status.code(), Some(2), "{file}: {said}");
         assert!(said.contains(what) && said.contains("help: ") && said.contains("[[link]]"), "{file}: {said}");
     }
+}
+
+#[test]
+fn a_topology_that_cannot_be_simulated_is_2_and_one_that_can_is_measured() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let text = "nodes = [\"left\", \"right\"]\n[[link]]\nbetween = [\"right\", \"left\"]\n\
+                conditions = { delay_ms = 7 }\n[[flow]]\nfrom = \"left\"\nto = \"right\"\n";
+    std::fs::write(directory.path().join("own.toml"), text).expect("is written");
+    let held = text.replace("delay_ms = 7", "reorder_percent = 1");
+    std::fs::write(directory.path().join("held.toml"), held).expect("is written");
+    let output = sinew(directory.path(), "lab --sim --topology held.toml");
+    let said = text_of_both(&output);
+    assert!(output.status.code() == Some(2) && said.contains("held.toml") && said.contains("leave out"), "{said}");
+    let output = sinew(directory.path(), "lab --sim --topology own.toml --messages 20 --transports reliable --json");
+    let said = text_of_both(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    let run = &found["runs"][0];
+    assert_eq!((&run["from"], &run["to"], &run["lost"]), (&"left".into(), &"right".into(), &0.into()), "{run}");
+    assert_eq!((found["runs"].as_array().map(Vec::len), run["p50_ms"].as_f64().map(f64::round)), (Some(1), Some(7.0)));
+}
+
+/// Everything a command said.
+fn text_of_both(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
 }
 
 #[test]

@@ -51,7 +51,19 @@ fn every_target_survives_its_corpus() {
 #[test]
 fn every_target_is_fuzzed() {
     let manifest = include_str!("fuzz/Cargo.toml");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/fuzz_targets");
     for (name, _) in targets::TARGETS {
-        assert!(manifest.contains(&format!("name = \"{name}\"")), "tests/fuzz/Cargo.toml lacks {name}");
+        let (bin, path) = (format!("name = \"{name}\""), format!("path = \"fuzz_targets/{name}.rs\""));
+        assert!(manifest.contains(&format!("[[bin]]\n{bin}\n{path}\n")), "tests/fuzz/Cargo.toml lacks {name}");
+        let fuzzer = fs::read_to_string(folder.join(format!("{name}.rs"))).unwrap_or_default();
+        assert!(fuzzer.contains(&format!("|data: &[u8]| targets::{name}(data)")), "{name}.rs fuzzes something else");
     }
+    // Where one is not in the table, its corpus is not replayed.
+    let fuzzers = fs::read_dir(&folder).expect("the fuzzers can be listed").count();
+    assert_eq!(fuzzers, targets::TARGETS.len(), "a fuzzer is not in the table of targets");
+    assert_eq!(manifest.matches("[[bin]]").count(), targets::TARGETS.len());
+    let mut names: Vec<_> = targets::TARGETS.iter().map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), targets::TARGETS.len(), "a target is there twice");
 }

@@ -1,11 +1,15 @@
-//! Every interleaving of the one lock-free piece that is ours, [`sleeper`], under the C11 memory model (loom).
+//! Every interleaving of the one lock-free piece that is ours, [`sleeper`], under the C11 memory model (loom); and of the
+//! two things that cross threads with it, the swap of the forwarding table and the end of a worker.
 //!
-//! The rings themselves are rtrb's. What crosses them is owned, tables included, so a swap of the forwarding table is
-//! one message; what can go wrong is a consumer that sleeps on a message. A lost wake-up leaves the model's consumer
-//! waiting for ever, which loom reports as a deadlock.
+//! The rings themselves are rtrb's; here a ring of one slot with the same two orderings stands for them, so that it is
+//! full as often as it can be. What crosses a ring is owned, tables included, so a swap of the forwarding table is one
+//! message; what can go wrong is a consumer that sleeps on a message, and a table that is read after it was given back. A
+//! lost wake-up leaves the model's consumer waiting for ever, which loom reports as a deadlock; a table that is given back
+//! twice, never, or while it is read, loom reports as well.
 
-use loom::sync::Notify;
+use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
+use loom::sync::{Arc, Notify};
 use loom::thread;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -32,8 +36,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn new() -> loom::sync::Arc<Shared> {
-        loom::sync::Arc::new(Shared {
+    fn new() -> Arc<Shared> {
+        Arc::new(Shared {
             pushed: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             sleeper: Sleeper::new(),
@@ -89,7 +93,7 @@ fn explore(items: usize, until_stopped: bool, producers: &'static [fn(&Shared)])
         let threads: Vec<_> = producers
             .iter()
             .map(|produce| {
-                let shared = loom::sync::Arc::clone(&shared);
+                let shared = Arc::clone(&shared);
                 thread::spawn(move || produce(&shared))
             })
             .collect();
@@ -123,8 +127,8 @@ fn a_stop_beside_a_push_ends_the_consumer() {
 fn without_the_fence_a_wake_up_is_lost() {
     loom::model(|| {
         let shared = Shared::new();
-        let asleep = loom::sync::Arc::new(AtomicBool::new(false));
-        let (theirs, flag) = (loom::sync::Arc::clone(&shared), loom::sync::Arc::clone(&asleep));
+        let asleep = Arc::new(AtomicBool::new(false));
+        let (theirs, flag) = (Arc::clone(&shared), Arc::clone(&asleep));
         let producer = thread::spawn(move || {
             theirs.pushed.fetch_add(1, Release);
             if flag.load(Relaxed) {
@@ -136,5 +140,133 @@ fn without_the_fence_a_wake_up_is_lost() {
             shared.eventfd.wait();
         }
         producer.join().expect("the producer does not panic");
+    });
+}
+
+/// A forwarding table: what it holds is read by whoever forwards, and gone when the last of them lets go of it.
+struct Table {
+    generation: UnsafeCell<usize>,
+    given_back: Arc<AtomicUsize>,
+}
+
+impl Table {
+    fn new(generation: usize, given_back: &Arc<AtomicUsize>) -> Arc<Table> {
+        Arc::new(Table { generation: UnsafeCell::new(generation), given_back: Arc::clone(given_back) })
+    }
+
+    /// As forwarding does.
+    fn read(&self) -> usize {
+        // SAFETY: nobody writes while it is shared, but its end; loom watches that nobody reads beside that.
+        self.generation.with(|generation| unsafe { *generation })
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: this is the last who has it; loom watches that nobody else reads.
+        self.generation.with_mut(|generation| unsafe { *generation = usize::MAX });
+        self.given_back.fetch_add(1, Relaxed);
+    }
+}
+
+/// From control to a worker.
+enum Message {
+    Install(Arc<Table>),
+    Stop,
+}
+
+/// A ring of one slot, with the orderings of rtrb, and the worker's sleep.
+struct Ring {
+    full: AtomicBool,
+    slot: UnsafeCell<Option<Message>>,
+    sleeper: Sleeper,
+    eventfd: Notify,
+}
+
+impl Ring {
+    fn new() -> Arc<Ring> {
+        Arc::new(Ring {
+            full: AtomicBool::new(false),
+            slot: UnsafeCell::new(None),
+            sleeper: Sleeper::new(),
+            eventfd: Notify::new(),
+        })
+    }
+
+    /// As control does: what finds no room is held, and tried again.
+    fn push(&self, message: Message) {
+        while self.full.load(Acquire) {
+            thread::yield_now();
+        }
+        // SAFETY: the slot is the producer's while it is not full; loom watches that.
+        self.slot.with_mut(|slot| unsafe { *slot = Some(message) });
+        self.full.store(true, Release);
+        if self.sleeper.must_wake() {
+            self.eventfd.notify();
+        }
+    }
+
+    fn pop(&self) -> Option<Message> {
+        if !self.full.load(Acquire) {
+            return None;
+        }
+        // SAFETY: the slot is the consumer's while it is full; loom watches that.
+        let message = self.slot.with_mut(|slot| unsafe { (*slot).take() });
+        self.full.store(false, Release);
+        message
+    }
+
+    /// As a worker does, until it is stopped: forwards by the newest table it has. The generation it ended with.
+    fn work(&self, mut table: Arc<Table>) -> usize {
+        loop {
+            let mut worked = false;
+            while let Some(message) = self.pop() {
+                worked = true;
+                match message {
+                    Message::Install(newer) => {
+                        assert!(newer.read() > table.read(), "tables come in order");
+                        table = newer;
+                    }
+                    Message::Stop => return table.read(),
+                }
+            }
+            let forwarded_by = table.read();
+            assert!(forwarded_by <= TABLES, "it is read while it is there");
+            if !worked && self.sleeper.prepare(|| !self.full.load(Acquire)) {
+                self.eventfd.wait();
+                self.sleeper.awake();
+            }
+        }
+    }
+}
+
+/// Tables that are swapped in.
+const TABLES: usize = 2;
+
+#[test]
+fn tables_are_swapped_in_order_and_given_back_once_and_a_stop_ends_the_worker() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(PREEMPTIONS);
+    model.check(|| {
+        let (ring, given_back) = (Ring::new(), Arc::new(AtomicUsize::new(0)));
+        let first = Table::new(0, &given_back);
+        let worker = {
+            let (ring, table) = (Arc::clone(&ring), Arc::clone(&first));
+            thread::spawn(move || ring.work(table))
+        };
+        // Control keeps the table it published last, to answer what routes there are.
+        let mut published = first;
+        for generation in 1..=TABLES {
+            let table = Table::new(generation, &given_back);
+            ring.push(Message::Install(Arc::clone(&table)));
+            assert_eq!(published.read(), generation - 1);
+            published = table;
+        }
+        ring.push(Message::Stop);
+        let ended_with = worker.join().expect("the worker does not panic");
+        assert_eq!(ended_with, TABLES, "what was said before the stop was done");
+        assert_eq!(given_back.load(Relaxed), TABLES, "all but the one in force");
+        drop(published);
+        assert_eq!(given_back.load(Relaxed), TABLES + 1);
     });
 }

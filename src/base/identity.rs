@@ -2,7 +2,7 @@
 //!
 //! The seed gives an Ed25519 key (RFC 8032) that signs what is flooded, and an X25519 key (RFC 7748) for handshakes.
 
-use super::NodeId;
+use super::{NodeId, verdicts};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
@@ -39,7 +39,8 @@ impl PublicIdentity {
 
     /// Whether `signature` is this router's over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.signing).verify(message, signature).is_ok()
+        let check = || UnparsedPublicKey::new(&ED25519, &self.signing).verify(message, signature).is_ok();
+        verdicts::of(&self.signing, message, signature, check)
     }
 }
 

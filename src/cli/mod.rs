@@ -22,7 +22,9 @@ mod stop;
 mod target;
 mod trace;
 
-use crate::lab::Experiment;
+#[doc(hidden)]
+pub use perf::hear_line;
+
 use clap::{Parser, Subcommand};
 use failure::Failure;
 use std::path::PathBuf;
@@ -47,11 +49,21 @@ Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration,
 answers, 130 interrupted before it was done. Every command's --help says what these mean there."
 )]
 struct Cli {
-    /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]
-    #[arg(short, long, global = true, value_name = "PATH")]
+    /// The router's control socket, for commands that ask one; it may stand after the command, too
+    #[arg(short, long, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// A command that asks the router on this machine.
+#[derive(Debug, clap::Args)]
+struct Asking<A: clap::Args> {
+    /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(flatten)]
+    args: A,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,12 +71,12 @@ enum Command {
     Run(run::Args),
     Key(key::Args),
     Config(config::Args),
-    Show(show::Args),
-    Ping(ping::Args),
-    Trace(trace::Args),
-    Send(send::Args),
-    Recv(recv::Args),
-    Perf(perf::Args),
+    Show(Asking<show::Args>),
+    Ping(Asking<ping::Args>),
+    Trace(Asking<trace::Args>),
+    Send(Asking<send::Args>),
+    Recv(Asking<recv::Args>),
+    Perf(Asking<perf::Args>),
     /// Measure the overlay beside kernel TCP over emulated links
     Lab(crate::lab::Args),
     Sim(sim::Args),
@@ -87,9 +99,7 @@ impl Command {
 
 /// What the lab cannot be asked for, known before anything is made.
 fn lab_mistake(args: &crate::lab::Args) -> Option<Failure> {
-    let wrong = args.sim && matches!(args.experiment, Experiment::Fairness | Experiment::Throughput);
-    let message = "throughput and fairness need the kernel's TCP to share with: leave out --sim";
-    wrong.then(|| Failure::Usage(message.to_owned()))
+    args.mistake().map(Failure::Usage)
 }
 
 /// Reads the command line of this process, does what it says, and gives the exit code.
@@ -110,12 +120,12 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Key(args) => key::run(args),
         Command::Config(args) => config::run(args),
-        Command::Show(args) => show::run(socket, args),
-        Command::Ping(args) => ping::run(socket, args),
-        Command::Trace(args) => trace::run(socket, args),
-        Command::Send(args) => send::run(socket, args),
-        Command::Recv(args) => recv::run(socket, args),
-        Command::Perf(args) => perf::run(socket, args),
+        Command::Show(asking) => show::run(asking.socket.or(socket), asking.args),
+        Command::Ping(asking) => ping::run(asking.socket.or(socket), asking.args),
+        Command::Trace(asking) => trace::run(asking.socket.or(socket), asking.args),
+        Command::Send(asking) => send::run(asking.socket.or(socket), asking.args),
+        Command::Recv(asking) => recv::run(asking.socket.or(socket), asking.args),
+        Command::Perf(asking) => perf::run(asking.socket.or(socket), asking.args),
         Command::Lab(args) => match lab_mistake(&args) {
             Some(mistake) => Err(mistake),
             None => return crate::lab::run(args),

@@ -27,10 +27,12 @@ Example:
   sinew recv 7000                      datagrams, one after the other, until Ctrl-C
   sinew recv 7000 --lines --count 10   ten datagrams, each as a line
   sinew recv 7000 --stream -o got.tar  one stream into a file
-  sinew recv 7000 --json               one object each: from, class, size, and text or base64
+  sinew recv 7000 --json               one object each
 
-Ctrl-C ends it with a summary on standard error; with --stream --json that is the object, with
-`complete` false.
+JSON: for each datagram {\"from\", \"node\", \"class\", \"marked\", \"size\"} and \"text\" or, where it is
+none, \"base64\"; with --stream one document at the end: {\"from\", \"bytes\", \"seconds\",
+\"complete\"}. Ctrl-C ends it with a summary on standard error; with --stream --json that is the
+document, with `complete` false.
 
 Exit codes: 0 all that was asked for came, or Ctrl-C where nothing certain was; 1 a broken stream
 or too few datagrams before --timeout; 2 wrong command line; 3 no router answers; 130 Ctrl-C

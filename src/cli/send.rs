@@ -45,7 +45,8 @@ Example:
   on a:  echo hello | sinew send b:7000 --lines --ordered
 
 Sizes are bytes, or with k, M, G; rates are as `2mbit`; durations as `300ms` or `5s`, plain
-numbers are seconds.
+numbers are seconds. JSON, one document at the end: {\"bytes\", \"datagrams\", \"seconds\",
+\"complete\"}.
 
 Exit codes: 0 all was sent (a stream: and read at the other end; reliable datagrams: and
 acknowledged by the other router), 1 it could not be, 2 wrong command line or no such file, 3 no

@@ -5,8 +5,8 @@ use super::output;
 use super::router::Router;
 use super::stop::Stop;
 use crate::config::units;
-use crate::telemetry::Table;
 use crate::telemetry::table::{ago, percent, thousands};
+use crate::telemetry::{Table, prometheus};
 use crate::wire::admin::{LinkEntry, NodeEntry, Request, Response, RouteEntry};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -26,7 +26,17 @@ Example:
   sinew show stats -i 1
   sinew show stats --json | jq '.workers[0].drops'
   sinew show stats --hgrm histograms/
-Durations in JSON are milliseconds where the key ends in _ms, microseconds in _us.
+  sinew show stats --prometheus > /var/lib/prometheus/node-exporter/sinew.prom
+JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
+  nodes     {\"nodes\": [{\"name\", \"node\", \"reachable\", \"links\", \"this\"}, ...]}
+  links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"since_s\", \"metrics\":
+            {\"rtt_ms\", \"jitter_ms\", \"loss_ppm\"}, \"one_way_us\", \"one_way_error_us\", \"queue\",
+            \"queue_delay_p99_us\"}, ...]}
+  routes    {\"generation\", \"routes\": [{\"name\", \"node\", \"via\", \"path\": [name, ...], \"hops\",
+            \"cost\"}, ...]}
+  sessions  {\"sessions\": [...]}, each with its ends, class and counters
+  stats     {\"workers\": [...]}, every counter by its place in the router: `sinew show stats --all`
+            prints the same names
 
 Exit codes: 0 shown, 1 it could not be, or with --check something shown is not well; 2 wrong
 command line; 3 no router answers.")]
@@ -49,6 +59,9 @@ pub(super) struct Args {
     /// Write every histogram of `stats` to a .hgrm file (milliseconds) of this directory, as HdrHistogram's tools read it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["watch", "json"])]
     hgrm: Option<PathBuf>,
+    /// Print `stats` as Prometheus reads it (for node_exporter's textfile collector, say)
+    #[arg(long, conflicts_with_all = ["watch", "json", "hgrm", "all"])]
+    prometheus: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,13 +84,16 @@ fn pause(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
-    if args.hgrm.is_some() && args.what != What::Stats {
-        return Err(Failure::Usage("--hgrm goes with `sinew show stats`".to_owned()));
+    if (args.hgrm.is_some() || args.prometheus) && args.what != What::Stats {
+        return Err(Failure::Usage("--hgrm and --prometheus go with `sinew show stats`".to_owned()));
     }
     let router = Router::connect(socket)?;
     let stop = Stop::on_signals();
     if let Some(directory) = &args.hgrm {
         return write_histograms(&router, directory);
+    }
+    if args.prometheus {
+        return print_metrics(&router);
     }
     let mut next = Instant::now();
     let mut last = None;
@@ -95,6 +111,14 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
             output::line("")?;
         }
     }
+}
+
+fn print_metrics(router: &Router) -> Result<(), Failure> {
+    let Response::Stats { workers } = router.request(&Request::Stats)? else { return Err(unexpected()) };
+    let names = names(router)?;
+    let name = |id: &str| names.get(id).cloned().unwrap_or_else(|| id.to_owned());
+    let friendly: Vec<Value> = workers.into_iter().map(output::friendly).collect();
+    output::print(prometheus::render(&friendly, name))
 }
 
 fn write_histograms(router: &Router, directory: &Path) -> Result<(), Failure> {
@@ -164,6 +188,7 @@ fn as_json(what: What, response: &Response, latencies: &Latencies) -> Result<Val
             entries.insert("one_way_error_us".to_owned(), latency.error_us.into());
             entries.insert("queue".to_owned(), latency.queue.into());
             entries.insert("queue_delay_p99_us".to_owned(), latency.queue_delay_p99_us.into());
+            entries.insert("recovery_p99_us".to_owned(), latency.recovery_p99_us.into());
         }
     }
     if let Some(entries) = value.as_object_mut() {
@@ -215,6 +240,8 @@ struct Latency {
     queue: Option<u64>,
     /// 99th percentile of the wait, of the class that waits longer.
     queue_delay_p99_us: Option<f64>,
+    /// 99th percentile of the time from a lost message's first sending to its arrival; none if none was lost.
+    recovery_p99_us: Option<f64>,
 }
 
 /// The same for all links, by the neighbour's id.
@@ -238,6 +265,9 @@ impl Latencies {
             known.one_way_us = known.one_way_us.max(stats["one_way_us"].as_u64());
             known.error_us = known.error_us.max(stats["clock_error_us"].as_u64());
             known.queue = stats["queue"].as_u64().map(|queue| queue + known.queue.unwrap_or(0));
+            let recovery = &stats["recovery_reliable"];
+            let recovered = recovery["p99_us"].as_f64().filter(|_| recovery["count"].as_u64() > Some(0));
+            known.recovery_p99_us = recovered.into_iter().chain(known.recovery_p99_us).reduce(f64::max);
             known.queue_delay_p99_us = waits.into_iter().flatten().chain(known.queue_delay_p99_us).reduce(f64::max);
         }
         Latencies(all)

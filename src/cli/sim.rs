@@ -1,25 +1,20 @@
 //! `sinew sim`: whole networks in one thread, from seeds or scenario files.
 
 mod growth;
+mod ledger;
+mod seeds;
+mod tally;
+mod text;
+mod times;
 
 use super::failure::Failure;
 use super::output;
 use crate::base::sabotage::Rule;
-use crate::sim::campaign::{self, Bound, Outcome, Settings};
-use crate::sim::ledger::Ledger;
+use crate::sim::campaign::Settings;
 use crate::sim::plan::Plan;
-use crate::sim::shrink;
-use crate::telemetry::{Histogram, Summary};
-use serde::Serialize;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
-
-/// Failing seeds that are shrunk; the rest waits for its turn.
-const SHRUNK: usize = 3;
 
 /// Run whole networks in one thread from one seed
 #[derive(Debug, clap::Args)]
@@ -34,6 +29,10 @@ Examples:
   sinew sim --seed 17 --pcap 17.pcap   and write every datagram for Wireshark
   sinew sim --seed 17 --save 17.toml   write it as a scenario file, to be changed by hand
   sinew sim --scenario 17.toml         run what a file describes
+  sinew sim --seeds 0..500 --ledger campaign.md
+                                       and write down what ran, what struck and what came of it
+  sinew sim --seeds 0..100 --at-least 12
+                                       networks of twelve routers, no fewer
   sinew sim --growth 1000              what a network of a thousand routers costs
 
 A seed that fails is shrunk: as few faults and applications as it takes to fail in the same way,
@@ -64,6 +63,9 @@ pub(super) struct Args {
     /// Most routers of a network
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=1000))]
     routers: u16,
+    /// Fewest routers of a network
+    #[arg(long, value_name = "ROUTERS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    at_least: u16,
     /// Print every event of the one run
     #[arg(long, conflicts_with_all = ["seeds", "json"])]
     trace: bool,
@@ -76,6 +78,9 @@ pub(super) struct Args {
     /// Let --save overwrite a file
     #[arg(long, requires = "save")]
     force: bool,
+    /// Write what ran, which faults struck, and how long recovery took, as Markdown: the record of a campaign
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenario", "growth"])]
+    ledger: Option<PathBuf>,
     /// List faults that did not strike, too
     #[arg(long)]
     all: bool,
@@ -121,89 +126,44 @@ enum Source {
     Scenario(PathBuf, Box<Plan>),
 }
 
-#[derive(Debug, Serialize)]
-struct Tally {
-    version: String,
-    /// Whether the rare branches of the protocol rooms can be taken: not in every build.
-    rare_branches: bool,
-    seeds: u64,
-    failed: Vec<FailedSeed>,
-    events: u64,
-    /// Most events that one router had in a second of virtual time.
-    busiest: u32,
-    delivered: u64,
-    simulated_s: f64,
-    wall_s: f64,
-    /// How often each fault struck.
-    faults: Ledger,
-    /// From the moment a link fell silent until it was noticed.
-    detection: Summary,
-    /// From healing to convergence.
-    convergence: Summary,
-    /// From convergence until everything had arrived.
-    recovery: Summary,
-    /// The greatest share of its bound that a seed needed to converge.
-    convergence_of_bound: f64,
-    /// The greatest share of its bound that a seed needed to deliver.
-    recovery_of_bound: f64,
-    /// The bound of the run, where there is only one.
-    bound: Option<Bound>,
-    /// The trace hashes of all seeds, combined in the order of the seeds.
-    trace: String,
-}
-
-#[derive(Debug, Serialize)]
-struct FailedSeed {
-    seed: u64,
-    broken: String,
-    repeat: String,
-    shrunk: Option<Shrunk>,
-}
-
-#[derive(Debug, Serialize)]
-struct Shrunk {
-    steps: usize,
-    flows: usize,
-    broken: String,
-    file: PathBuf,
-    scenario: String,
-}
-
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     if let Some(routers) = args.growth {
         return growth::run(usize::from(routers), args.links, args.seed.unwrap_or(1), args.json);
     }
-    let settings = Settings {
-        routers: usize::from(args.routers),
-        log: args.trace,
-        capture: args.pcap.is_some(),
-        broken: args.broken,
-    };
+    let settings = settings(&args)?;
     let source = source(&args)?;
     if let (Some(path), Source::Seeds(seeds)) = (&args.save, &source) {
-        return save(path, Plan::draw(seeds.start, settings.routers).to_toml().as_bytes(), args.force);
+        return save(path, settings.draw(seeds.start).to_toml().as_bytes(), args.force);
     }
-    let started = Instant::now();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut outcomes = match &source {
-        Source::Seeds(seeds) => run_all(seeds.clone(), args.jobs.unwrap_or(cores).max(1), &settings),
-        Source::Scenario(_, plan) => vec![campaign::execute(plan, &settings)],
+    let (outcomes, took) = match &source {
+        Source::Seeds(seeds) => seeds::run_all(seeds.clone(), args.jobs.unwrap_or_else(seeds::cores).max(1), &settings),
+        Source::Scenario(_, plan) => seeds::run_one(plan, &settings),
     };
-    outcomes.sort_by_key(|outcome| outcome.seed);
-    let wall = started.elapsed();
     if let Some(log) = outcomes.first().and_then(|outcome| outcome.log.as_deref()).filter(|_| args.trace) {
         output::print(log)?;
     }
     if let (Some(path), Some(first)) = (&args.pcap, outcomes.first()) {
         write(path, first.capture.as_deref().unwrap_or_default())?;
     }
-    let tally = tally(&outcomes, &source, &args, wall)?;
+    let tally = tally::tally(&outcomes, &source, &args, took)?;
+    if let (Some(path), Source::Seeds(seeds)) = (&args.ledger, &source) {
+        write(path, ledger::markdown(&tally, seeds).as_bytes())?;
+    }
     if args.json {
         output::json(&tally)?;
     } else {
-        print(&tally, args.all)?;
+        text::print(&tally, args.all)?;
     }
     if tally.failed.is_empty() { Ok(()) } else { Err(Failure::Degraded) }
+}
+
+fn settings(args: &Args) -> Result<Settings, Failure> {
+    let (fewest, routers) = (usize::from(args.at_least), usize::from(args.routers));
+    if fewest > routers {
+        let why = format!("--at-least {fewest} is more than --routers {routers}, the most");
+        return Err(Failure::Usage(why));
+    }
+    Ok(Settings { fewest, routers, log: args.trace, capture: args.pcap.is_some(), broken: args.broken })
 }
 
 fn source(args: &Args) -> Result<Source, Failure> {
@@ -239,188 +199,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::write(path, bytes).map_err(|error| Failure::failed(path.display(), error))
 }
 
-/// Runs the seeds on `jobs` threads, each run wholly in one of them.
-fn run_all(seeds: Range<u64>, jobs: usize, settings: &Settings) -> Vec<Outcome> {
-    let total = seeds.end - seeds.start;
-    let next = AtomicU64::new(seeds.start);
-    let (done, finished) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            let (next, done, end) = (&next, done.clone(), seeds.end);
-            scope.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || done.send(campaign::run(seed, settings)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(done);
-        let mut outcomes = Vec::new();
-        let mut shown = Instant::now();
-        let live = std::io::stderr().is_terminal();
-        for outcome in finished {
-            if outcome.failure.is_some() {
-                output::note(format_args!("{outcome}"));
-            }
-            outcomes.push(outcome);
-            let step = if live { Duration::from_millis(200) } else { Duration::from_secs(10) };
-            if shown.elapsed() >= step {
-                shown = Instant::now();
-                let end = if live { '\r' } else { '\n' };
-                let _ = write!(std::io::stderr(), "{} of {total} seeds{end}", outcomes.len());
-            }
-        }
-        outcomes
-    })
-}
-
-fn tally(outcomes: &[Outcome], source: &Source, args: &Args, wall: Duration) -> Result<Tally, Failure> {
-    let mut faults = Ledger::EMPTY;
-    let (mut detection, mut convergence, mut recovery) = (Histogram::new(), Histogram::new(), Histogram::new());
-    let (mut trace, mut converge_share, mut deliver_share) = (0u64, 0f64, 0f64);
-    let mut failed = Vec::new();
-    for outcome in outcomes {
-        trace = trace.rotate_left(5) ^ outcome.trace;
-        faults.merge(&outcome.ledger);
-        outcome.detections.iter().for_each(|&took| detection.record(took));
-        if let Some(took) = outcome.converged_after {
-            convergence.record(took);
-            converge_share = converge_share.max(took.as_secs_f64() / outcome.bound.converge_s);
-        }
-        if let Some(took) = outcome.recovered_after {
-            recovery.record(took);
-            deliver_share = deliver_share.max(took.as_secs_f64() / outcome.bound.deliver_s);
-        }
-        if let Some(broken) = &outcome.failure {
-            let shrink = !args.no_shrink && failed.len() < SHRUNK;
-            failed.push(failed_seed(outcome.seed, broken, source, args, shrink)?);
-        }
-    }
-    Ok(Tally {
-        version: version(),
-        rare_branches: SABOTAGE,
-        seeds: outcomes.len() as u64,
-        failed,
-        events: outcomes.iter().map(|outcome| outcome.events).sum(),
-        busiest: outcomes.iter().map(|outcome| outcome.busiest).max().unwrap_or(0),
-        delivered: outcomes.iter().map(|outcome| outcome.delivered).sum(),
-        simulated_s: outcomes.iter().map(|outcome| outcome.simulated.as_secs_f64()).sum(),
-        wall_s: wall.as_secs_f64(),
-        faults,
-        detection: detection.summary(),
-        convergence: convergence.summary(),
-        recovery: recovery.summary(),
-        convergence_of_bound: converge_share,
-        recovery_of_bound: deliver_share,
-        bound: if let [only] = outcomes { Some(only.bound) } else { None },
-        trace: format!("{trace:016x}"),
-    })
-}
-
-/// What is said of a seed that failed; shrunk if wished.
-fn failed_seed(seed: u64, broken: &str, source: &Source, args: &Args, shrink: bool) -> Result<FailedSeed, Failure> {
-    let rule = args.broken.map_or(String::new(), |rule| format!(" --break {}", rule.name()));
-    let routers = args.routers;
-    let (repeat, plan, file) = match source {
-        Source::Seeds(_) => {
-            let repeat = format!("sinew sim --seed {seed} --routers {routers}{rule} --trace");
-            (repeat, Plan::draw(seed, usize::from(routers)), PathBuf::from(format!("sim-seed-{seed}.toml")))
-        }
-        Source::Scenario(path, plan) => {
-            let repeat = format!("sinew sim --scenario {}{rule} --trace", path.display());
-            (repeat, (**plan).clone(), path.with_extension("shrunk.toml"))
-        }
-    };
-    let shrunk = if shrink { Some(shrunk(&plan, (seed, args.broken), broken, file)?) } else { None };
-    Ok(FailedSeed { seed, broken: broken.to_owned(), repeat, shrunk })
-}
-
-fn shrunk(plan: &Plan, (seed, rule): (u64, Option<Rule>), broken: &str, file: PathBuf) -> Result<Shrunk, Failure> {
-    let settings = Settings { broken: rule, ..Settings::default() };
-    let (kind, mut last) = (shrink::kind(broken), broken.to_owned());
-    let mut short = shrink::shrink(plan, shrink::BUDGET, |plan| {
-        let failure = campaign::execute(plan, &settings).failure;
-        let same = failure.as_deref().is_some_and(|failure| shrink::kind(failure) == kind);
-        if same && let Some(failure) = failure {
-            last = failure;
-        }
-        same
-    });
-    let version = version();
-    short.history = format!("Shrunk from seed {seed} of version {version}, which failed: {last}");
-    let scenario = short.to_toml();
-    write(&file, scenario.as_bytes())?;
-    Ok(Shrunk { steps: short.steps.len(), flows: short.flows.len(), broken: last, file, scenario })
-}
-
-fn print(tally: &Tally, all: bool) -> Result<(), Failure> {
-    let faster = tally.simulated_s / tally.wall_s.max(1e-9);
-    output::line(format_args!(
-        "{} passed, {} failed\n{:.0} s simulated in {:.1} s ({faster:.0} times real time), {} events, {} messages delivered",
-        tally.seeds - tally.failed.len() as u64,
-        tally.failed.len(),
-        tally.simulated_s,
-        tally.wall_s,
-        tally.events,
-        tally.delivered
-    ))?;
-    output::line("faults that struck:")?;
-    let struck: Vec<String> = tally
-        .faults
-        .iter()
-        .filter(|(_, count)| all || *count > 0)
-        .map(|(name, count)| format!("{name:<28} {count:>10}"))
-        .collect();
-    let rows = struck.len().div_ceil(2);
-    for row in 0..rows {
-        let right = struck.get(row + rows).map_or("", String::as_str);
-        output::line(format_args!("  {}    {right}", struck[row]))?;
-    }
-    if !tally.rare_branches {
-        output::line("  (rare branches are not in this build: cargo build --features sabotage)")?;
-    }
-    for (what, summary, share) in [
-        ("detection", &tally.detection, None),
-        ("convergence", &tally.convergence, Some(tally.convergence_of_bound)),
-        ("recovery", &tally.recovery, Some(tally.recovery_of_bound)),
-    ] {
-        let seconds = |us: f64| us / 1e6;
-        let share = share.map_or(String::new(), |share| format!(", at most {:.0} % of its bound", share * 100.0));
-        output::line(format_args!(
-            "{what:<12} {:>6} times, p50 {:.3} s, p99 {:.3} s, max {:.3} s{share}",
-            summary.count,
-            seconds(summary.p50_us),
-            seconds(summary.p99_us),
-            seconds(summary.max_us)
-        ))?;
-    }
-    if let Some(bound) = &tally.bound {
-        output::line(format_args!("bound: {bound}"))?;
-    }
-    output::line(format_args!("trace {}", tally.trace))?;
-    for failed in &tally.failed {
-        output::line(format_args!(
-            "seed {} of version {}: {}\n  again: {}",
-            failed.seed, tally.version, failed.broken, failed.repeat
-        ))?;
-        if let Some(shrunk) = &failed.shrunk {
-            output::line(format_args!(
-                "  shrunk to {} faults and {} applications in {}: {}\n{}",
-                shrunk.steps,
-                shrunk.flows,
-                shrunk.file.display(),
-                shrunk.broken,
-                shrunk.scenario
-            ))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::seeds::{Took, run_all};
     use super::*;
     use clap::Parser as _;
     use serde_json::Value;
@@ -433,12 +214,12 @@ mod tests {
 
     fn tally_of(words: &[&str]) -> Value {
         let args = Line::try_parse_from([&["sim"], words].concat()).unwrap_or_else(|error| panic!("{error}")).args;
-        let settings = Settings { routers: usize::from(args.routers), broken: args.broken, ..Settings::default() };
+        let settings = settings(&args).unwrap_or_else(|_| panic!("the sizes fit"));
         let source = source(&args).unwrap_or_else(|_| panic!("seeds need no file"));
         let Source::Seeds(seeds) = &source else { panic!("seeds were asked for") };
-        let mut outcomes = run_all(seeds.clone(), args.jobs.unwrap_or(1), &settings);
-        outcomes.sort_by_key(|outcome| outcome.seed);
-        let tally = tally(&outcomes, &source, &args, Duration::ZERO).unwrap_or_else(|_| panic!("nothing is written"));
+        let (outcomes, _) = run_all(seeds.clone(), args.jobs.unwrap_or(1), &settings);
+        let tally = tally::tally(&outcomes, &source, &args, Took::default());
+        let tally = tally.unwrap_or_else(|_| panic!("nothing is written"));
         let text = serde_json::to_string(&tally).expect("a tally is plain values");
         serde_json::from_str(&text).expect("what was written is JSON")
     }
@@ -458,6 +239,40 @@ mod tests {
             let again = tally_of(&[&words[..], &["--no-shrink"]].concat());
             assert_eq!(again["failed"][0], *one, "the command repeats the failure");
         }
+    }
+
+    #[test]
+    fn the_hash_of_a_campaign_is_that_of_its_runs_in_the_order_of_their_seeds() {
+        let words = ["--seeds", "10..16", "--routers", "5", "--at-least", "5"];
+        let trace = |words: &[&str]| tally_of(words)["trace"].as_str().expect("a hash").to_owned();
+        let alone = trace(&[&words[..], &["--jobs", "1"]].concat());
+        assert_eq!(alone, trace(&[&words[..], &["--jobs", "2"]].concat()), "jobs change nothing");
+        assert_ne!(alone, trace(&["--seeds", "10..15", "--routers", "5", "--at-least", "5"]), "a seed fewer");
+        assert_ne!(alone, trace(&["--seeds", "10..16", "--routers", "5"]), "other networks");
+    }
+
+    #[test]
+    fn networks_have_no_fewer_routers_than_asked_for() {
+        let args = Line::try_parse_from(["sim", "--at-least", "5", "--routers", "5"]).expect("fits").args;
+        let settings = settings(&args).unwrap_or_else(|_| panic!("the sizes fit"));
+        assert!((0..50).all(|seed| settings.draw(seed).topology.routers == 5));
+        let args = Line::try_parse_from(["sim", "--at-least", "13"]).expect("numbers").args;
+        assert!(super::settings(&args).is_err(), "more than the most");
+    }
+
+    #[test]
+    fn a_ledger_says_what_ran_what_struck_and_how_long_it_took() {
+        let args = Line::try_parse_from(["sim", "--seeds", "0..3", "--routers", "4"]).expect("fits").args;
+        let settings = settings(&args).unwrap_or_else(|_| panic!("the sizes fit"));
+        let (outcomes, took) = run_all(0..3, 1, &settings);
+        let simulated: f64 = outcomes.iter().map(|outcome| outcome.simulated.as_secs_f64()).sum();
+        let source = source(&args).unwrap_or_else(|_| panic!("seeds need no file"));
+        let tally = tally::tally(&outcomes, &source, &args, took).unwrap_or_else(|_| panic!("nothing is written"));
+        let text = ledger::markdown(&tally, &(0..3));
+        for part in ["0..3", env!("CARGO_PKG_VERSION"), &format!("{:.2} hours", simulated / 3600.0), "| jitter |"] {
+            assert!(text.contains(part), "{part} is missing: {text}");
+        }
+        assert!(["detection", "convergence", "recovery"].iter().all(|what| text.contains(what)), "{text}");
     }
 
     #[test]

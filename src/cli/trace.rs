@@ -28,7 +28,9 @@ Example:
   sinew trace f --json | jq '.hops[] | {name, loss_percent, mean_ms}'
 
 Durations are as 10ms or 1s; a plain number is seconds. Ctrl-C ends it early with what is known by
-then.
+then. JSON, one document at the end: {\"node\", \"name\", \"reached\", \"hops\": [{\"hop\", \"node\", \"name\",
+\"others\", \"sent\", \"received\", \"loss_percent\", \"last_ms\", \"mean_ms\", \"best_ms\", \"worst_ms\",
+\"sd_ms\"}, ...]}.
 
 Exit codes: 0 the router was reached, 1 it was not, 2 wrong command line, 3 no router answers.")]
 pub(super) struct Args {

@@ -41,7 +41,9 @@ pub enum Urgency {
 /// Fixed number of message-sized slots.
 #[derive(Debug)]
 pub struct Pool {
-    slab: Box<[[u8; POOL_SLOT]]>,
+    /// All slots in a row. It comes zeroed from the system, which gives it memory where it is written to.
+    slab: Box<[u8]>,
+    slots: usize,
     free: Vec<u32>,
     exhausted: u64,
 }
@@ -50,7 +52,8 @@ impl Pool {
     /// A pool of `slots` slots of [`POOL_SLOT`] bytes.
     pub fn new(slots: usize) -> Pool {
         let count = u32::try_from(slots).expect("a pool has fewer than 2^32 slots");
-        Pool { slab: vec![[0; POOL_SLOT]; slots].into_boxed_slice(), free: (0..count).rev().collect(), exhausted: 0 }
+        let slab = vec![0; slots * POOL_SLOT].into_boxed_slice();
+        Pool { slab, slots, free: (0..count).rev().collect(), exhausted: 0 }
     }
 
     /// A packet holding a copy of `bytes`, or none if the pool is drawn down (counted) or `bytes` exceed a slot.
@@ -64,7 +67,7 @@ impl Pool {
     /// slot.
     pub fn take(&mut self, urgency: Urgency, len: usize) -> Option<Packet> {
         let reserve = match urgency {
-            Urgency::Ordinary => self.slab.len() / 8,
+            Urgency::Ordinary => self.slots / 8,
             Urgency::Reserved => 0,
         };
         if len > POOL_SLOT {
@@ -83,42 +86,46 @@ impl Pool {
     pub fn duplicate(&mut self, urgency: Urgency, packet: &Packet, len: usize) -> Option<Packet> {
         assert!(len <= packet.len(), "a copy is no longer than what it copies");
         let copy = self.take(urgency, len)?;
-        let (from, to) = (packet.slot as usize, copy.slot as usize);
-        let [source, target] = self.slab.get_disjoint_mut([from, to]).expect("two packets never share a slot");
-        target[..len].copy_from_slice(&source[..len]);
+        let from = start(packet);
+        self.slab.copy_within(from..from + len, start(&copy));
         Some(copy)
     }
 
     /// The packet's bytes.
     pub fn bytes(&self, packet: &Packet) -> &[u8] {
-        &self.slab[packet.slot as usize][..packet.len()]
+        &self.slab[start(packet)..][..packet.len()]
     }
 
     /// The packet's bytes, to change.
     pub fn bytes_mut(&mut self, packet: &mut Packet) -> &mut [u8] {
-        &mut self.slab[packet.slot as usize][..packet.len()]
+        &mut self.slab[start(packet)..][..packet.len()]
     }
 
     /// Gives the slot back.
     pub fn release(&mut self, packet: Packet) {
-        assert!(self.free.len() < self.slab.len(), "more packets released than taken");
+        assert!(self.free.len() < self.slots, "more packets released than taken");
         self.free.push(packet.slot);
     }
 
     /// Slots handed out.
     pub fn in_use(&self) -> usize {
-        self.slab.len() - self.free.len()
+        self.slots - self.free.len()
     }
 
     /// Slots in all.
-    pub fn capacity(&self) -> usize {
-        self.slab.len()
+    pub const fn capacity(&self) -> usize {
+        self.slots
     }
 
     /// How often a caller got none.
     pub const fn exhausted(&self) -> u64 {
         self.exhausted
     }
+}
+
+/// Where the packet's slot begins in the slab.
+const fn start(packet: &Packet) -> usize {
+    packet.slot as usize * POOL_SLOT
 }
 
 #[cfg(test)]

@@ -34,8 +34,11 @@ impl<const BITS: usize> SequenceWindow<BITS> {
         SequenceWindow { blocks: vec![0; BITS / 64].into_boxed_slice(), next: 0 }
     }
 
-    /// What is known of `sequence`, changing nothing.
+    /// What is known of `sequence`, changing nothing. The last number of all, after which there is none, is never new.
     pub fn check(&self, sequence: u64) -> Seen {
+        if sequence == u64::MAX {
+            return Seen::TooOld;
+        }
         if sequence >= self.next {
             return Seen::New;
         }
@@ -113,5 +116,14 @@ mod tests {
         assert_eq!(window.insert(0), Seen::TooOld);
         assert_eq!(window.insert((1 << 40) - 8000), Seen::New);
         assert_eq!(window.insert(1 << 40), Seen::Duplicate);
+    }
+
+    #[test]
+    fn the_largest_numbers_do_no_harm() {
+        let mut window = SequenceWindow::<8192>::new();
+        assert_eq!(window.insert(u64::MAX), Seen::TooOld);
+        assert_eq!(window.insert(u64::MAX - 1), Seen::New);
+        assert_eq!(window.insert(u64::MAX - 1), Seen::Duplicate);
+        assert_eq!((window.insert(u64::MAX), window.next()), (Seen::TooOld, u64::MAX));
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Pending {
     Open(SessionId),
     /// Workers are being asked, in this round.
     Stats(u64),
+    /// Workers are being asked for their sessions, in this round.
+    Sessions(u64),
     /// Workers are being asked for their histograms as well, in this round.
     Histograms(u64),
     /// The configuration is being read.
@@ -110,6 +112,11 @@ impl Clients {
     /// Whether a client waits for the histograms of this round.
     pub(super) fn any_waiting_for_histograms(&self, round: u64) -> bool {
         self.0.values().any(|client| client.pending == Some(Pending::Histograms(round)))
+    }
+
+    /// Whether a client waits for exactly this.
+    pub(super) fn anybody_waits_for(&self, pending: Pending) -> bool {
+        self.0.values().any(|client| client.pending == Some(pending))
     }
 
     pub(super) fn may_listen(&self, id: ClientId) -> bool {

@@ -51,6 +51,11 @@ impl Link {
         Some(Input::LinkUp { link: self.id, metrics })
     }
 
+    /// The other end of a lane goes on at another address.
+    pub(super) const fn lane_moved(&mut self, remote: SocketAddr) {
+        self.remote = Some(remote);
+    }
+
     /// A lane went down; what routing must hear.
     pub(super) fn lane_down(&mut self, now: Instant, worker: usize, reason: DownReason) -> Option<Input> {
         self.lanes[worker] = None;

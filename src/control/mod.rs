@@ -35,7 +35,7 @@ use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{Identity, Instant, LinkId, NodeId, Port, Rng, SessionId, WallTime};
 use crate::config::settings::Config;
-use crate::dataplane::messages::{Command, LinkSpec, NamedHistogram, Report, SessionKind, ShardStats};
+use crate::dataplane::messages::{Command, LinkSpec, NamedHistogram, Report, SessionKind, SessionReport, ShardStats};
 use crate::forwarding::Table;
 use crate::proto::routing::{self, Routing};
 use crate::telemetry::hlog;
@@ -48,6 +48,7 @@ use serde_json::Value;
 use sessions::{Attachment, Opening, Sessions};
 use stats::Collector;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ pub struct Control {
     clients: Clients,
     sessions: Sessions,
     collector: Collector,
+    session_collector: Collector,
     /// Workers' histograms of the round under way, as they are shown.
     histograms: BTreeMap<usize, Value>,
     leaving: Leaving,
@@ -122,6 +124,7 @@ impl Control {
             clients: Clients::default(),
             sessions: Sessions::new(workers),
             collector: Collector::new(workers),
+            session_collector: Collector::new(workers),
             histograms: BTreeMap::new(),
             leaving: Leaving::No,
             refused_messages: 0,
@@ -169,7 +172,8 @@ impl Control {
     /// When [`Input::Timer`] is due, and for what. May be in the past.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
         let routing = self.routing.poll_timeout().map(|(at, reason)| (at, Reason::Routing(reason)));
-        let stats = self.collector.deadline().map(|at| (at, Reason::Stats));
+        let rounds = [&self.collector, &self.session_collector];
+        let stats = rounds.into_iter().filter_map(Collector::deadline).min().map(|at| (at, Reason::Stats));
         let leave = match self.leaving {
             Leaving::Withdrawn(at) | Leaving::Told(at) => Some((at, Reason::Leave)),
             Leaving::No | Leaving::Done => None,
@@ -217,9 +221,15 @@ impl Control {
             self.routing.handle(now, routing::Input::Timer);
         }
         self.pump_routing();
-        if let Some((round, silent)) = self.collector.expire(now) {
+        let no_answer = |silent| {
             let message = format!("no answer from worker {silent:?} in {} ms: try again", stats::PATIENCE.as_millis());
-            self.finish_round(now, round, &Response::Error { message });
+            Response::Error { message }
+        };
+        if let Some((round, silent)) = self.collector.expire(now) {
+            self.finish_round(now, round, &no_answer(silent));
+        }
+        if let Some((round, silent)) = self.session_collector.expire(now) {
+            self.finish_session_round(now, round, &no_answer(silent));
         }
         self.advance_leaving(now);
     }
@@ -271,6 +281,7 @@ impl Control {
             Report::LinkUp(id, remote, metrics) => {
                 self.link(id).and_then(|link| link.lane_up(now, worker, remote, metrics))
             }
+            Report::LinkMoved(id, remote) => return self.link_moved(id, remote),
             Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
             Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
             Report::Control(id, bytes) => self.control_message(id, bytes),
@@ -281,7 +292,8 @@ impl Control {
             }
             Report::SessionClosed(session) => return self.closed(worker, session),
             Report::Incoming { listener, session, peer } => return self.incoming(worker, listener, session, peer),
-            Report::Stats(stats) => return self.stats(now, worker, &stats),
+            Report::Stats(stats) => return self.stats(now, worker, *stats),
+            Report::Sessions(sessions) => return self.sessions_of(now, worker, &sessions),
             Report::Histograms(histograms) => return self.histograms(worker, &histograms),
         };
         let Some(heard) = heard else { return };
@@ -297,6 +309,14 @@ impl Control {
             _ => {}
         }
         self.routing.handle(now, heard);
+    }
+
+    /// Routes are not the poorer for it, so routing hears nothing of it.
+    fn link_moved(&mut self, id: LinkId, remote: SocketAddr) {
+        if let Some(link) = self.link(id) {
+            link.lane_moved(remote);
+            tracing::info!("{} goes on at {remote}", self.link_name(id));
+        }
     }
 
     /// A link as people know it: by its neighbour's name, and which of several to it in the configuration's order.
@@ -354,7 +374,12 @@ impl Control {
             Request::Nodes => self.nodes(),
             Request::Links => self.links(now),
             Request::Routes => self.routes(),
-            Request::Sessions | Request::Stats => {
+            Request::Sessions => {
+                self.clients.set_pending(client, Pending::Sessions(self.session_collector.joining()));
+                self.begin_session_round(now);
+                return false;
+            }
+            Request::Stats => {
                 self.clients.set_pending(client, Pending::Stats(self.collector.joining()));
                 self.begin_round(now);
                 return false;
@@ -491,8 +516,10 @@ impl Control {
         }
     }
 
-    fn stats(&mut self, now: Instant, worker: usize, stats: &ShardStats) {
-        let value = serde_json::to_value(stats).unwrap_or_else(|error| Value::String(error.to_string()));
+    fn stats(&mut self, now: Instant, worker: usize, mut stats: ShardStats) {
+        // Here and not there: a worker's packets would wait for it.
+        stats.summarise();
+        let value = serde_json::to_value(&stats).unwrap_or_else(|error| Value::String(error.to_string()));
         if let Some((round, mut workers)) = self.collector.answered(worker, value) {
             self.add_own_figures(&mut workers);
             self.finish_round(now, round, &Response::Stats { workers });
@@ -543,6 +570,31 @@ impl Control {
         self.histograms.clear();
         if self.clients.any_waiting_for(self.collector.joining()) {
             self.begin_round(now);
+        }
+    }
+
+    fn begin_session_round(&mut self, now: Instant) {
+        if self.session_collector.is_idle() {
+            for worker in self.session_collector.begin(now) {
+                self.command(worker, Command::QuerySessions);
+            }
+        }
+    }
+
+    fn sessions_of(&mut self, now: Instant, worker: usize, sessions: &[SessionReport]) {
+        let value = serde_json::json!({ "sessions": sessions });
+        if let Some((round, workers)) = self.session_collector.answered(worker, value) {
+            self.finish_session_round(now, round, &Response::Stats { workers });
+        }
+    }
+
+    fn finish_session_round(&mut self, now: Instant, round: u64, response: &Response) {
+        for client in self.clients.waiting_for(Pending::Sessions(round)) {
+            self.reply(client, response.clone());
+            self.finish(now, client);
+        }
+        if self.clients.anybody_waits_for(Pending::Sessions(self.session_collector.joining())) {
+            self.begin_session_round(now);
         }
     }
 

@@ -66,6 +66,7 @@ struct Bench {
 
 const ANN: ClientId = ClientId(1);
 const BOB: ClientId = ClientId(2);
+const CAT: ClientId = ClientId(3);
 
 impl Bench {
     fn with(config: Config) -> (Bench, Vec<Action>) {
@@ -145,6 +146,7 @@ fn brief_one(action: &Action) -> String {
             Command::CloseSession(session) => format!("close {session}"),
             Command::AcceptStream(session) => format!("accept {session}"),
             Command::QueryStats => "query".to_owned(),
+            Command::QuerySessions => "query sessions".to_owned(),
             Command::QueryHistograms => "query histograms".to_owned(),
             Command::Shutdown => "shutdown".to_owned(),
         },
@@ -309,6 +311,10 @@ fn links_tell_their_history() {
     assert_eq!(links[0].metrics.rtt, ms(20));
     bench.report(Report::LinkMeasured(LinkId(0), LinkMetrics { rtt: ms(22), ..LinkMetrics::default() }));
     assert_eq!(bench.links()[0].metrics.rtt, ms(22));
+    let elsewhere = "10.9.9.7:4321".parse().expect("an address");
+    assert!(bench.report(Report::LinkMoved(LinkId(0), elsewhere)).is_empty(), "no news for the others");
+    let link = &bench.links()[0];
+    assert_eq!((link.up, link.remote, link.since_s), (true, Some(elsewhere), 1.5), "up as before, elsewhere");
     bench.report(Report::LinkDown(LinkId(0), DownReason::Refused));
     bench.wait(ms(250));
     let link = &bench.links()[0];
@@ -316,6 +322,7 @@ fn links_tell_their_history() {
     assert_eq!(link.down_reason.as_deref(), Some("nothing listens at the other end"));
     // Late words about links that do not exist are nothing.
     assert!(bench.report(Report::LinkDown(LinkId(9), DownReason::Silence)).is_empty());
+    assert!(bench.report(Report::LinkMoved(LinkId(9), elsewhere)).is_empty());
     assert!(bench.report(Report::Control(LinkId(9), Box::new([1, 1]))).is_empty());
     assert!(bench.report(Report::Control(LinkId(0), Box::new([]))).is_empty());
     assert_eq!(bench.control.refused_messages, 2);
@@ -460,7 +467,7 @@ fn figures_are_asked_of_the_workers_in_rounds() {
     let mut bench = Bench::new(&[]);
     let stats = |in_| Report::Stats(Box::new(ShardStats { datagrams_in: in_, ..ShardStats::default() }));
     assert_eq!(brief(&bench.ask(ANN, Request::Stats)), ["query"]);
-    assert!(bench.ask(BOB, Request::Sessions).is_empty(), "he asked later: his answer must be younger");
+    assert!(bench.ask(BOB, Request::Stats).is_empty(), "he asked later: his answer must be younger");
     let actions = bench.report(stats(1));
     assert_eq!(brief(&actions), ["stats to 1", "query"]);
     let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
@@ -484,6 +491,47 @@ fn figures_are_asked_of_the_workers_in_rounds() {
     bench.input(Input::ClientGone(ANN));
     assert!(bench.report(stats(5)).is_empty());
     assert!(bench.report(stats(6)).is_empty(), "an answer that nobody asked for");
+}
+
+#[test]
+fn who_asks_for_sessions_has_the_workers_asked_for_nothing_else() {
+    let mut bench = Bench::new(&[]);
+    let report = |port| {
+        let session = SessionReport {
+            session: SessionId(1),
+            kind: "datagram".to_owned(),
+            port,
+            peer: None,
+            sent: 3,
+            delivered: 0,
+            repeated: 0,
+            unacknowledged: 0,
+            unread: 0,
+        };
+        Report::Sessions(vec![session])
+    };
+    assert_eq!(brief(&bench.ask(ANN, Request::Sessions)), ["query sessions"]);
+    assert_eq!(brief(&bench.ask(BOB, Request::Stats)), ["query"], "other figures do not wait for it");
+    assert!(bench.ask(CAT, Request::Sessions).is_empty(), "it is younger");
+    let actions = bench.report(report(7));
+    assert_eq!(brief(&actions), ["stats to 1", "query sessions"]);
+    let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
+    assert_eq!((&workers[0]["sessions"][0]["port"], &workers[0]["sessions"][0]["sent"]), (&7.into(), &3.into()));
+    assert_eq!(workers[0].as_object().map(serde_json::Map::len), Some(1));
+    assert_eq!(brief(&bench.wait(stats::PATIENCE)), ["error to 2", "error to 3"]);
+}
+
+#[test]
+fn summaries_are_made_here_of_what_workers_copied() {
+    let mut bench = Bench::new(&[]);
+    let mut turn = Histogram::new();
+    turn.record(ms(3));
+    bench.ask(ANN, Request::Stats);
+    let counted = ShardStats { turn_counts: Some(turn.counts()), ..ShardStats::default() };
+    let actions = bench.report(Report::Stats(Box::new(counted)));
+    let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
+    assert_eq!(workers[0]["turn"]["count"], 1);
+    assert!(workers[0].get("turn_counts").is_none());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::messages::{LinkReport, NamedHistogram};
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{Instant, LinkId, NodeId};
-use crate::proto::link::{Link, Reason};
+use crate::proto::link::{Link, LinkStats, Reason};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -66,7 +66,14 @@ impl Lane {
         deadline.map(|(at, _)| at)
     }
 
-    pub(super) fn report(&self, now: Instant, link: LinkId, remote: Option<SocketAddr>) -> LinkReport {
+    /// Everything of the link but `stats`, which are given.
+    pub(super) fn report(
+        &self,
+        now: Instant,
+        link: LinkId,
+        remote: Option<SocketAddr>,
+        stats: LinkStats,
+    ) -> LinkReport {
         LinkReport {
             link,
             peer: self.peer,
@@ -74,7 +81,7 @@ impl Lane {
             up: self.link.is_up(),
             since: now.since(self.link.since()),
             metrics: self.link.metrics(),
-            stats: self.link.stats(),
+            stats,
         }
     }
 

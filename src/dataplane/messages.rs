@@ -7,7 +7,7 @@ use crate::forwarding::Table;
 use crate::proto::link::LinkStats;
 use crate::proto::security::SecurityStats;
 pub use crate::proto::session::{Refusal, SessionKind, SessionReport};
-use crate::telemetry::{Drops, Histogram, Summary};
+use crate::telemetry::{Counts, Drops, Histogram, Summary};
 use crate::wire::client::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -47,6 +47,8 @@ pub enum Command {
     AcceptStream(SessionId),
     /// Answered by [`Report::Stats`].
     QueryStats,
+    /// Answered by [`Report::Sessions`], at a small part of the cost.
+    QuerySessions,
     /// Answered by [`Report::Histograms`].
     QueryHistograms,
     /// Tell all neighbours that this router leaves.
@@ -58,6 +60,8 @@ pub enum Command {
 pub enum Report {
     /// Both ends of the link hear each other.
     LinkUp(LinkId, SocketAddr, LinkMetrics),
+    /// The other end of a link that is up goes on at another address.
+    LinkMoved(LinkId, SocketAddr),
     /// The link is dead.
     LinkDown(LinkId, DownReason),
     /// Fresh measurements, at most a few per second.
@@ -79,8 +83,10 @@ pub enum Report {
         /// Who connects.
         peer: Endpoint,
     },
-    /// Answer to [`Command::QueryStats`].
+    /// Answer to [`Command::QueryStats`]; [`ShardStats::summarise`] is left to the reader.
     Stats(Box<ShardStats>),
+    /// Answer to [`Command::QuerySessions`].
+    Sessions(Vec<SessionReport>),
     /// Answer to [`Command::QueryHistograms`].
     Histograms(Vec<NamedHistogram>),
 }
@@ -147,6 +153,9 @@ pub struct ShardStats {
     pub driver: Option<DriverStats>,
     /// Duration of a turn of the worker's loop.
     pub turn: Summary,
+    /// What its summary is still to be made of, by [`ShardStats::summarise`].
+    #[serde(skip)]
+    pub turn_counts: Option<Counts>,
     /// Handshakes and keys.
     pub security: SecurityStats,
     /// Per link.
@@ -156,6 +165,14 @@ pub struct ShardStats {
 }
 
 impl ShardStats {
+    /// Makes the summaries, which a shard leaves to whoever has the time.
+    pub fn summarise(&mut self) {
+        if let Some(turn) = self.turn_counts.take() {
+            self.turn = turn.summary();
+        }
+        self.links.iter_mut().for_each(|link| link.stats.summarise());
+    }
+
     /// Checks that the counters add up: every datagram that arrived was opened, a handshake, or dropped with a reason;
     /// every message that came, from a link or a session, was delivered, handed to a link, dropped with a reason, or
     /// still waits; and so for every message of every link ([`LinkStats::balance`]). Says what does not.
@@ -197,6 +214,8 @@ pub struct DriverStats {
     pub overflowed: u64,
     /// Receives that failed for an unexpected reason.
     pub receive_errors: u64,
+    /// Sends that failed, as was only reported after their batch (io_uring).
+    pub stale_sends: u64,
     /// Trains of two or more datagrams that left as one (`offload`).
     pub trains_out: u64,
     /// Datagrams in them.

@@ -10,10 +10,10 @@ use crate::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, Wall
 use crate::containers::batch::Transmit;
 use crate::containers::{Batch, Packet, Pool};
 use crate::forwarding::{Table, Verdict, forward};
-use crate::proto::link::{self, Delivery, Link};
+use crate::proto::link::{self, Delivery, Link, LinkStats};
 use crate::proto::security::{self, Received, Security};
 use crate::proto::session::{self, Readiness, Sessions};
-use crate::telemetry::{DropReason, Drops, Histogram};
+use crate::telemetry::{DropReason, Drops, Histogram, Summary};
 use crate::wire::datagram;
 use crate::wire::frame::CloseReason;
 use crate::wire::message::{self, Header, Protocol};
@@ -30,8 +30,9 @@ const ORIGINATE_BUDGET: usize = 256;
 /// messages wait for each other would wait for ever.
 const FREE_FOR_TAKING_IN: usize = 8;
 /// Reports waiting for control. Beyond it control messages and measurements are dropped and counted (routing asks for
-/// them again when it next compares databases), and a link's change of state takes the place of the one before, so that
-/// a neighbour cannot fill memory with ups and downs. Reports of sessions are as many as control and sessions allow.
+/// them again when it next compares databases), and a link's change of state, or of address, takes the place of the one
+/// before, so that a neighbour cannot fill memory with ups, downs and moves. Reports of sessions are as many as control
+/// and sessions allow.
 const MAX_REPORTS: usize = 4096;
 
 /// What a shard is made of.
@@ -139,6 +140,12 @@ impl Shard {
         }
     }
 
+    /// A datagram from the network that its driver could not hand over.
+    pub const fn handle_dropped(&mut self, reason: DropReason) {
+        self.counts.datagrams_in += 1;
+        self.counts.datagram_drops.count(reason);
+    }
+
     /// The kernel says that nothing listens at the link's other end.
     pub fn handle_refused(&mut self, now: Instant, link: LinkId) {
         if let Some(state) = self.link_mut(link) {
@@ -198,8 +205,12 @@ impl Shard {
             Command::CloseSession(id) => self.sessions.close(now, id, &mut self.pool),
             Command::AcceptStream(id) => self.sessions.accept(now, id),
             Command::QueryStats => {
-                let stats = Box::new(self.stats(now));
+                let stats = Box::new(self.counted(now));
                 self.report(Report::Stats(stats));
+            }
+            Command::QuerySessions => {
+                let sessions = self.sessions.reports().collect();
+                self.report(Report::Sessions(sessions));
             }
             Command::QueryHistograms => {
                 let histograms = self.histograms();
@@ -301,12 +312,22 @@ impl Shard {
 
     /// What the shard counted so far.
     pub fn stats(&self, now: Instant) -> ShardStats {
+        ShardStats { turn: self.counts.turn.summary(), ..self.figures(now, Link::stats) }
+    }
+
+    /// The same with counts in place of summaries, which take longer: [`ShardStats::summarise`] makes one of the other.
+    pub fn counted(&self, now: Instant) -> ShardStats {
+        ShardStats { turn_counts: Some(self.counts.turn.counts()), ..self.figures(now, Link::counted) }
+    }
+
+    fn figures(&self, now: Instant, of_link: fn(&Link) -> LinkStats) -> ShardStats {
         let counts = &self.counts;
         let mut drops = counts.other_drops.clone();
         for more in [&counts.datagram_drops, &counts.message_drops, self.sessions.drops()] {
             drops.merge(more);
         }
-        let reports = self.lanes.iter().map(|(link, lane)| lane.report(now, link, self.security.remote(link)));
+        let report =
+            |(link, lane): (_, &Lane)| lane.report(now, link, self.security.remote(link), of_link(lane.link()));
         ShardStats {
             datagrams_in: counts.datagrams_in,
             datagrams_out: counts.datagrams_out,
@@ -331,9 +352,10 @@ impl Shard {
             reports_waiting: self.reports.len(),
             reports_peak: counts.reports_peak,
             driver: None,
-            turn: counts.turn.summary(),
+            turn: Summary::default(),
+            turn_counts: None,
             security: self.security.stats().clone(),
-            links: reports.collect(),
+            links: self.lanes.iter().map(report).collect(),
             sessions: self.sessions.reports().collect(),
         }
     }
@@ -460,7 +482,12 @@ impl Shard {
                         self.drain_lane(now, link);
                     }
                 }
-                security::Event::Moved { .. } => {}
+                // Of a link that is down, the report that it is up will say where.
+                security::Event::Moved { link, remote } => {
+                    if self.lanes.get(link).is_some_and(|lane| lane.link().is_up()) {
+                        self.report(Report::LinkMoved(link, remote));
+                    }
+                }
                 security::Event::Expired { link } => {
                     if let Some(state) = self.link_mut(link) {
                         state.detach(now);
@@ -524,7 +551,13 @@ impl Shard {
             if let Some(link) = changed_link(&report)
                 && let Some(before) = self.reports.iter_mut().rev().find(|held| changed_link(held) == Some(link))
             {
-                *before = report;
+                *before = match (&*before, report) {
+                    // Control must still hear that it is up.
+                    (&Report::LinkUp(link, _, metrics), Report::LinkMoved(_, remote)) => {
+                        Report::LinkUp(link, remote, metrics)
+                    }
+                    (_, report) => report,
+                };
                 return;
             }
         }
@@ -669,10 +702,10 @@ impl Shard {
     }
 }
 
-/// The link whose state the report says has changed.
+/// The link whose state or address the report says has changed.
 const fn changed_link(report: &Report) -> Option<LinkId> {
     match report {
-        Report::LinkUp(link, ..) | Report::LinkDown(link, _) => Some(*link),
+        Report::LinkUp(link, ..) | Report::LinkDown(link, _) | Report::LinkMoved(link, _) => Some(*link),
         _ => None,
     }
 }

@@ -25,13 +25,26 @@ fn address(router: usize) -> SocketAddr {
 struct Pair {
     now: Instant,
     shards: [Option<Shard>; 2],
+    /// Where each is, as the other's datagrams' receiver sees it.
+    addresses: [SocketAddr; 2],
     up: [bool; 2],
+    /// Where each reported the other to be, and how often it moved.
+    remotes: [Option<SocketAddr>; 2],
+    moves: [u32; 2],
     lives: u64,
 }
 
 impl Pair {
     fn new() -> Pair {
-        let mut pair = Pair { now: Instant::from_millis(1), shards: [None, None], up: [false; 2], lives: 0 };
+        let mut pair = Pair {
+            now: Instant::from_millis(1),
+            shards: [None, None],
+            addresses: [address(0), address(1)],
+            up: [false; 2],
+            remotes: [None; 2],
+            moves: [0; 2],
+            lives: 0,
+        };
         pair.start(0);
         pair.start(1);
         pair
@@ -59,25 +72,39 @@ impl Pair {
 
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        let mut batch = Batch::new(64);
         while self.now < end {
-            self.now += Duration::from_millis(1);
-            for router in 0..2 {
-                let Some(shard) = &mut self.shards[router] else { continue };
-                shard.handle_timeout(self.now);
-                batch.clear();
-                shard.poll_transmit(self.now, &mut batch);
-                while let Some(report) = shard.poll_report() {
-                    match report {
-                        Report::LinkUp(..) => self.up[router] = true,
-                        Report::LinkDown(..) => self.up[router] = false,
-                        _ => {}
-                    }
+            self.carry();
+            (0..2).for_each(|router| self.take_reports(router));
+        }
+    }
+
+    /// Lets a millisecond pass, and nobody take reports.
+    fn carry(&mut self) {
+        let mut batch = Batch::new(64);
+        self.now += Duration::from_millis(1);
+        for router in 0..2 {
+            let Some(shard) = &mut self.shards[router] else { continue };
+            shard.handle_timeout(self.now);
+            batch.clear();
+            shard.poll_transmit(self.now, &mut batch);
+            let Some(other) = &mut self.shards[1 - router] else { continue };
+            for (_, bytes) in batch.iter() {
+                other.handle_datagram(self.now, self.addresses[router], &mut bytes.to_vec());
+            }
+        }
+    }
+
+    fn take_reports(&mut self, router: usize) {
+        let Some(shard) = &mut self.shards[router] else { return };
+        while let Some(report) = shard.poll_report() {
+            match report {
+                Report::LinkUp(_, remote, _) => (self.up[router], self.remotes[router]) = (true, Some(remote)),
+                Report::LinkDown(..) => self.up[router] = false,
+                Report::LinkMoved(_, remote) => {
+                    self.remotes[router] = Some(remote);
+                    self.moves[router] += 1;
                 }
-                let Some(other) = &mut self.shards[1 - router] else { continue };
-                for (_, bytes) in batch.iter() {
-                    other.handle_datagram(self.now, address(router), &mut bytes.to_vec());
-                }
+                _ => {}
             }
         }
     }
@@ -117,23 +144,10 @@ fn a_link_that_flaps_does_not_fill_memory_while_control_is_busy() {
     // Control does not take reports: fill the queue up with others first.
     let now = pair.now;
     (0..5000).for_each(|_| pair.shard(0).handle_command(now, Command::QueryStats));
-    let mut batch = Batch::new(64);
     for _ in 0..20 {
         let now = pair.now;
         pair.shard(0).handle_command(now, Command::AddLink(LINK, Box::new(spec.clone())));
-        for _ in 0..700 {
-            pair.now += Duration::from_millis(1);
-            for router in 0..2 {
-                let now = pair.now;
-                let shard = pair.shard(router);
-                shard.handle_timeout(now);
-                batch.clear();
-                shard.poll_transmit(now, &mut batch);
-                for (_, bytes) in batch.iter() {
-                    pair.shard(1 - router).handle_datagram(now, address(router), &mut bytes.to_vec());
-                }
-            }
-        }
+        (0..700).for_each(|_| pair.carry());
     }
     let mut changes = Vec::new();
     while let Some(report) = pair.shard(0).poll_report() {
@@ -144,6 +158,45 @@ fn a_link_that_flaps_does_not_fill_memory_while_control_is_busy() {
         }
     }
     assert_eq!(changes, [true], "the last state alone");
+}
+
+#[test]
+fn a_neighbour_that_roams_is_reported_at_its_new_address_while_its_link_stays_up() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(1));
+    assert_eq!((pair.up, pair.remotes, pair.moves), ([true; 2], [Some(address(1)), Some(address(0))], [0; 2]));
+    pair.addresses[0] = SocketAddr::from(([203, 0, 113, 7], 700));
+    pair.run(Duration::from_millis(500));
+    let (now, away) = (pair.now, Some(pair.addresses[0]));
+    assert_eq!((pair.up, pair.remotes, pair.moves), ([true; 2], [Some(address(1)), away], [0, 1]));
+    assert_eq!(pair.shard(1).stats(now).links[0].remote, away);
+}
+
+#[test]
+fn a_neighbour_that_roams_without_end_does_not_fill_memory_while_control_is_busy() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(1));
+    let now = pair.now;
+    (0..5000).for_each(|_| pair.shard(1).handle_command(now, Command::QueryStats));
+    let held = pair.shard(1).stats(now).reports_waiting;
+    for port in 1..=20 {
+        pair.addresses[0].set_port(port);
+        (0..200).for_each(|_| pair.carry());
+    }
+    let (now, away) = (pair.now, Some(pair.addresses[0]));
+    assert_eq!(pair.shard(1).stats(now).reports_waiting, held + 1);
+    pair.take_reports(1);
+    assert_eq!((pair.up[1], pair.remotes[1], pair.moves[1]), (true, away, 1), "the last address alone");
+    // One that comes up, and then moves, before control hears of it: control hears that it is up, and where.
+    let now = pair.now;
+    (0..5000).for_each(|_| pair.shard(1).handle_command(now, Command::QueryStats));
+    pair.start(0);
+    (0..700).for_each(|_| pair.carry());
+    pair.addresses[0].set_port(21);
+    (0..200).for_each(|_| pair.carry());
+    (pair.up[1], pair.moves[1]) = (false, 0);
+    pair.take_reports(1);
+    assert_eq!((pair.up[1], pair.remotes[1], pair.moves[1]), (true, Some(pair.addresses[0]), 0));
 }
 
 #[test]

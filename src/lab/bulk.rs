@@ -65,8 +65,9 @@ pub fn run(
             goodput_kbps: bytes as f64 * 8.0 / 1e3 / duration.as_secs_f64(),
             share_percent: 100.0 * bytes as f64 / all.max(1) as f64,
             wire_bytes,
-            overhead_percent: 100.0 * (1.0 - bytes as f64 / wire_bytes.max(1) as f64).max(0.0),
+            overhead_percent: Bulk::overhead(bytes, wire_bytes),
             of_tcp_percent: None,
+            below_tcp_percent: None,
             seconds_kbps: seconds.iter().map(|&bytes| bytes as f64 * 8.0 / 1e3).collect(),
         }
     };
@@ -81,6 +82,7 @@ pub fn compare_with_tcp(bulks: &mut [Bulk]) {
     for bulk in bulks.iter_mut().filter(|bulk| bulk.beside.is_none()) {
         let baseline = baselines.iter().find(|baseline| same(baseline, bulk) && baseline.goodput_kbps > 0.0);
         bulk.of_tcp_percent = baseline.map(|baseline| 100.0 * bulk.goodput_kbps / baseline.goodput_kbps);
+        bulk.below_tcp_percent = bulk.of_tcp_percent.map(|share| 100.0 - share);
     }
 }
 

@@ -6,9 +6,10 @@ use super::conditions::Conditions;
 use super::flows::{self, Board, Flow, Measured};
 use super::ladder::{self, Mode};
 use super::noise::Watch;
-use super::outcome::{Cell, LinkTraffic, NotMeasured, Outcome, OverlayTraffic, Place, Run};
+use super::outcome::{Cell, LinkTraffic, NotMeasured, Outcome, OverlayTraffic, Place, Run, Sweep};
 use super::progress::Voice;
-use super::topology::{self, FlowEntry, Topology};
+use super::sweep::{self, LINK_KBPS};
+use super::topology::{self, Topology};
 use super::transport::Transport;
 use super::world::{OVERLAY_KIND, World};
 use crate::telemetry::Histogram;
@@ -16,8 +17,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Rate of every emulated link, kbit/s: the paper's.
-const LINK_KBPS: u64 = 10_000;
 /// Rounds when transports take turns.
 const ROUNDS: u64 = 5;
 /// How long routers may take to find each other.
@@ -46,7 +45,7 @@ pub struct Finished {
 impl Bench {
     /// On this rung, as asked.
     pub fn new(args: &Args, mode: Mode, board: Arc<Board>) -> Bench {
-        let mut outcome = Outcome::new(args.experiment, mode, args.seed, args.sequential);
+        let mut outcome = Outcome::new(args.experiment, mode, args.seed(), args.sequential);
         let wanted = if args.transports.is_empty() { Transport::all() } else { args.transports.clone() };
         let (transports, refused): (Vec<_>, Vec<_>) =
             wanted.into_iter().partition(|transport| mode.has_namespaces() || transport.runs_on_relays());
@@ -80,16 +79,15 @@ impl Bench {
                 None
             }
         };
-        if self.args.keep && world.is_none() {
-            self.voice.say("nothing is kept: this experiment builds one network after another");
-        }
         Ok(Finished { outcome: self.outcome, world: world.filter(|_| self.args.keep) })
     }
 
+    /// A network for the next measurement, its routers started if any transport or the user wants them.
     fn build(&self, mut topology: Topology) -> io::Result<World> {
         // Another world, other losses: cells must not share their luck.
-        topology.seed = self.args.seed.wrapping_add(self.outcome.cells.len() as u64 + self.outcome.bulk.len() as u64);
+        topology.seed = topology.seed.wrapping_add(self.outcome.cells.len() as u64 + self.outcome.bulk.len() as u64);
         topology.io.clone_from(&self.args.io);
+        topology.tcp = self.tcp();
         let world = World::with_mode(&topology, self.mode)?;
         if self.args.keep || self.transports.iter().any(Transport::is_overlay) {
             world.start(CONVERGENCE)?;
@@ -98,99 +96,94 @@ impl Bench {
     }
 
     /// A chain with loss on its middle link, each way.
-    fn chain(&self, hops: usize, delay_ms: f64, loss: f64) -> io::Result<World> {
-        let mut topology = Topology::chain(hops, Conditions::wire(delay_ms, LINK_KBPS));
-        let middle = &mut topology.links[middle(hops)];
-        middle.forward = middle.forward.losing(loss);
-        middle.back = middle.back.losing(loss);
-        self.build(topology)
+    fn chain(&self, place: &Place) -> io::Result<World> {
+        self.build(Topology { seed: self.args.seed(), ..sweep::lossy_chain(place) })
     }
 
     fn one_chain(&mut self) -> io::Result<World> {
-        let hops = self.args.hops.unwrap_or(5) as usize;
-        let (delay, loss) = (self.args.delay.unwrap_or(10.0), self.args.loss.unwrap_or(1.0));
-        let (rate, messages) = (self.args.rate.unwrap_or(500), self.args.messages.unwrap_or(2000));
+        let (place, rate) = sweep::chain(&self.args);
+        let (Place { loss_percent, hops, link_delay_ms }, messages) = (place, self.args.messages());
         self.voice.say(format!(
-            "a chain of {hops} links of {delay} ms and 10 Mbit/s, {loss} % lost each way on the middle one; {messages} \
-             messages of {} bytes at {rate} kbit/s by each of {} transports{}",
-            self.args.size,
+            "a chain of {hops} links of {link_delay_ms} ms and 10 Mbit/s, {loss_percent} % lost each way on the middle \
+             one; {messages} messages of {} bytes at {rate} kbit/s by each of {} transports{}",
+            self.args.size(),
             self.transports.len(),
             if self.args.sequential { ", in turns" } else { " at the same time" },
         ));
-        let world = self.chain(hops, delay, loss)?;
-        let place = Place { loss_percent: loss, hops, link_delay_ms: delay };
-        self.cell(&world, place, rate, messages, "measuring")?;
+        let world = self.chain(&place)?;
+        self.cell(&world, (place, rate), Sweep::Single, "measuring")?;
         Ok(world)
     }
 
     fn own_topology(&mut self, path: &std::path::Path) -> io::Result<World> {
-        let (topology, flows) = topology::load(path)?;
+        let (mut topology, flows) = topology::load(path)?;
+        topology.seed = self.args.seed.unwrap_or(topology.seed);
+        self.outcome.seed = topology.seed;
         let world = self.build(topology)?;
         for entry in flows {
-            let place = own_place(&world, &entry);
-            let rate = self.args.rate.unwrap_or(entry.rate_kbps);
+            let place = sweep::own_place(world.topology(), &entry);
             let flow = |transport: &Transport| Flow {
                 from: entry.from.clone(),
                 to: entry.to.clone(),
                 transport: transport.clone(),
-                messages: self.args.messages.unwrap_or(2000),
-                size: entry.message_bytes,
-                rate_kbps: rate,
+                messages: self.args.messages(),
+                size: self.args.size.map_or(entry.message_bytes, |size| size as usize),
+                rate_kbps: self.args.rate.unwrap_or(entry.rate_kbps),
             };
             let flows = self.transports.iter().map(flow).collect();
-            self.measure(&world, place, flows, &format!("from {} to {}", entry.from, entry.to))?;
+            self.measure(&world, (place, Sweep::Own), flows, &format!("from {} to {}", entry.from, entry.to))?;
         }
         Ok(world)
     }
 
     fn losses(&mut self) -> io::Result<()> {
-        let world = self.chain(5, 10.0, 0.0)?;
-        let messages = self.args.messages.unwrap_or(2000);
-        for rate in [500, 1000] {
-            for step in 0..=10 {
-                let loss = f64::from(step) * 0.2;
-                if self.args.loss.is_some_and(|only| (only - loss).abs() > 1e-9) {
-                    continue;
-                }
-                let link = world.links().nth(middle(5)).ok_or_else(|| io::Error::other("a chain without a middle"))?;
-                link.set(Conditions::wire(10.0, LINK_KBPS).losing(loss));
-                std::thread::sleep(Duration::from_millis(100));
-                let place = Place { loss_percent: loss, hops: 5, link_delay_ms: 10.0 };
-                self.cell(&world, place, rate, messages, &format!("{rate} kbit/s, {loss:.1} % loss"))?;
-            }
+        let points = sweep::losses(&self.args);
+        let Some(&(first, _)) = points.first() else { return Ok(()) };
+        let world = self.chain(&Place { loss_percent: 0.0, ..first })?;
+        for (place, rate) in points {
+            let Place { loss_percent, hops, link_delay_ms } = place;
+            let middle = world.links().nth(sweep::middle(hops));
+            let link = middle.ok_or_else(|| io::Error::other("a chain without a middle"))?;
+            link.set(Conditions::wire(link_delay_ms, LINK_KBPS).losing(loss_percent));
+            std::thread::sleep(Duration::from_millis(100));
+            let title = format!("{rate} kbit/s, {loss_percent:.1} % loss");
+            self.cell(&world, (place, rate), Sweep::Loss, &title)?;
         }
         Ok(())
     }
 
     fn hops(&mut self) -> io::Result<()> {
-        let (loss, rate) = (self.args.loss.unwrap_or(1.0), self.args.rate.unwrap_or(500));
-        let messages = self.args.messages.unwrap_or(2000);
-        for hops in 1..=10 {
-            let delay = 50.0 / hops as f64;
-            let world = self.chain(hops, delay, loss)?;
-            let place = Place { loss_percent: loss, hops, link_delay_ms: delay };
-            self.cell(&world, place, rate, messages, &format!("{hops} hops, 50 ms in all, {loss} % loss"))?;
+        for (place, rate) in sweep::hops(&self.args) {
+            let world = self.chain(&place)?;
+            let title = format!("{} hops, 50 ms in all, {} % loss", place.hops, place.loss_percent);
+            self.cell(&world, (place, rate), Sweep::Hops, &title)?;
         }
         Ok(())
     }
 
     /// Every transport once over this chain.
-    fn cell(&mut self, world: &World, place: Place, rate: u64, messages: u64, title: &str) -> io::Result<()> {
+    fn cell(&mut self, world: &World, (place, rate_kbps): sweep::Point, sweep: Sweep, title: &str) -> io::Result<()> {
         let ends = (world.routers().first(), world.routers().last());
         let (Some(from), Some(to)) = ends else { return Err(io::Error::other("a chain without ends")) };
         let flow = |transport: &Transport| Flow {
             from: from.name().to_owned(),
             to: to.name().to_owned(),
             transport: transport.clone(),
-            messages,
-            size: self.args.size as usize,
-            rate_kbps: rate,
+            messages: self.args.messages(),
+            size: self.args.size(),
+            rate_kbps,
         };
         let flows = self.transports.iter().map(flow).collect();
-        self.measure(world, place, flows, title)
+        self.measure(world, (place, sweep), flows, title)
     }
 
-    fn measure(&mut self, world: &World, place: Place, flows: Vec<Flow>, title: &str) -> io::Result<()> {
+    fn measure(
+        &mut self,
+        world: &World,
+        (place, sweep): (Place, Sweep),
+        flows: Vec<Flow>,
+        title: &str,
+    ) -> io::Result<()> {
         if flows.is_empty() {
             return Err(io::Error::other("none of the transports asked for can be measured here"));
         }
@@ -222,7 +215,9 @@ impl Bench {
             if raw { self.outcome.raw.push(run) } else { self.outcome.runs.push(run) }
         }
         self.outcome.add_noise(&noise);
+        self.outcome.add_unread(&links, self.voice);
         self.outcome.cells.push(Cell {
+            sweep,
             loss_percent: place.loss_percent,
             rate_kbps: flows.first().map_or(0, |flow| flow.rate_kbps),
             hops: place.hops,
@@ -234,6 +229,12 @@ impl Bench {
         Ok(())
     }
 
+    /// The congestion controls among what is measured.
+    fn tcp(&self) -> Vec<String> {
+        let name = |transport: &Transport| if let Transport::Tcp(name) = transport { Some(name.clone()) } else { None };
+        self.transports.iter().filter_map(name).collect()
+    }
+
     /// Bulk transports to compare: every TCP and the Sinew stream.
     fn bulk_transports(&self) -> Vec<Transport> {
         self.transports.iter().filter(|transport| transport.is_stream()).cloned().collect()
@@ -241,15 +242,14 @@ impl Bench {
 
     fn throughput(&mut self) -> io::Result<()> {
         let seconds = self.args.seconds.unwrap_or(10);
-        let delays = self.args.delay.map_or(vec![10.0, 50.0], |delay| vec![delay]);
-        let losses = self.args.loss.map_or((0..=10).map(|step| f64::from(step) * 0.2).collect(), |loss| vec![loss]);
-        for &delay in &delays {
-            for &loss in &losses {
-                for transport in self.bulk_transports() {
-                    self.voice
-                        .say(format!("throughput: {transport}, one {delay} ms link, {loss:.1} % loss, {seconds} s"));
-                    self.bulk(delay, loss, std::slice::from_ref(&transport), seconds)?;
-                }
+        let transports = self.bulk_transports();
+        if transports.is_empty() {
+            self.voice.say("throughput is of streams: there is none among the transports to be measured");
+        }
+        for (delay, loss) in sweep::bulks(&self.args) {
+            for transport in &transports {
+                self.voice.say(format!("throughput: {transport}, one {delay} ms link, {loss:.1} % loss, {seconds} s"));
+                self.bulk(delay, loss, std::slice::from_ref(transport), seconds)?;
             }
         }
         Ok(())
@@ -257,8 +257,11 @@ impl Bench {
 
     fn fairness(&mut self) -> io::Result<()> {
         let seconds = self.args.seconds.unwrap_or(60);
-        let delays = self.args.delay.map_or(vec![10.0, 50.0], |delay| vec![delay]);
+        let delays = sweep::bulk_delays(&self.args);
         let cubic = self.bulk_transports().into_iter().find(|transport| *transport == Transport::Tcp("cubic".into()));
+        if cubic.is_none() {
+            self.voice.warn("no TCP CUBIC can be measured here: there is nothing to be fair to");
+        }
         let loss = self.args.loss.unwrap_or(0.0);
         for delay in delays {
             for transport in [Some(Transport::Reliable), cubic.clone()].into_iter().flatten() {
@@ -275,48 +278,25 @@ impl Bench {
         Ok(())
     }
 
-    /// Transfers through one link whose queue holds a round trip's worth, at least 50 ms, in a world of their own.
+    /// Transfers through one link, in a world of their own.
     fn bulk(&mut self, delay: f64, loss: f64, transports: &[Transport], seconds: u64) -> io::Result<()> {
-        let round_trip_bytes = (LINK_KBPS as f64 * 2.0 * delay / 8.0) as u64;
-        let wire = Conditions::wire(delay, LINK_KBPS).losing(loss);
-        let wire = Conditions { queue_bytes: wire.queue_bytes.max(round_trip_bytes), ..wire };
-        let mut topology = Topology::chain(1, wire);
-        topology.seed = self.args.seed.wrapping_add(self.outcome.bulk.len() as u64);
+        let mut topology = Topology::chain(1, sweep::bulk_wire(delay, loss));
+        topology.seed = self.args.seed().wrapping_add(self.outcome.bulk.len() as u64);
         topology.io.clone_from(&self.args.io);
+        topology.tcp = self.tcp();
         let world = World::with_mode(&topology, self.mode)?;
         if transports.iter().any(Transport::is_overlay) {
             world.start(CONVERGENCE)?;
         }
         let watch = Watch::start(world.emulator())?;
         let duration = Duration::from_secs(seconds);
-        let found = bulk::run(&world, transports, self.args.size as usize, duration, &self.board)?;
+        let found = bulk::run(&world, transports, self.args.size(), duration, &self.board)?;
         self.outcome.add_noise(&watch.finish(world.emulator(), Histogram::new().summary()));
+        self.outcome.add_unread(&LinkTraffic::of(&world), self.voice);
         self.outcome.bulk.extend(found);
         bulk::compare_with_tcp(&mut self.outcome.bulk);
         Ok(())
     }
-}
-
-/// The place of a chain's middle link.
-const fn middle(hops: usize) -> usize {
-    (hops - 1) / 2
-}
-
-/// Length and loss of the fewest-links path a flow of the user's own takes, for its record.
-fn own_place(world: &World, flow: &FlowEntry) -> Place {
-    let topology = world.topology();
-    let (Some(mut here), Some(to)) = (topology.place(&flow.from), topology.place(&flow.to)) else {
-        return Place { loss_percent: 0.0, hops: 0, link_delay_ms: 0.0 };
-    };
-    let (mut hops, mut delay, mut kept) = (0, 0.0, 1.0);
-    while let Some((link, next)) = topology.next_hops(here)[to] {
-        let spec = &topology.links[link];
-        let conditions = if spec.between.0 == topology.routers[here] { spec.forward } else { spec.back };
-        (hops, delay, kept) = (hops + 1, delay + conditions.delay_ms, kept * (1.0 - conditions.loss_percent / 100.0));
-        here = next;
-    }
-    let loss_percent = (100.0 * (1.0 - kept) * 1e6).round() / 1e6;
-    Place { loss_percent, hops, link_delay_ms: delay / hops.max(1) as f64 }
 }
 
 /// Each transport alone, in rounds, so that what the machine does meanwhile hits all alike. Each answer carries the

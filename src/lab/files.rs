@@ -91,7 +91,7 @@ mod tests {
     use crate::lab::args::Experiment;
     use crate::lab::flows::{Flow, Measured};
     use crate::lab::ladder::Mode;
-    use crate::lab::outcome::{Cell, OverlayTraffic, Place};
+    use crate::lab::outcome::{Bulk, Cell, OverlayTraffic, Place, Sweep};
     use crate::lab::tally::{Stamp, Tally};
     use crate::lab::transport::Transport;
 
@@ -118,6 +118,7 @@ mod tests {
         let mut outcome = Outcome::new(Experiment::Default, Mode::User, 1, false);
         outcome.runs.push(Run::new(measured, &place, 0, Some(7)));
         outcome.cells.push(Cell {
+            sweep: Sweep::Single,
             loss_percent: 1.0,
             rate_kbps: 500,
             hops: 5,
@@ -143,6 +144,29 @@ mod tests {
         assert_eq!((run["p50_ms"].as_f64(), run["p99_ms"].as_f64()), (Some(50.0), Some(120.0)));
         assert!(value["noise"]["timer_p99_us"].is_number());
         assert!(run.get("samples").is_none());
+    }
+
+    #[test]
+    fn the_help_names_the_keys() {
+        use clap::CommandFactory as _;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            _args: crate::lab::Args,
+        }
+        let command = Line::command();
+        let help = command.get_after_long_help().expect("it teaches").to_string();
+        let mut outcome = outcome();
+        outcome.bulk.push(Bulk::default());
+        let value = serde_json::to_value(&outcome).expect("is JSON");
+        let words = |text: &str| -> Vec<String> { text.split([' ', ',', '\n']).map(str::to_owned).collect() };
+        let help = words(&help);
+        let all = [&value, &value["runs"][0], &value["bulk"][0]];
+        // What only a look at the file tells is left out of the help.
+        let quiet = ["queue_bytes", "received_bytes"];
+        for key in all.into_iter().filter_map(serde_json::Value::as_object).flat_map(|object| object.keys()) {
+            assert!(help.contains(key) || quiet.contains(&key.as_str()), "the help does not name {key}");
+        }
     }
 
     #[test]

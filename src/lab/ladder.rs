@@ -89,13 +89,7 @@ pub fn current() -> Option<Mode> {
 
 /// Lets `command` start on a rung: its process gets namespaces of its own, and dies with the thread that starts it.
 pub fn start_on(command: &mut Command, mode: Mode) {
-    // SAFETY: these only read the credentials of this process.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let maps = [("/proc/self/setgroups", "deny".to_owned())]
-        .into_iter()
-        .chain([("/proc/self/uid_map", format!("0 {uid} 1")), ("/proc/self/gid_map", format!("0 {gid} 1"))])
-        .map(|(path, text)| (CString::new(path).expect("no zero byte in a constant"), text))
-        .collect::<Vec<_>>();
+    let maps = identity_maps();
     command.env(MODE_VARIABLE, mode.name());
     let parent = std::process::id();
     // SAFETY: between fork and exec only system calls on memory prepared above; nothing allocates or locks.
@@ -114,6 +108,17 @@ pub(crate) fn die_with(parent: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a new user namespace is to be told: that this user is its root. Files and their texts, in order.
+fn identity_maps() -> Vec<(CString, String)> {
+    // SAFETY: these only read the credentials of this process.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    [("/proc/self/setgroups", "deny".to_owned())]
+        .into_iter()
+        .chain([("/proc/self/uid_map", format!("0 {uid} 1")), ("/proc/self/gid_map", format!("0 {gid} 1"))])
+        .map(|(path, text)| (CString::new(path).expect("no zero byte in a constant"), text))
+        .collect()
 }
 
 fn separate(mode: Mode, maps: &[(CString, String)]) -> io::Result<()> {
@@ -234,13 +239,7 @@ pub fn enter() -> Result<Mode, String> {
             Err(error) => Err(format!("network namespaces need privilege in a process with threads: {error}")),
         };
     }
-    // SAFETY: these only read the credentials of this process.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let maps = [("/proc/self/setgroups", "deny".to_owned())]
-        .into_iter()
-        .chain([("/proc/self/uid_map", format!("0 {uid} 1")), ("/proc/self/gid_map", format!("0 {gid} 1"))])
-        .map(|(path, text)| (CString::new(path).expect("no zero byte in a constant"), text))
-        .collect::<Vec<_>>();
+    let maps = identity_maps();
     let user = separate(Mode::User, &maps).map(|()| Mode::User);
     user.or_else(|_| separate(Mode::Root, &maps).map(|()| Mode::Root)).map_err(|error| error.to_string())
 }

@@ -8,7 +8,7 @@
 //!   world       building it, breaking it                 tally       what became of them       noise  what to believe
 //!   emulator    every wire: one thread                   experiment  which, in which order
 //!   conditions  what a wire does, as arithmetic          outcome     findings → table, report, files
-//!   chaos       faults under checked traffic
+//!   chaos       faults under checked traffic             sweep       where is measured, simulated or not
 //! ```
 //!
 //! Invariants: every packet measured crosses the same emulated links, whoever sent it; latency counts from when a
@@ -35,8 +35,10 @@ mod report;
 mod router;
 mod simulated;
 mod svg;
+mod sweep;
 pub mod table;
 pub mod tally;
+mod timens;
 pub mod topology;
 pub mod transport;
 pub mod world;
@@ -49,6 +51,7 @@ use flows::Board;
 use ladder::Mode;
 use outcome::Outcome;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,7 +60,7 @@ use std::time::Duration;
 /// Runs `sinew lab`. Starts this very program again, with the same command line, on the best rung of the ladder, unless
 /// it is there already.
 pub fn run(args: Args) -> ExitCode {
-    if let Err(error) = args.topology.as_deref().map_or(Ok(()), |path| topology::load(path).map(drop)) {
+    if let Err(error) = args.topology.as_deref().map_or(Ok(()), |path| look_at(path, args.sim)) {
         return report_end(Err(error));
     }
     if let Err(error) = files::prepare(&args.out) {
@@ -74,6 +77,16 @@ pub fn run(args: Args) -> ExitCode {
         };
     };
     if args.chaos { run_chaos(&args, mode) } else { report_end(run_here(&args, mode)) }
+}
+
+/// Finds out whether a topology file can be used, and simulated if it is to be.
+fn look_at(path: &Path, simulated: bool) -> io::Result<()> {
+    let (topology, _) = topology::load(path)?;
+    let wrong = |why| {
+        let text = format!("the topology {} cannot be simulated: {why}", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    if simulated { simulated::check(&topology).map_err(wrong) } else { Ok(()) }
 }
 
 fn run_chaos(args: &Args, mode: Mode) -> ExitCode {

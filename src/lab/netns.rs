@@ -86,6 +86,18 @@ pub(crate) fn stamp_arrivals(socket: &impl AsRawFd) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
 }
 
+/// How many frames or datagrams the kernel has dropped at this socket because nobody read them in time; wraps.
+/// (`SO_MEMINFO`, socket(7); the last of its nine words. A packet socket counts there what `PACKET_STATISTICS` would
+/// forget on reading.)
+pub(crate) fn dropped_unread(fd: i32) -> io::Result<u32> {
+    const WORDS: usize = 9;
+    let mut words = [0u32; WORDS];
+    let mut length = size_of::<[u32; WORDS]>() as u32;
+    // SAFETY: the pointers are to `words` and to its length.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, words.as_mut_ptr().cast(), &mut length) })?;
+    Ok(words[WORDS - 1])
+}
+
 fn set_option(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let value = std::ptr::from_ref(&value).cast();
     // SAFETY: the pointer and length describe an int.
@@ -144,4 +156,38 @@ fn ethtool(interface: &str, request: &mut [u32]) -> io::Result<()> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the request has the layout and the length its first word announces.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &mut frame) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::ladder::run_test;
+    use crate::runtime::netlink::Netlink;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn a_packet_socket_says_what_it_dropped() {
+        let name = "lab::netns::tests::a_packet_socket_says_what_it_dropped";
+        let body = || {
+            let namespace = Netns::new().expect("is made");
+            let flood = || {
+                let mut netlink = Netlink::open()?;
+                let loopback = netlink.index("lo")?;
+                netlink.set_up(loopback, true)?;
+                let socket = packet_socket(loopback)?;
+                let (from, to) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+                assert_eq!(dropped_unread(socket.as_raw_fd())?, 0);
+                // Several times what the socket holds, and nobody reads.
+                for _ in 0..1000 {
+                    from.send_to(&[0; 60_000], to.local_addr()?)?;
+                }
+                dropped_unread(socket.as_raw_fd())
+            };
+            let dropped = namespace.run(flood).expect("can be asked");
+            assert!((100..1000).contains(&dropped), "{dropped} of 1000");
+        };
+        if !run_test(name, body) {
+            crate::runtime::not_run::count(name);
+        }
+    }
 }

@@ -5,6 +5,7 @@ use super::emulator::Counters;
 use super::flows::Measured;
 use super::ladder::Mode;
 use super::noise::Noise;
+use super::progress::Voice;
 use super::tally::{Sample, Tally};
 use super::world::{OVERLAY_KIND, World};
 use crate::wire::admin::{Request, Response};
@@ -29,6 +30,9 @@ pub struct Outcome {
     pub sequential: bool,
     /// The machine's noise floor: the worst of all cells.
     pub noise: Noise,
+    /// Frames that the kernel dropped before the emulator read them. Above 0 the figures show losses that no link was
+    /// asked for.
+    pub unread_frames: u64,
     /// One for each transport in each cell.
     pub runs: Vec<Run>,
     /// The bare emulated path (kernel UDP), measured beside them.
@@ -56,12 +60,24 @@ impl Outcome {
             seed,
             sequential,
             noise: Noise::default(),
+            unread_frames: 0,
             runs: Vec::new(),
             raw: Vec::new(),
             not_measured: Vec::new(),
             cells: Vec::new(),
             bulk: Vec::new(),
         }
+    }
+
+    /// Takes in what links carried: frames that nobody read are counted, and said aloud.
+    pub fn add_unread(&mut self, links: &[LinkTraffic], voice: Voice) {
+        let unread: u64 = links.iter().map(|link| link.counters.unread).sum();
+        if unread > 0 {
+            voice.warn(format!(
+                "the kernel dropped {unread} frames before the emulator read them: this machine is too busy"
+            ));
+        }
+        self.unread_frames += unread;
     }
 
     /// Takes in a cell's noise: of every figure the worse remains.
@@ -204,9 +220,26 @@ pub struct NotMeasured {
     pub enable: String,
 }
 
+/// What a cell is part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sweep {
+    /// It is alone.
+    #[default]
+    Single,
+    /// The sweep of losses.
+    Loss,
+    /// The sweep of hops.
+    Hops,
+    /// A topology of the user's own: hops, delay and loss are those of the fewest-links path.
+    Own,
+}
+
 /// What was the same for several runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cell {
+    /// What it is part of.
+    pub sweep: Sweep,
     /// Packets lost on the middle link, each way.
     pub loss_percent: f64,
     /// Rate of each transport.
@@ -410,7 +443,7 @@ impl OverlayTraffic {
 }
 
 /// One bulk transfer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Bulk {
     /// Its transport.
     pub transport: String,
@@ -434,10 +467,20 @@ pub struct Bulk {
     pub share_percent: f64,
     /// Bytes it put on the link in the direction of the data, Ethernet headers included.
     pub wire_bytes: u64,
-    /// Share of these bytes that were not the messages' own.
+    /// Share of these bytes that were not the messages' own: headers, and what was sent again. Not what the paper calls
+    /// overhead; that is `below_tcp_percent`.
     pub overhead_percent: f64,
     /// Goodput as a share of what TCP got alone under the same conditions, where both ran alone.
     pub of_tcp_percent: Option<f64>,
+    /// What is missing there to all that TCP got: what the paper calls overhead.
+    pub below_tcp_percent: Option<f64>,
     /// Goodput second by second, kbit/s.
     pub seconds_kbps: Vec<f64>,
+}
+
+impl Bulk {
+    /// The share of `wire` bytes that were not the `own` bytes of messages, percent.
+    pub fn overhead(own: u64, wire: u64) -> f64 {
+        100.0 * (1.0 - own as f64 / wire.max(1) as f64).max(0.0)
+    }
 }

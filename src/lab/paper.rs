@@ -23,6 +23,31 @@ pub const JITTER_500_HOPS: Points = &[(1.0, 40.0), (2.0, 68.0)];
 /// five from figure 3. The paper says of figure 7 that two to four hops capture nearly all the benefit.
 pub const HOPS_MEAN: Points = &[(1.0, 118.0), (5.0, 66.0)];
 
+/// Published curves: name, transport, points.
+pub type Published = &'static [(&'static str, &'static str, Points)];
+
+/// What was published of the mean delay against loss at this rate.
+pub const fn means(rate_kbps: u64) -> Published {
+    match rate_kbps {
+        500 => &[("TCP, published", "tcp-cubic", MEAN_500_TCP), (BY_HOPS, "reliable", MEAN_500_HOPS)],
+        1000 => &[("TCP, published", "tcp-cubic", MEAN_1000_TCP), (BY_HOPS, "reliable", MEAN_1000_HOPS)],
+        _ => &[],
+    }
+}
+
+/// What was published of the jitter against loss at this rate.
+pub const fn jitters(rate_kbps: u64) -> Published {
+    match rate_kbps {
+        500 => &[("TCP, published", "tcp-cubic", JITTER_500_TCP), (BY_HOPS, "reliable", JITTER_500_HOPS)],
+        _ => &[],
+    }
+}
+
+/// What was published of the mean delay against hops.
+pub const HOPS: Published = &[(BY_HOPS, "reliable", HOPS_MEAN)];
+
+const BY_HOPS: &str = "hop by hop, published";
+
 /// TCP's throughput, kbit/s, by the formula of Padhye, Firoiu, Towsley and Kurose (SIGCOMM 1998), which the paper's
 /// figures follow: segment bytes, round trip s, loss share; two segments an acknowledgement, a timeout of 200 ms plus
 /// the round trip.

@@ -31,6 +31,11 @@ impl Voice {
         }
     }
 
+    /// Says what must not be silent.
+    pub fn warn(self, text: impl AsRef<str>) {
+        eprintln!("lab: WARNING: {}", text.as_ref());
+    }
+
     /// Shows how far `board` is on the way to `total` messages, until the answer is dropped.
     pub fn watch(self, title: &str, total: u64, board: &Arc<Board>) -> Watching {
         if self.quiet {

@@ -2,6 +2,7 @@
 
 use super::ladder;
 use super::netns::{self, Netns};
+use super::timens::ClockShift;
 use crate::base::{Identity, PublicIdentity};
 use crate::client::Overlay;
 use crate::wire::admin::{Request, Response};
@@ -119,6 +120,24 @@ impl Router {
 
     /// Starts its process, if it does not run.
     pub fn start(&self) -> io::Result<()> {
+        self.launch(None)
+    }
+
+    /// As [`Router::start`], with other clocks than the machine's. See [`Router::can_shift_clocks`].
+    pub fn start_with_clocks(&self, shift: ClockShift) -> io::Result<()> {
+        self.launch(Some(shift))
+    }
+
+    /// Whether its process may have other clocks than the machine's; if not, why.
+    pub fn can_shift_clocks(&self) -> io::Result<()> {
+        let mut command = self.command(&self.program);
+        ClockShift { monotonic: 60, boottime: 60 }.apply(&mut command);
+        command.arg("--version").stdin(Stdio::null());
+        let refused = |error: io::Error| io::Error::new(error.kind(), format!("time namespaces: {error}"));
+        command.output().map(drop).map_err(refused)
+    }
+
+    fn launch(&self, shift: Option<ClockShift>) -> io::Result<()> {
         if self.pid().is_some() {
             return Ok(());
         }
@@ -127,6 +146,9 @@ impl Router {
         command.arg("run").arg("-c").arg(self.config());
         command.env_remove(ladder::MODE_VARIABLE);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(shift) = shift {
+            shift.apply(&mut command);
+        }
         let child = command.spawn().map_err(|error| {
             io::Error::new(error.kind(), format!("router {}: {}: {error}", self.name, self.program.display()))
         })?;

@@ -85,6 +85,9 @@ fn step(range: f64) -> f64 {
 }
 
 fn label(value: f64) -> String {
+    if value.is_infinite() {
+        return "collapsed".into();
+    }
     if value >= 1000.0 {
         let thousands = format!("{:.1}", value / 1000.0);
         return format!("{}k", thousands.trim_end_matches('0').trim_end_matches('.'));
@@ -146,6 +149,7 @@ impl Chart {
         put!(out, "<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{}'>", escape(&self.title));
         self.axes(&mut out);
         self.series.iter().for_each(|series| self.draw(&mut out, series));
+        self.series.iter().enumerate().for_each(|(place, series)| self.name_what_left(&mut out, place, series));
         put!(out, "</svg><div class='legend'>");
         for series in &self.series {
             let dash = if matches!(series.style, Style::Published | Style::Model) { " dashed" } else { "" };
@@ -194,6 +198,13 @@ impl Chart {
         if matches!(series.style, Style::Dotted | Style::Published) {
             let hollow = if series.style == Style::Published { " hollow" } else { "" };
             for ((x, y), (value_x, value_y)) in places.iter().zip(&series.points) {
+                if self.has_left(*value_y) {
+                    let (left, right, base) = (x - 6.0, x + 6.0, y + 10.0);
+                    put!(out, "<path class='off' d='M{x:.1},{y:.1} L{right:.1},{base:.1} L{left:.1},{base:.1} Z'>");
+                    let name = escape(&series.name);
+                    put!(out, "<title>{name}: {} at {}</title></path>", label(*value_y), label(*value_x));
+                    continue;
+                }
                 put!(
                     out,
                     "<circle class='dot{hollow}' cx='{x:.1}' cy='{y:.1}' r='3.5'><title>{}: {} at {}</title></circle>",
@@ -204,6 +215,38 @@ impl Chart {
             }
         }
         out.push_str("</g>");
+    }
+}
+
+impl Chart {
+    /// Whether a value is above what the chart shows.
+    fn has_left(&self, y: f64) -> bool {
+        matches!(self.y.0, Scale::Linear(_, to) | Scale::Log(_, to) if y > to)
+    }
+
+    /// Says of a series what its points are that have left the chart: their values, or that there is none.
+    fn name_what_left(&self, out: &mut String, place: usize, series: &Series) {
+        if !matches!(series.style, Style::Dotted | Style::Published) {
+            return;
+        }
+        let mut none_before = false;
+        for &(x, y) in series.points.iter().filter(|(_, y)| self.has_left(*y)) {
+            let none = y.is_infinite();
+            let text = if none { format!("{}: {}", series.name, label(y)) } else { label(y) };
+            // A row of points without a value is named once.
+            if !(none && none_before) {
+                let (across, top) = self.at((x, y));
+                let anchor = if across > WIDTH * 0.6 { "end" } else { "start" };
+                // A line for each series' values and one below for where it has none: side by side they would overlap.
+                let down = top + 26.0 + 18.0 * (2 * place + usize::from(none)) as f64;
+                let (class, text) = (&series.class, escape(&text));
+                put!(
+                    out,
+                    "<g class='{class}'><text class='left' x='{across:.1}' y='{down:.1}' text-anchor='{anchor}'>{text}</text></g>"
+                );
+            }
+            none_before = none;
+        }
     }
 }
 
@@ -223,6 +266,23 @@ mod tests {
         assert_eq!(labels(Scale::around(48.0, 900.0)), ["10", "20", "50", "100", "200", "500", "1k"]);
         assert_eq!(labels(Scale::Nines(3.0)), ["0 %", "50 %", "90 %", "99 %", "99.9 %"]);
         assert!((Scale::Nines(4.0).place(0.99) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_has_left_the_chart_is_marked_and_named() {
+        let points = vec![(0.0, 5.0), (0.5, 1200.0), (0.9, f64::INFINITY), (1.0, f64::INFINITY)];
+        let series = Series { name: "tcp".into(), class: "c0".into(), points, style: Style::Dotted };
+        let chart = Chart {
+            title: "t".into(),
+            x: (Scale::Linear(0.0, 1.0), "x".into()),
+            y: (Scale::Linear(0.0, 10.0), "y".into()),
+            series: vec![series],
+            note: String::new(),
+        };
+        let text = chart.render();
+        assert_eq!((text.matches("<circle").count(), text.matches("<path class='off'").count()), (1, 3), "{text}");
+        let names = text.matches("<text class='left'").count();
+        assert!(names == 2 && text.contains(">1.2k</text>") && text.contains(">tcp: collapsed</text>"), "{text}");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Topology {
     pub metric: Option<String>,
     /// Lines added to every router's configuration, before its members.
     pub extra: String,
+    /// TCP congestion controls that links tell apart; others cannot be used.
+    pub tcp: Vec<String>,
 }
 
 /// A link to build.
@@ -58,6 +60,7 @@ impl Topology {
             io: "auto".into(),
             metric: None,
             extra: String::new(),
+            tcp: super::world::tcp_algorithms(),
         }
     }
 

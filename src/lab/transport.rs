@@ -1,6 +1,6 @@
 //! The ways a message can cross the lab, behind one pair of doors: [`Source`] and [`Sink`].
 
-use super::world::{RAW_PORT, TCP_PORT, World, tcp_algorithms};
+use super::world::{RAW_PORT, TCP_PORTS, World, tcp_algorithms};
 use crate::base::Class;
 use crate::client::{Datagrams, Event, Overlay, Stream};
 use crate::wire::client::Endpoint;
@@ -113,9 +113,9 @@ pub fn open(world: &World, transport: &Transport, from: &str, to: &str, number: 
 }
 
 fn open_tcp(world: &World, algorithm: &str, from: &str, to: &str, number: u16) -> io::Result<Ends> {
-    let place = tcp_algorithms().iter().position(|known| known == algorithm).unwrap_or(0) as u16;
     let (sender, receiver) = (world.router(from), world.router(to));
-    let port = TCP_PORT + 10 * place + number % 10;
+    let unknown = || io::Error::new(io::ErrorKind::InvalidInput, "this network does not tell it apart from others");
+    let port = world.tcp_port(algorithm).ok_or_else(unknown)? + number % TCP_PORTS;
     let address = SocketAddrV4::new(receiver.address(), port);
     let make = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;

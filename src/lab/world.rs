@@ -14,10 +14,11 @@
 //! built with [`enter`] or [`run_test`].
 
 use super::conditions::Conditions;
-use super::emulator::{Counters, Emulator, Kind, Port};
+use super::emulator::{Counters, Emulator, Kind, MAX_KINDS, Port};
 pub use super::ladder::{Mode, enter, run_test};
 use super::netns::{self, Netns};
 pub use super::router::Router;
+pub use super::timens::ClockShift;
 pub use super::topology::{LinkSpec, Topology};
 use crate::base::{Identity, Rng};
 use crate::runtime::netlink::{Mac, Netlink, Route, VethEnd};
@@ -35,12 +36,16 @@ use std::time::{Duration, Instant};
 pub const LISTEN_PORT: u16 = 7000;
 /// Where the lab's own UDP receivers listen.
 pub const RAW_PORT: u16 = 7900;
-/// Where the lab's TCP receivers listen: ten ports for each congestion control.
+/// Where the lab's TCP receivers listen: [`TCP_PORTS`] for each congestion control.
 pub const TCP_PORT: u16 = 7800;
+/// Ports of one congestion control.
+pub const TCP_PORTS: u16 = 10;
 /// What the overlay's traffic is called in counters.
 pub const OVERLAY_KIND: &str = "overlay";
 /// What the lab's own UDP traffic is called in counters.
 pub const RAW_KIND: &str = "raw-udp";
+/// Most TCP congestion controls in one world: what counters tell apart, less everything else, overlay and raw UDP.
+pub const MAX_TCP: usize = MAX_KINDS - 3;
 
 /// A network that runs.
 #[derive(Debug)]
@@ -104,6 +109,10 @@ impl World {
         if topology.links.len() > 200 {
             return Err(io::Error::other("more than 200 links cannot be numbered"));
         }
+        if topology.tcp.len() > MAX_TCP {
+            let text = format!("{} kinds of TCP: {MAX_TCP} can be told apart in one network", topology.tcp.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let dir = make_directory()?;
         let fallible = || {
             let spared_core = spared_core();
@@ -112,7 +121,7 @@ impl World {
                 false => build_relays(topology, &dir)?,
             };
             write_configurations(topology, &routers, &ports)?;
-            let kinds = kinds();
+            let kinds = kinds(&topology.tcp);
             let conditions = topology.links.iter().flat_map(|link| [link.forward, link.back]).collect();
             let ports = ports.into_iter().map(|port| port.0).collect();
             let emulator = Emulator::start(ports, conditions, kinds.clone(), topology.seed, spared_core)?;
@@ -164,6 +173,12 @@ impl World {
             Some(Link { world: self, place, forward: 2 * place + forward })
         });
         found.unwrap_or_else(|| panic!("the topology has no link between `{a}` and `{b}`"))
+    }
+
+    /// The first port of a TCP congestion control; none if this network does not tell it apart.
+    pub(super) fn tcp_port(&self, algorithm: &str) -> Option<u16> {
+        let place = self.topology.tcp.iter().position(|known| known == algorithm)?;
+        Some(TCP_PORT + TCP_PORTS * place as u16)
     }
 
     /// All links, in the order of the topology.
@@ -297,11 +312,12 @@ impl Link<'_> {
     }
 }
 
-fn kinds() -> Vec<Kind> {
+/// Kinds of traffic to tell apart, these TCP congestion controls among them.
+fn kinds(tcp: &[String]) -> Vec<Kind> {
     let kind = |name: &str, protocol, port, ports| Kind { name: name.to_owned(), protocol, port, ports };
     let mut kinds = vec![kind(OVERLAY_KIND, 17, LISTEN_PORT, 64), kind(RAW_KIND, 17, RAW_PORT, 64)];
-    for (place, name) in tcp_algorithms().iter().enumerate() {
-        kinds.push(kind(&format!("tcp-{name}"), 6, TCP_PORT + 10 * place as u16, 10));
+    for (place, name) in tcp.iter().enumerate() {
+        kinds.push(kind(&format!("tcp-{name}"), 6, TCP_PORT + TCP_PORTS * place as u16, TCP_PORTS));
     }
     kinds
 }
@@ -510,6 +526,13 @@ mod tests {
     use crate::lab::transport::Transport;
     use std::os::unix::fs::PermissionsExt as _;
 
+    /// Runs the body of the test `name` where worlds can be built, or counts it among what could not run here.
+    fn here(name: &str, body: impl FnOnce()) {
+        if !run_test(name, body) {
+            crate::runtime::not_run::count(name);
+        }
+    }
+
     fn flow(transport: Transport, to: &str) -> Flow {
         Flow { from: "a".into(), to: to.into(), transport, messages: 200, size: 1000, rate_kbps: 1000 }
     }
@@ -521,7 +544,7 @@ mod tests {
 
     #[test]
     fn the_kernel_crosses_the_emulated_links() {
-        run_test("lab::world::tests::the_kernel_crosses_the_emulated_links", || {
+        here("lab::world::tests::the_kernel_crosses_the_emulated_links", || {
             let world = World::new(&Topology::chain(3, Conditions::wire(10.0, 10_000))).expect("is built");
             let raw = measure(&world, Transport::RawUdp, "d");
             assert_eq!((raw.lost(), raw.duplicated, raw.reordered), (0, 0, 0));
@@ -542,8 +565,28 @@ mod tests {
     }
 
     #[test]
+    fn every_tcp_that_is_asked_for_is_counted_as_itself() {
+        here("lab::world::tests::every_tcp_that_is_asked_for_is_counted_as_itself", || {
+            let mut topology = Topology::chain(1, Conditions::wire(1.0, 0));
+            // Every kernel has Reno.
+            topology.tcp = vec!["cubic".into(), "reno".into()];
+            let world = World::new(&topology).expect("is built");
+            assert_eq!(measure(&world, Transport::Tcp("reno".into()), "b").lost(), 0);
+            std::thread::sleep(Duration::from_millis(50));
+            let (forward, _) = world.link("a", "b").counters();
+            let bytes = |name: &str| {
+                let place = world.kinds().iter().position(|&kind| kind == name).expect("is counted apart");
+                forward.bytes_by_kind[place]
+            };
+            assert!(bytes("tcp-reno") > 200_000 && bytes("tcp-cubic") == 0, "{forward:?}");
+            let other = flows::run(&world, &[flow(Transport::Tcp("bbr".into()), "b")], &Board::default());
+            assert!(other.is_err_and(|error| error.to_string().contains("does not tell it apart")));
+        });
+    }
+
+    #[test]
     fn conditions_change_while_it_runs() {
-        run_test("lab::world::tests::conditions_change_while_it_runs", || {
+        here("lab::world::tests::conditions_change_while_it_runs", || {
             let world = World::new(&Topology::chain(1, Conditions::wire(1.0, 0))).expect("is built");
             world.link("b", "a").set_back(Conditions::wire(1.0, 0).losing(50.0));
             std::thread::sleep(Duration::from_millis(50));
@@ -561,7 +604,7 @@ mod tests {
 
     #[test]
     fn segments_glued_for_offload_are_cut_before_they_reach_a_link() {
-        run_test("lab::world::tests::segments_glued_for_offload_are_cut_before_they_reach_a_link", || {
+        here("lab::world::tests::segments_glued_for_offload_are_cut_before_they_reach_a_link", || {
             let world = World::new(&Topology::chain(1, Conditions::wire(1.0, 0))).expect("is built");
             let tcp = Transport::Tcp(tcp_algorithms().into_iter().next().expect("a kernel has TCP"));
             let found = crate::lab::bulk::run(&world, &[tcp], 30_000, Duration::from_secs(1), &Board::default());
@@ -587,7 +630,7 @@ mod tests {
 
     #[test]
     fn routers_live_die_and_leave_nothing_behind() {
-        run_test("lab::world::tests::routers_live_die_and_leave_nothing_behind", || {
+        here("lab::world::tests::routers_live_die_and_leave_nothing_behind", || {
             let mut topology = Topology::chain(1, Conditions::default());
             let script = std::env::temp_dir().join(format!("sinew-lab-test-{}", std::process::id()));
             std::fs::write(&script, "#!/bin/sh\necho started\nexec sleep 1000\n").expect("is written");
@@ -625,7 +668,7 @@ mod tests {
 
     #[test]
     fn configurations_are_toml_and_name_every_neighbour() {
-        run_test("lab::world::tests::configurations_are_toml_and_name_every_neighbour", || {
+        here("lab::world::tests::configurations_are_toml_and_name_every_neighbour", || {
             let mut topology = Topology::ring(4, Conditions::default());
             topology.metric = Some("hops".into());
             for mode in [Mode::Root, Mode::Loopback] {

@@ -1,5 +1,6 @@
-//! What the log says of datagrams that the kernel refuses to send: one line for each link and reason when it begins, with
-//! what to do about it, and no other until it has ceased for [`CEASED`]. Everything is counted elsewhere.
+//! What the log says of what the kernel refuses, datagrams to send and sockets to connect: one line for each link and
+//! reason when it begins, with what to do about it, and no other until it has ceased for [`CEASED`]. Everything is counted
+//! elsewhere.
 
 use crate::base::limits::MAX_LINKS;
 use crate::base::{Instant, LinkId};
@@ -50,12 +51,19 @@ impl Complaints {
     }
 
     /// What to do about it, if it is to be said: it begins.
-    fn begins(&mut self, now: Instant, link: Option<LinkId>, errno: i32) -> Option<&'static str> {
+    pub(super) fn begins(&mut self, now: Instant, link: Option<LinkId>, errno: i32) -> Option<&'static str> {
         let place = place(errno);
         let row = link.map_or(MAX_LINKS, |link| link.index().min(MAX_LINKS));
         let before = self.last[row][place].replace(now);
         let begins = before.is_none_or(|before| now.since(before) >= CEASED);
         REASONS.get(place).map_or(OTHERWISE, |&(_, _, help)| help).filter(|_| begins)
+    }
+
+    /// Nothing is wrong with the link; whether something was.
+    pub(super) fn mended(&mut self, link: LinkId) -> bool {
+        let wrong = self.last.get(link.index()).is_some_and(|row| row.iter().any(Option::is_some));
+        self.forget(link);
+        wrong
     }
 
     /// The kernel refused to send a datagram to `to`.

@@ -23,7 +23,7 @@
 //! | `udp` | a worker's sockets: one listening, one connected to each neighbour |
 //! | `worker`, `sessions` | the worker loop; the descriptors of its sessions |
 //! | `control_loop`, `control_socket`, `lines` | the control loop; its clients; their lines |
-//! | `complaints` | what the log says of datagrams that the kernel refuses to send |
+//! | `complaints` | what the log says of what the kernel refuses, once for each reason |
 //! | `start` | from a configuration to a running router |
 //! | `signals`, `capabilities`, [`notify`], [`key_file`] | the process and its surroundings |
 //! | `sys` | safe signatures over system calls |
@@ -43,6 +43,8 @@ pub mod key_file;
 mod lines;
 pub(crate) mod memory;
 pub mod netlink;
+#[cfg(test)]
+pub(crate) mod not_run;
 pub mod notify;
 pub mod ring;
 mod sessions;

@@ -1,7 +1,7 @@
 //! The descriptors of a worker's sessions.
 //!
-//! Sessions that are readable stand in a queue. A turn takes at most [`TURN`] records, and [`RECORDS`] of one session,
-//! which then goes to the queue's end when its back-end names it again; what is left stands for the next turn.
+//! Sessions that are readable stand in a queue. A turn takes at most [`TURN`] records, or [`TURN_BYTES`], and [`RECORDS`]
+//! of one session, which then goes to the queue's end when its back-end names it again; what is left stands for the next turn.
 //!
 //! A session whose records the shard does not take is paused: it is not read, and the back-end tells only of its end.
 //! When its application closes while it is paused, the last record the application wrote decides:
@@ -29,6 +29,34 @@ use std::time::Duration;
 const RECORDS: usize = 64;
 /// Most records taken from all sessions in a turn.
 const TURN: usize = 1024;
+/// Most bytes moved between sessions and the shard in one direction in a turn, but for the record that reaches it:
+/// acknowledgements and hellos leave only between turns, and to copy this takes well under a millisecond.
+pub(super) const TURN_BYTES: usize = 1 << 20;
+
+/// What may still be moved in a turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    records: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    /// So many records, and [`TURN_BYTES`].
+    pub(super) const fn new(records: usize) -> Budget {
+        Budget { records, bytes: TURN_BYTES }
+    }
+
+    /// A record was moved, or looked for in vain.
+    pub(super) const fn spend(&mut self, bytes: usize) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Whether nothing is left.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}
 
 /// A session's descriptor and what is wanted of it.
 #[derive(Debug)]
@@ -219,8 +247,8 @@ impl Sessions {
                 records.hang_up(session);
             }
         }
-        let (mut total, mut left) = (0, TURN);
-        while left > 0 {
+        let (mut total, mut left) = (0, Budget::new(TURN));
+        while !left.is_spent() {
             let Some(session) = self.readable.pop_front() else { break };
             let Some(descriptor) = self.descriptors.get_mut(&session) else { continue };
             descriptor.queued = false;
@@ -231,10 +259,12 @@ impl Sessions {
                 self.pause(backend, session);
                 continue;
             }
-            let (taken, count) = self.read(session, left.min(RECORDS), records);
+            let (taken, count) = self.read(session, &mut left, records);
             total += count;
-            // Finding nothing is work, too.
-            left -= count.max(1);
+            if count == 0 {
+                // Finding nothing is work, too.
+                left.spend(0);
+            }
             match taken {
                 Taken::All => {}
                 Taken::Full => self.pause(backend, session),
@@ -248,15 +278,19 @@ impl Sessions {
         total
     }
 
-    /// Takes at most `most` records of the session; answers also how many.
-    fn read(&mut self, session: SessionId, most: usize, records: &mut dyn Records) -> (Taken, usize) {
+    /// Takes at most [`RECORDS`] records of the session, and no more than are left; answers also how many.
+    fn read(&mut self, session: SessionId, left: &mut Budget, records: &mut dyn Records) -> (Taken, usize) {
         let Some(descriptor) = self.descriptors.get_mut(&session) else { return (Taken::All, 0) };
         let mut count = 0;
-        for _ in 0..most {
+        for _ in 0..RECORDS {
+            if left.is_spent() {
+                break;
+            }
             match sys::receive_record(descriptor.fd.as_fd(), &mut self.record) {
                 Ok(0) => return (Taken::End, count),
                 Ok(len) => {
                     count += 1;
+                    left.spend(len);
                     descriptor.last = Last::of(&self.record[..len]);
                     if let Some(until) = descriptor.until.take() {
                         self.ends.remove(&(until, session));
@@ -331,6 +365,7 @@ mod tests {
     use crate::base::LinkId;
     use crate::containers::Batch;
     use crate::runtime::io::{Counters, Sink};
+    use crate::runtime::udp::Sockets;
     use crate::wire::cursor::Writer;
     use std::os::fd::BorrowedFd;
 
@@ -352,9 +387,10 @@ mod tests {
         }
         fn want(&mut self, _: SessionId, _: bool, _: bool) {}
         fn unwatch(&mut self, _: SessionId) {}
+        fn sockets(&mut self) -> &mut Sockets {
+            unreachable!("sessions touch no link")
+        }
         fn close_link(&mut self, _: LinkId) {}
-        fn link_changed(&mut self, _: LinkId, _: bool) {}
-        fn set_aside(&mut self, _: Instant, _: LinkId) {}
         fn poll(&mut self, _: &mut Sink<'_>) -> usize {
             0
         }
@@ -362,9 +398,6 @@ mod tests {
         fn wait(&mut self, _: Option<Duration>) {}
         fn counters(&self) -> Counters {
             Counters::default()
-        }
-        fn new_kernel_drops(&mut self) -> u64 {
-            0
         }
     }
 
@@ -426,6 +459,25 @@ mod tests {
         }
         assert_eq!(taker.taken.len(), 100);
         assert!(taker.taken.values().all(|&count| count >= RECORDS));
+    }
+
+    #[test]
+    fn a_turn_of_large_records_is_bounded_in_bytes() {
+        let (mut sessions, mut backend, mut taker, ends) = attached(40);
+        let large = vec![7; 60_000];
+        let sent = |end: &OwnedFd| (0..3).filter(|_| sys::send_record(end.as_fd(), &large).is_ok()).count();
+        let waiting: usize = ends.iter().map(sent).sum();
+        let a_turn = TURN_BYTES.div_ceil(large.len());
+        assert!(waiting > 2 * a_turn, "{waiting} records are too few to tell");
+        for turn in 1..=2 {
+            (0..40).for_each(|id| sessions.mark_readable(SessionId(id)));
+            assert_eq!(sessions.serve(Instant::ZERO, &mut backend, &mut taker), a_turn, "turn {turn}");
+        }
+        let mut left = Budget::new(3);
+        [0, TURN_BYTES - 1].into_iter().for_each(|bytes| left.spend(bytes));
+        assert!(!left.is_spent(), "one byte, one record");
+        left.spend(0);
+        assert!(left.is_spent(), "no record");
     }
 
     #[test]

@@ -21,6 +21,10 @@ fn start(config: Config) -> Background {
 
 /// Runs a test on a router of each io backend that is possible here, and each way to idle.
 fn with_each(test: impl Fn(&Path)) {
+    if let Err(why) = io::uring::self_test() {
+        // What is chosen below is the other backend again.
+        not_run::count(&format!("a test of a whole router with io_uring: {why}"));
+    }
     for (io, idle) in [(Io::Mmsg, Idle::Wait), (Io::Auto, Idle::Adaptive), (Io::Auto, Idle::Spin)] {
         let directory = tempfile::tempdir().expect("temporary directory");
         let mut config = config(directory.path());

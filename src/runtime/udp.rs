@@ -5,8 +5,10 @@
 //! A connected socket keeps the source address that connecting chose, whatever becomes of this machine's addresses and
 //! routes. So a link has one only while it is up: it is opened when a datagram leaves, replaced when the neighbour moves,
 //! closed when the link goes down, and set aside for a while when the kernel says that its address or route is gone. What
-//! leaves without one goes through the listening socket, whose source address the kernel chooses for each datagram.
+//! leaves without one goes through the listening socket, whose source address the kernel chooses for each datagram. That a
+//! link that is up cannot have one is said once for each reason, and once when it has one after all.
 
+use super::complaints::Complaints;
 use super::sys;
 use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS};
 use crate::base::{Instant, LinkId};
@@ -110,7 +112,7 @@ pub(super) enum Route {
 
 /// All sockets of a worker.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub struct Sockets {
     listen: UdpSocket,
     local: SocketAddr,
     buffer: usize,
@@ -119,6 +121,8 @@ pub(super) struct Sockets {
     up: Vec<bool>,
     not_before: Vec<Instant>,
     generation: u32,
+    /// Reasons for which links that are up have none, as far as they were said.
+    complaints: Complaints,
     drops_seen: Vec<(RawFd, u32)>,
     /// Sockets opened in advance.
     stock: Vec<Socket>,
@@ -149,6 +153,7 @@ impl Sockets {
             up,
             not_before,
             generation: 0,
+            complaints: Complaints::new(),
             drops_seen: Vec::new(),
             stock,
             trains,
@@ -181,40 +186,54 @@ impl Sockets {
         }
     }
 
-    /// Opens the link's socket; the link's earlier one must be closed. Datagrams of others that slipped in before the
-    /// connect are handed to `stray`. On failure the link uses the listening socket for a while.
+    /// Opens the link's socket and has it watched; the link's earlier one must be closed. Datagrams of others that slipped
+    /// in before the connect are handed to `stray`. On failure the link uses the listening socket for a while.
     pub(super) fn open(
         &mut self,
         now: Instant,
         link: LinkId,
         remote: SocketAddr,
+        watch: impl FnOnce(RawFd) -> io::Result<()>,
         mut stray: impl FnMut(SocketAddr, &mut [u8]),
     ) -> Option<&LinkSocket> {
         assert!(self.link(link).is_none(), "a link's earlier socket is closed first");
-        let socket = match self.connect(remote) {
+        let opened = self.connect(remote).and_then(|socket| watch(socket.as_raw_fd()).map(|()| socket));
+        let socket = match opened {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(%link, %remote, %error, "no connected socket for this link; the shared one is used");
-                self.not_before[link.index()] = now + REOPEN;
+                self.refused(now, link, remote, &error);
                 return None;
             }
         };
+        if self.complaints.mended(link) {
+            tracing::info!(%link, %remote, "the link has a connected socket again");
+        }
         let mut bytes = [0; DATAGRAM_SLOT];
         for _ in 0..STRAYS {
             let Ok((len, from)) = socket.recv_from(&mut bytes) else { break };
             stray(canonical(from), &mut bytes[..len]);
+        }
+        if self.trains
+            && let Err(error) = join_trains(socket.as_fd())
+        {
+            tracing::debug!(%link, %error, "trains arrive as single datagrams");
         }
         self.generation = self.generation.wrapping_add(1);
         let slot = &mut self.links[link.index()];
         Some(slot.insert(LinkSocket { socket, remote, generation: self.generation }))
     }
 
+    /// The link cannot have a socket of its own for now.
+    fn refused(&mut self, now: Instant, link: LinkId, remote: SocketAddr, error: &io::Error) {
+        if let Some(help) = self.complaints.begins(now, Some(link), error.raw_os_error().unwrap_or(0)) {
+            tracing::warn!(%link, %remote, %error, help, "no connected socket for this link; the shared one is used");
+        }
+        self.put_off(now, link);
+    }
+
     fn connect(&mut self, remote: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.stock.pop().map_or_else(|| open(self.local, self.buffer), Ok)?;
         socket.set_reuse_port(true)?;
-        if self.trains {
-            join_trains(socket.as_fd())?;
-        }
         socket.bind(&SockAddr::from(self.local))?;
         let remote = match (remote, self.ipv6()) {
             (SocketAddr::V4(v4), true) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
@@ -237,6 +256,7 @@ impl Sockets {
         assert!(self.link(link).is_none(), "a socket is closed where what it receives can be given up");
         if let Some(slot) = self.up.get_mut(link.index()) {
             *slot = up;
+            self.complaints.forget(link);
         }
     }
 
@@ -254,7 +274,9 @@ impl Sockets {
 
     /// The kernel refused a train of the link: it sends none for a while.
     pub(super) fn put_off_trains(&mut self, now: Instant, link: LinkId) {
-        tracing::warn!(%link, "the kernel refuses trains of datagrams on this link's way; they leave one by one for a while");
+        if self.takes_trains(now, link) {
+            tracing::warn!(%link, "the kernel refuses trains of datagrams on this link's way; they leave one by one for a while");
+        }
         if let Some(slot) = self.trains_not_before.get_mut(link.index()) {
             *slot = now + TRAINS_AGAIN;
         }
@@ -279,4 +301,66 @@ impl Sockets {
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// What is written to it, for all its copies.
+    #[derive(Clone, Debug, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("nobody panics").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut *self.0.lock().expect("nobody panics"))).expect("text")
+        }
+    }
+
+    #[test]
+    fn a_link_that_cannot_have_a_socket_is_complained_of_once_for_each_reason_until_it_has_one() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let listening = listen(([127, 0, 0, 1], 0).into(), 1 << 16).expect("binds");
+            let neighbour = UdpSocket::bind(("127.0.0.1", 0)).expect("binds");
+            let here = neighbour.local_addr().expect("bound");
+            let mut sockets = Sockets::new(listening, 1 << 16, 0, false).expect("sockets");
+            let (link, seconds) = (LinkId(3), |n| Instant::ZERO + Duration::from_secs(n));
+            sockets.set_up(link, true);
+            let mut open = |second, refuse: Option<i32>| {
+                sockets.close(link);
+                let watch = |_| refuse.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)));
+                let opened = sockets.open(seconds(second), link, here, watch, |_, _| {}).is_some();
+                (opened, sockets.route(seconds(second), Some(link), here))
+            };
+            assert_eq!(open(0, Some(libc::ENETUNREACH)), (false, Route::Listening));
+            let said = log.take();
+            assert!(said.contains("no connected socket") && said.contains("see `ip route get"), "{said}");
+            (1..50).for_each(|second| assert!(!open(second, Some(libc::ENETUNREACH)).0));
+            assert_eq!(log.take(), "", "it goes on");
+            assert!(!open(50, Some(libc::ENOMEM)).0);
+            assert_eq!(log.take().lines().count(), 1, "another reason");
+            assert!(open(51, None).0);
+            let said = log.take();
+            assert!(said.contains("has a connected socket again") && said.lines().count() == 1, "{said}");
+            assert!(open(52, None).0);
+            assert_eq!(log.take(), "", "nothing was wrong");
+            assert!(!open(53, Some(libc::ENETUNREACH)).0);
+            assert_eq!(log.take().lines().count(), 1, "it begins anew");
+        });
+    }
 }

@@ -4,6 +4,7 @@ pub use super::bound::Bound;
 use super::check::loops::Loops;
 use super::check::{bounds, convergence, counters, delivery, hops, links, memory, sound};
 use super::ledger::Ledger;
+pub use super::observe::Detection;
 use super::plan::Plan;
 use super::workload::Flow;
 use super::world::World;
@@ -24,6 +25,8 @@ const LAST_LOOK: Duration = Duration::from_secs(5);
 /// What a seed is run with.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// Fewest routers.
+    pub fewest: usize,
     /// Most routers.
     pub routers: usize,
     /// Whether to write every event down.
@@ -36,7 +39,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { routers: 12, log: false, capture: false, broken: None }
+        Settings { fewest: 2, routers: 12, log: false, capture: false, broken: None }
+    }
+}
+
+impl Settings {
+    /// The run of a seed.
+    pub fn draw(&self, seed: u64) -> Plan {
+        Plan::draw(seed, self.fewest..=self.routers)
     }
 }
 
@@ -61,8 +71,10 @@ pub struct Outcome {
     pub ledger: Ledger,
     /// The bound that the healed core had to keep.
     pub bound: Bound,
+    /// Virtual time until the applications left; what follows is quiet.
+    pub with_traffic: Duration,
     /// Times from the moment a link fell silent until it was noticed.
-    pub detections: Vec<Duration>,
+    pub detections: Vec<Detection>,
     /// Time from healing to convergence.
     pub converged_after: Option<Duration>,
     /// Time from convergence until everything had arrived.
@@ -84,7 +96,7 @@ impl fmt::Display for Outcome {
 
 /// Runs one seed.
 pub fn run(seed: u64, settings: &Settings) -> Outcome {
-    Outcome { seed, ..execute(&Plan::draw(seed, settings.routers), settings) }
+    Outcome { seed, ..execute(&settings.draw(seed), settings) }
 }
 
 /// How far a run came.
@@ -93,6 +105,8 @@ struct Progress {
     bound: Bound,
     converged_after: Option<Duration>,
     recovered_after: Option<Duration>,
+    /// When the applications left.
+    left_at: Option<Instant>,
 }
 
 /// Runs one plan. A panic in it is a failure like others.
@@ -123,6 +137,7 @@ pub fn execute(plan: &Plan, settings: &Settings) -> Outcome {
         events: world.events(),
         busiest: world.busiest(),
         simulated: world.now().since(Instant::ZERO),
+        with_traffic: progress.left_at.unwrap_or(world.now()).since(Instant::ZERO),
         delivered: world.flows().iter().map(|flow| u64::from(flow.delivered())).sum(),
         ledger: *world.ledger(),
         bound: progress.bound,
@@ -165,6 +180,7 @@ fn run_watched(world: &mut World, end: Instant) -> Result<(), String> {
 fn look(world: &mut World) -> Result<(), String> {
     world.look_for_silence();
     world.look_for_ways();
+    world.excuse_who_left();
     bounds::within(world)?;
     sound(world)
 }
@@ -181,11 +197,12 @@ fn healing(world: &mut World, plan: &Plan, progress: &mut Progress) -> Result<()
         .map_err(|why| format!("not converged: {why}"))?;
     progress.converged_after = Some(world.now().since(healed));
     links::signed_by_both_ends(world, core)?;
-    world.excuse_who_left();
     let converged = world.now();
     reach(world, bound.deliver(), &mut loops, |world| delivery::delivered_within(world, core))
         .map_err(|why| format!("not delivered: {why}"))?;
     progress.recovered_after = Some(world.now().since(converged));
+    counters::agreed(world)?;
+    progress.left_at = Some(world.now());
     world.close_everything();
     reach(world, RETURN, &mut loops, memory::returned).map_err(|why| format!("not given back: {why}"))?;
     reach(world, LAST_LOOK, &mut loops, |world| convergence::converged(world, core))?;

@@ -58,6 +58,10 @@ pub struct Conditions {
     pub rate: Option<u64>,
     /// Most bytes waiting for a limited rate; what does not fit is dropped.
     pub queue: usize,
+    /// The delay counts from when a limited rate takes a datagram up, not from when its last bit has left, so that an idle
+    /// wire adds its delay and nothing for a datagram's length.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub taken_up: bool,
     /// Probability that the kernel takes a datagram not now (EAGAIN).
     pub send_again: f64,
     /// Probability that the kernel has no buffer for a datagram (ENOBUFS).
@@ -89,6 +93,7 @@ impl Conditions {
             interface_mtu: None,
             rate: None,
             queue: 64 * 1024,
+            taken_up: false,
             send_again: 0.0,
             send_no_buffers: 0.0,
             flap: None,

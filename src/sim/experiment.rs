@@ -8,6 +8,32 @@ use super::world::World;
 use crate::base::Instant;
 use std::time::Duration;
 
+/// How long routers may take to find each other.
+const CONVERGENCE: Instant = Instant::from_millis(30_000);
+/// From look to look whether something has come about.
+const STEP: Duration = Duration::from_millis(50);
+
+/// A network, and one flow across it.
+#[derive(Clone, Debug)]
+pub struct Course {
+    /// The routers and their links.
+    pub topology: Topology,
+    /// Each link's wires, in the order of the topology's links: from the smaller number to the larger, and back.
+    pub wires: Vec<[Conditions; 2]>,
+    /// The sender's router.
+    pub from: usize,
+    /// The receiver's router.
+    pub to: usize,
+    /// What the flow carries.
+    pub kind: Kind,
+    /// Bytes of a message.
+    pub size: usize,
+    /// Time between messages.
+    pub interval: Duration,
+    /// The run's seed.
+    pub seed: u64,
+}
+
 /// A chain of routers, loss on its middle link, one flow from end to end.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain {
@@ -31,61 +57,158 @@ pub struct Chain {
     pub seed: u64,
 }
 
-/// What a chain measured.
+/// What a flow showed.
 #[derive(Clone, Debug)]
 pub struct Measured {
+    /// When the first message was due.
+    pub start: Instant,
     /// The messages that arrived, in that order.
     pub arrivals: Vec<Arrival>,
     /// Messages sent.
     pub sent: u32,
-    /// Bytes into each link, forward direction, headers of IP and UDP included.
-    pub link_bytes: Vec<u64>,
-    /// Datagrams into each link, forward direction.
-    pub link_datagrams: Vec<u64>,
+    /// What went into each link meanwhile, in the order of the topology: from the smaller number, and back.
+    pub links: Vec<[Carried; 2]>,
     /// A rule that was broken, if one was.
     pub violation: Option<String>,
 }
 
+/// What went into a wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their bytes, headers of IP and UDP included.
+    pub bytes: u64,
+}
+
 /// Runs the chain until everything has arrived, at most ten minutes of virtual time after the last message was due.
 pub fn run(chain: &Chain) -> Measured {
-    let topology = Topology::chain(chain.hops);
     let wire = Conditions { rate: chain.rate, ..Conditions::perfect(chain.delay) };
-    let mut world = World::new(topology, LinkSettings::default(), wire, chain.seed);
-    let step = Duration::from_millis(50);
-    let ready = world.run_while(Instant::from_millis(30_000), step, |world| check::converged(world).is_ok());
-    assert!(ready, "a faultless chain converges within 30 s");
-    let (a, b) = (chain.hops.div_ceil(2), chain.hops.div_ceil(2) - 1);
-    for (from, to) in [(a, b), (b, a)] {
-        world.wire_mut(from, to).conditions.loss = chain.loss;
-    }
-    let forward = |world: &World| -> Vec<(u64, u64)> {
-        let counts = (0..chain.hops).map(|n| world.wire(n, n + 1).counts);
-        counts.map(|counts| (counts.bytes, counts.sent)).collect()
-    };
-    let start = world.now() + Duration::from_millis(1000);
-    let spec = Spec {
-        kind: chain.kind,
-        from: 0,
-        to: chain.hops,
-        port: 7,
-        messages: chain.messages,
-        size: chain.size,
-        interval: chain.interval,
-        start,
-        leaves: false,
-    };
-    let before = forward(&world);
-    let end = start + chain.interval * chain.messages + Duration::from_secs(600);
-    world.add_flow(Flow::new(0, spec));
-    world.run_while(end, step, |world| check::delivered(world).is_ok());
+    let mut wires = vec![[wire; 2]; chain.hops];
+    wires[(chain.hops - 1) / 2].iter_mut().for_each(|wire| wire.loss = chain.loss);
+    let Chain { kind, size, interval, seed, hops, messages, .. } = *chain;
+    let course = Course { topology: Topology::chain(hops), wires, from: 0, to: hops, kind, size, interval, seed };
+    paced(&course, messages).expect("a faultless chain converges within 30 s")
+}
+
+/// Sends so many messages and waits until they have arrived, at most ten minutes of virtual time after the last was due.
+/// The error says why the routers did not find each other.
+pub fn paced(course: &Course, messages: u32) -> Result<Measured, String> {
+    let mut begun = Begun::new(course, messages)?;
+    let world = &mut begun.world;
+    let end = begun.start + course.interval * messages + Duration::from_secs(600);
+    world.run_while(end, STEP, |world| check::delivered(world).is_ok());
     world.run_until(world.now() + Duration::from_secs(1));
-    let after = forward(&world);
-    let used = before.iter().zip(&after);
-    Measured {
-        arrivals: world.flows()[0].arrivals().to_vec(),
-        sent: world.flows()[0].sent_count(),
-        link_bytes: used.clone().map(|(b, a)| a.0 - b.0).collect(),
-        link_datagrams: used.map(|(b, a)| a.1 - b.1).collect(),
-        violation: check::sound(&world).err(),
+    Ok(begun.measured(course))
+}
+
+/// Sends as fast as the network takes it, at most a message every interval, for so long.
+/// The error says why the routers did not find each other.
+pub fn bulk(course: &Course, duration: Duration) -> Result<Measured, String> {
+    let messages = duration.as_nanos() / course.interval.as_nanos().max(1);
+    let mut begun = Begun::new(course, u32::try_from(messages).unwrap_or(u32::MAX))?;
+    begun.world.run_until(begun.start + duration);
+    Ok(begun.measured(course))
+}
+
+/// A network whose routers have found each other, and its flow.
+struct Begun {
+    world: World,
+    start: Instant,
+    before: Vec<[Carried; 2]>,
+}
+
+impl Begun {
+    fn new(course: &Course, messages: u32) -> Result<Begun, String> {
+        let links = &course.topology.links;
+        assert_eq!(links.len(), course.wires.len(), "every link has its wires");
+        let calm = Conditions::perfect(Duration::from_millis(1));
+        let mut world = World::new(course.topology.clone(), LinkSettings::default(), calm, course.seed);
+        for (&(a, b), &[forward, back]) in links.iter().zip(&course.wires) {
+            // Faults come when all is set up; what is cut was never there.
+            for (from, to, wire) in [(a, b, forward), (b, a, back)] {
+                world.wire_mut(from, to).conditions = Conditions { cut: wire.cut, ..Conditions::perfect(wire.delay) };
+            }
+        }
+        world.run_while(CONVERGENCE, STEP, |world| check::converged(world).is_ok());
+        check::converged(&world)?;
+        for (&(a, b), &[forward, back]) in links.iter().zip(&course.wires) {
+            world.wire_mut(a, b).conditions = forward;
+            world.wire_mut(b, a).conditions = back;
+        }
+        let start = world.now() + Duration::from_millis(1000);
+        let Course { kind, from, to, size, interval, .. } = *course;
+        let spec = Spec { kind, from, to, port: 7, messages, size, interval, start, leaves: false };
+        let before = carried(&world, course);
+        world.add_flow(Flow::new(0, spec));
+        Ok(Begun { world, start, before })
+    }
+
+    fn measured(&self, course: &Course) -> Measured {
+        let less = |now: Carried, then: Carried| Carried {
+            datagrams: now.datagrams - then.datagrams,
+            bytes: now.bytes - then.bytes,
+        };
+        let after = carried(&self.world, course);
+        let links = after.iter().zip(&self.before).map(|(now, then)| [less(now[0], then[0]), less(now[1], then[1])]);
+        Measured {
+            start: self.start,
+            arrivals: self.world.flows()[0].arrivals().to_vec(),
+            sent: self.world.flows()[0].sent_count(),
+            links: links.collect(),
+            violation: check::sound(&self.world).err(),
+        }
+    }
+}
+
+fn carried(world: &World, course: &Course) -> Vec<[Carried; 2]> {
+    let of = |from, to| {
+        let counts = world.wire(from, to).counts;
+        Carried { datagrams: counts.sent, bytes: counts.bytes }
+    };
+    course.topology.links.iter().map(|&(a, b)| [of(a, b), of(b, a)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routers_that_cannot_find_each_other_are_named() {
+        let mut cut = Conditions::perfect(Duration::from_millis(1));
+        cut.cut = true;
+        let course = Course {
+            topology: Topology::chain(1),
+            wires: vec![[cut; 2]],
+            from: 0,
+            to: 1,
+            kind: Kind::Stream,
+            size: 100,
+            interval: Duration::from_millis(10),
+            seed: 1,
+        };
+        assert!(paced(&course, 1).is_err_and(|why| why.contains("r0") && why.contains("r1")));
+    }
+
+    #[test]
+    fn a_wire_that_counts_from_the_start_adds_no_time_for_length() {
+        let slow = Conditions { rate: Some(1_000_000), ..Conditions::perfect(Duration::from_millis(20)) };
+        let mut latencies = Vec::new();
+        for wire in [slow, Conditions { taken_up: true, ..slow }] {
+            let course = Course {
+                topology: Topology::chain(1),
+                wires: vec![[wire; 2]],
+                from: 0,
+                to: 1,
+                kind: Kind::BestEffort,
+                size: 1000,
+                interval: Duration::from_millis(50),
+                seed: 1,
+            };
+            let measured = paced(&course, 1).expect("they find each other");
+            latencies.push(measured.arrivals[0].latency.as_secs_f64() * 1e3);
+        }
+        // A little over 1,000 bytes take a little over 8 ms.
+        assert!((28.0..30.0).contains(&latencies[0]) && (20.0..20.5).contains(&latencies[1]), "{latencies:?}");
     }
 }

@@ -92,6 +92,23 @@ pub enum Fault {
         /// The receiving end.
         to: usize,
     },
+    /// One direction of a wire becomes narrower than what every path must carry: small datagrams pass, so that its link
+    /// lives, and full ones do not.
+    Narrow {
+        /// The sending end.
+        from: usize,
+        /// The receiving end.
+        to: usize,
+        /// Largest packet that passes, bytes with IP and UDP headers.
+        mtu: usize,
+    },
+    /// One direction of a wire is as wide as before.
+    Widen {
+        /// The sending end.
+        from: usize,
+        /// The receiving end.
+        to: usize,
+    },
     /// Many directions of wires are cut at once.
     Partition {
         /// Of what shape.
@@ -212,6 +229,8 @@ impl Fault {
             Fault::Wire { from, to, ref conditions } => world.set_conditions(from, to, **conditions),
             Fault::Cut { from, to } => world.set_cut(from, to, true),
             Fault::Mend { from, to } => world.set_cut(from, to, false),
+            Fault::Narrow { from, to, mtu } => world.set_narrow(from, to, Some(mtu)),
+            Fault::Widen { from, to } => world.set_narrow(from, to, None),
             Fault::Partition { shape, ref wires } => {
                 wires.iter().for_each(|&(from, to)| world.set_cut(from, to, true));
                 world.count(match shape {
@@ -240,7 +259,11 @@ impl Fault {
     pub(super) fn fits(&self, routers: usize, links: &[(usize, usize)]) -> bool {
         let wire = |from: usize, to: usize| links.contains(&(from.min(to), from.max(to)));
         match self {
-            Fault::Wire { from, to, .. } | Fault::Cut { from, to } | Fault::Mend { from, to } => wire(*from, *to),
+            Fault::Wire { from, to, .. }
+            | Fault::Cut { from, to }
+            | Fault::Mend { from, to }
+            | Fault::Narrow { from, to, .. }
+            | Fault::Widen { from, to } => wire(*from, *to),
             Fault::Partition { wires, .. } | Fault::Merge { wires } => wires.iter().all(|&(from, to)| wire(from, to)),
             Fault::Crash { router }
             | Fault::Restart { router, .. }

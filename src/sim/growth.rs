@@ -6,6 +6,7 @@
 
 use super::bound::Bound;
 use super::fault::Disk;
+use super::router::Router;
 use super::topology::{LinkSettings, Topology};
 use super::wire::Conditions;
 use super::world::World;
@@ -17,8 +18,10 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(20);
 /// Delay of every wire, one way.
 const DELAY: Duration = Duration::from_millis(10);
-/// How long a network at rest is watched.
-const REST: Duration = Duration::from_secs(2);
+/// How long a network at rest is watched: 25 hellos.
+const REST: Duration = Duration::from_secs(1);
+/// Slots of a router's packet pool: no application fills it, and a thousand routers share the machine's memory.
+const POOL: usize = 2048;
 /// Of all routers, one in so many is lost.
 const LOST: usize = 10;
 
@@ -58,6 +61,10 @@ pub struct Phase {
     pub bytes_per_router_s: f64,
     /// Datagrams likewise.
     pub datagrams_per_router_s: f64,
+    /// Advertisements of others that a router took, and those that it had already, per router.
+    pub news_per_router: f64,
+    /// See there.
+    pub repeated_per_router: f64,
     /// Computations of all paths, per router.
     pub computations_per_router: f64,
 }
@@ -74,6 +81,8 @@ pub struct Growth {
 struct Work {
     bytes: u64,
     datagrams: u64,
+    news: u64,
+    repeated: u64,
     computations: u64,
 }
 
@@ -84,7 +93,8 @@ impl Growth {
         let mut rng = Rng::from_u64(seed);
         let topology = Topology::with_links(routers, links, &mut rng);
         let conditions = Conditions { delay: DELAY, ..Conditions::default() };
-        let world = World::new(topology, LinkSettings::default(), conditions, seed);
+        let settings = LinkSettings { pool: POOL, ..LinkSettings::default() };
+        let world = World::new(topology, settings, conditions, seed);
         Growth { world, rng, lost: Vec::new() }
     }
 
@@ -129,6 +139,8 @@ impl Growth {
             bound_s: bound.converge_s,
             bytes_per_router_s: each(work.bytes, before.bytes) / took,
             datagrams_per_router_s: each(work.datagrams, before.datagrams) / took,
+            news_per_router: each(work.news, before.news),
+            repeated_per_router: each(work.repeated, before.repeated),
             computations_per_router: each(work.computations, before.computations),
         })
     }
@@ -169,10 +181,13 @@ impl Growth {
         let running = routers.iter().filter_map(|&router| self.world.router(router));
         running.fold(Work::default(), |sum, router| {
             let (bytes, datagrams) = router.shard.sent();
+            let stats = router.control.routing().stats();
             Work {
                 bytes: sum.bytes + bytes,
                 datagrams: sum.datagrams + datagrams,
-                computations: sum.computations + router.control.routing().stats().computations,
+                news: sum.news + stats.accepted,
+                repeated: sum.repeated + stats.duplicate + stats.older,
+                computations: sum.computations + stats.computations,
             }
         })
     }
@@ -181,14 +196,12 @@ impl Growth {
 /// Whether all running routers hold one database, have computed their paths, and reach each other.
 fn agreed(world: &World) -> bool {
     let running = || (0..world.topology().routers).filter_map(|router| world.router(router));
-    let count = running().count();
     let Some(first) = running().next().map(|router| router.control.database_fingerprint()) else { return true };
-    running().all(|router| {
-        let routing = router.control.routing();
-        routing.is_current()
-            && router.control.database_fingerprint() == first
-            && routing.nodes().filter(|node| node.reachable).count() == count
-    })
+    let same =
+        |router: &Router| router.control.database_fingerprint() == first && router.control.routing().is_current();
+    // To each of the others, but not to itself, leads a route.
+    let others = running().count() - 1;
+    running().all(same) && running().all(|router| router.control.routing().reached() == others)
 }
 
 #[cfg(test)]

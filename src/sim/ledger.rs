@@ -40,6 +40,8 @@ strikes! {
     Truncate = "truncation",
     /// A datagram was too large for its path.
     Mtu = "path mtu",
+    /// A datagram was too large for a path that is narrower than what every path must carry.
+    Narrow = "path too narrow",
     /// A datagram waited for a limited rate.
     Rate = "rate limit",
     /// A datagram found the queue before a limited rate full.

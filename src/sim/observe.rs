@@ -27,7 +27,16 @@ pub(super) struct Watch {
     allowed: Duration,
     /// The longest that a datagram may be under way.
     under_way: Duration,
-    detections: Vec<Duration>,
+    detections: Vec<Detection>,
+}
+
+/// A dead link that was noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detection {
+    /// From the moment it fell silent.
+    pub took: Duration,
+    /// Within what it had to be.
+    pub bound: Duration,
 }
 
 impl Watch {
@@ -44,7 +53,7 @@ impl Watch {
         }
     }
 
-    pub(super) fn detections(&self) -> &[Duration] {
+    pub(super) fn detections(&self) -> &[Detection] {
         &self.detections
     }
 
@@ -130,7 +139,7 @@ impl Watch {
             return;
         }
         let (took, bound) = (now.since(since), self.bound());
-        self.detections.push(took);
+        self.detections.push(Detection { took, bound });
         if took > bound {
             violations.push(format!(
                 "{now}: r{router} noticed after {took:?} that it hears nothing of r{peer}, bound {bound:?}"

@@ -11,6 +11,7 @@ use super::units::{millis, seconds};
 use super::workload::{Kind, Spec};
 use crate::base::{Instant, Rng};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Bounds of what a file may ask for.
@@ -115,10 +116,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The run of a seed, with at most so many routers.
-    pub fn draw(seed: u64, most_routers: usize) -> Plan {
+    /// The run of a seed, with so many routers, two at least.
+    pub fn draw(seed: u64, routers: RangeInclusive<usize>) -> Plan {
+        let (fewest, most) = (*routers.start(), *routers.end());
+        assert!(2 <= fewest && fewest <= most, "a network has two routers at least");
         let mut rng = Rng::from_u64(seed);
-        let routers = 2 + rng.below(most_routers as u64 - 1) as usize;
+        let routers = fewest + rng.below((most - fewest) as u64 + 1) as usize;
         let topology = Topology::random(routers, &mut rng);
         // Standing still for up to a minute takes a longer run; few seeds have it.
         let long = rng.chance(0.04);
@@ -226,7 +229,7 @@ mod tests {
     #[test]
     fn a_plan_survives_being_written_and_read() {
         for seed in 0..200 {
-            let plan = Plan::draw(seed, 12);
+            let plan = Plan::draw(seed, 2..=12);
             let read = Plan::parse(&plan.to_toml());
             assert_eq!(read.as_ref(), Ok(&plan), "seed {seed}\n{}", plan.to_toml());
         }
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn wrong_files_are_refused_with_a_reason() {
-        let good = Plan::draw(3, 4).to_toml();
+        let good = Plan::draw(3, 2..=4).to_toml();
         for (from, to) in [("seed = ", "sead = "), ("routers = ", "routers = 9999 # "), ("core = [", "core = [77, ")] {
             let wrong = good.replacen(from, to, 1);
             assert!(Plan::parse(&wrong).is_err(), "{to}");

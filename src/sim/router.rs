@@ -15,6 +15,7 @@ use crate::proto::session::Readiness;
 use crate::proto::{security, session};
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::MAX_RECORD;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -53,9 +54,13 @@ pub(super) struct Rings {
 pub(super) struct Router {
     pub(super) shard: Shard,
     pub(super) control: Control,
+    /// When control's timer is due, where that was asked since control last had anything to do: it takes long to say.
+    control_due: Cell<Option<Option<Instant>>>,
     pub(super) rings: Rings,
     batch: Batch,
     record: Vec<u8>,
+    /// Links that were ever added: others have carried nothing, and to ask what they did takes long.
+    added: BTreeSet<LinkId>,
     /// What links carried that were removed.
     removed: BTreeMap<NodeId, Carried>,
     /// Those of them that still say farewell.
@@ -89,9 +94,11 @@ impl Router {
         Router {
             shard,
             control: control.expect("the simulator's configurations are valid"),
+            control_due: Cell::new(None),
             rings: Rings::default(),
             batch: Batch::new(BATCH),
             record: vec![0; MAX_RECORD],
+            added: BTreeSet::new(),
             removed: BTreeMap::new(),
             leaving: BTreeSet::new(),
         }
@@ -110,8 +117,8 @@ impl Router {
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.shard.handle_timeout(now);
-        if self.control.poll_timeout().is_some_and(|(at, _)| at <= now) {
-            self.control.handle(now, Input::Timer);
+        if self.control_due().is_some_and(|at| at <= now) {
+            self.tell(now, Input::Timer);
         }
     }
 
@@ -120,11 +127,11 @@ impl Router {
     }
 
     pub(super) fn request(&mut self, now: Instant, client: ClientId, request: Request) {
-        self.control.handle(now, Input::Request { client, request });
+        self.tell(now, Input::Request { client, request });
     }
 
     pub(super) fn reload(&mut self, now: Instant, config: Config) {
-        self.control.handle(now, Input::Reload(Ok(Box::new(config))));
+        self.tell(now, Input::Reload(Ok(Box::new(config))));
     }
 
     /// Sends every neighbour a control message.
@@ -134,10 +141,22 @@ impl Router {
         }
     }
 
+    /// Gives control something to do.
+    pub(super) fn tell(&mut self, now: Instant, input: Input) {
+        self.control.handle(now, input);
+        self.control_due.set(None);
+    }
+
+    fn control_due(&self) -> Option<Instant> {
+        let due = self.control_due.get().unwrap_or_else(|| self.control.poll_timeout().map(|(at, _)| at));
+        self.control_due.set(Some(due));
+        due
+    }
+
     /// When [`Router::handle_timeout`] is due. Control's timers fire whether or not it can tell the shard.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let shard = self.shard.poll_timeout().map(|(at, _)| (at, ()));
-        let control = self.control.poll_timeout().map(|(at, _)| (at, ()));
+        let control = self.control_due().map(|at| (at, ()));
         sooner(shard, control).map(|(at, ())| at)
     }
 
@@ -153,6 +172,7 @@ impl Router {
             while !self.rings.commands
                 && let Some(action) = self.control.poll_action()
             {
+                self.control_due.set(None);
                 self.act(now, action, &mut world);
                 moved = true;
             }
@@ -201,7 +221,7 @@ impl Router {
             if let Some((peer, up)) = change.and_then(|(link, up)| Some((self.control.neighbour(link)?, up))) {
                 world(Effect::Link(peer, up)).expect("told, not asked");
             }
-            self.control.handle(now, Input::Report { worker: 0, report });
+            self.tell(now, Input::Report { worker: 0, report });
             moved = true;
         }
         moved
@@ -231,7 +251,9 @@ impl Router {
     /// A link that is removed takes its counters with it.
     fn note_links(&mut self, now: Instant, command: &Command) {
         let (Command::AddLink(link, _) | Command::RemoveLink(link)) = command else { return };
-        if !self.leaving.contains(link)
+        let known = !self.added.insert(*link);
+        if known
+            && !self.leaving.contains(link)
             && let Some(report) = self.shard.stats(now).links.iter().find(|report| report.link == *link)
         {
             self.removed.entry(report.peer).or_default().add(report);

@@ -16,6 +16,11 @@ const PEACE: u64 = 500_000_000;
 /// A fault of a wire's condition is there in this share of the seeds, and in those on half of the wires.
 const WIRE_FAULT: f64 = 0.35;
 
+/// Every path carries packets of this size, bytes with headers.
+const WIDE: usize = MIN_DATAGRAM + HEADERS;
+/// Narrow paths carry at least hellos and handshakes, mostly.
+const NARROWEST: usize = 200;
+
 /// The strengths of the faults of wires.
 #[derive(Clone, Copy, Debug)]
 struct Wires {
@@ -71,10 +76,9 @@ impl Wires {
             duplicate: self.duplicate * rng.unit(),
             corrupt: self.corrupt * rng.unit(),
             truncate: self.truncate * rng.unit(),
-            // Below 1,260 bytes even the smallest datagram of a link does not pass.
-            // Never below what every path must carry: what a sender gives up there would have no other excuse.
-            mtu: (self.mtu && rng.chance(0.3)).then(|| MIN_DATAGRAM + HEADERS + rng.below(240) as usize),
-            interface_mtu: (self.interface_mtu && rng.chance(0.3)).then(|| 1260 + rng.below(240) as usize),
+            // Never below what every path must carry: that is a fault of its own.
+            mtu: (self.mtu && rng.chance(0.3)).then(|| WIDE + rng.below(240) as usize),
+            interface_mtu: (self.interface_mtu && rng.chance(0.3)).then(|| WIDE + rng.below(240) as usize),
             rate: self.rate.then(|| 2_000_000 + rng.below(20_000_000)),
             queue: 8_000 + rng.below(100_000) as usize,
             send_again: self.send_again * rng.unit(),
@@ -112,6 +116,7 @@ pub(super) fn draw(topology: &Topology, end: Instant, long: bool, rng: &mut Rng)
     author.strains();
     author.reloads();
     author.newer();
+    author.narrow();
     let mut steps = author.steps;
     steps.sort_by_key(|step| step.at);
     steps
@@ -286,6 +291,18 @@ impl Author<'_> {
         for _ in 0..self.times(0.15, 10) {
             let (router, (at, _)) = (self.router(), self.interval());
             self.push(at, Fault::NewerMessage { router });
+        }
+    }
+
+    /// Directions of wires that are too narrow for a while, half of them until the network heals.
+    fn narrow(&mut self) {
+        for _ in 0..self.times(0.2, 3) {
+            let ((a, b), (begin, end)) = (self.link(), self.interval());
+            let (from, to) = if self.rng.chance(0.5) { (a, b) } else { (b, a) };
+            let mtu = NARROWEST + self.rng.below((WIDE - NARROWEST) as u64) as usize;
+            self.push(begin, Fault::Narrow { from, to, mtu });
+            let until = if self.rng.chance(0.5) { end } else { self.end };
+            self.push(until, Fault::Widen { from, to });
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The simulator on itself, and the campaign that `cargo test` runs.
 
+#![allow(clippy::disallowed_methods, reason = "campaigns run on all cores")]
+
 use super::campaign::{self, Outcome, Settings};
 use super::check::{self, convergence};
 use super::experiment::{self, Chain};
@@ -83,7 +85,7 @@ fn every_fault_strikes_within_the_seeds_of_a_test_run() {
 #[test]
 fn a_written_plan_runs_as_the_drawn_one() {
     for seed in [7, 21] {
-        let plan = Plan::draw(seed, 6);
+        let plan = Plan::draw(seed, 2..=6);
         let read = Plan::parse(&plan.to_toml()).expect("what was written can be read");
         let (drawn, read) = (campaign::run(seed, &Settings { routers: 6, ..Settings::default() }), read);
         assert_eq!(campaign::execute(&read, &Settings::default()).trace, drawn.trace, "seed {seed}");
@@ -116,7 +118,7 @@ fn scenarios_hold() {
 #[test]
 fn a_partition_without_an_end_is_a_failure_that_says_so() {
     // The test of the liveness check itself: the core is told to heal and a router in it cannot.
-    let mut plan = Plan::draw(5, 4);
+    let mut plan = Plan::draw(5, 2..=4);
     plan.steps.clear();
     plan.topology = Topology::chain(2);
     plan.core = vec![0, 1, 2];
@@ -218,7 +220,8 @@ fn two_full_routers_do_not_wait_for_each_other_for_ever() {
         for (from, to) in [(leaf, leaf + 6), (leaf + 6, leaf)] {
             let interval = Duration::from_micros(100);
             let (kind, leaves) = (Kind::Stream, false);
-            let spec = Spec { kind, from, to, port: 7, messages: 100, size: 1100, interval, start, leaves };
+            // They must be through before the streams, closed once everything is written, are cut off for lingering.
+            let spec = Spec { kind, from, to, port: 7, messages: 60, size: 1100, interval, start, leaves };
             world.add_flow(Flow::new(world.flows().len() as u32, spec));
         }
     }

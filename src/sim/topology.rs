@@ -98,7 +98,7 @@ impl Topology {
 
     /// The configuration that `router` would be given, with these link settings.
     pub fn config(&self, router: usize, settings: &LinkSettings) -> Config {
-        let members = (0..self.routers).map(|n| Member { name: name(n), public: identity(n).public().to_string() });
+        let members = (0..self.routers).map(member);
         let link = |&peer: &usize| Link {
             peer: name(peer),
             remote: Some(address(peer)),
@@ -188,23 +188,34 @@ pub fn name(router: usize) -> String {
 }
 
 thread_local! {
-    /// Identities that were asked for: making one costs a multiplication on the curve.
-    static IDENTITIES: RefCell<Vec<Option<Identity>>> = const { RefCell::new(Vec::new()) };
+    /// Identities that were asked for, and how configurations list them: making one costs a multiplication on the curve.
+    static IDENTITIES: RefCell<Vec<Option<(Identity, Member)>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The router's identity, the same in every run.
-pub fn identity(router: usize) -> Identity {
+fn with_identity<T>(router: usize, take: impl FnOnce(&(Identity, Member)) -> T) -> T {
     let made = || {
         let mut seed = [0x5e; 32];
         seed[..8].copy_from_slice(&(router as u64).to_be_bytes());
-        Identity::from_seed(seed)
+        let identity = Identity::from_seed(seed);
+        let public = identity.public().to_string();
+        (identity, Member { name: name(router), public })
     };
     IDENTITIES.with_borrow_mut(|identities| {
         if identities.len() <= router {
             identities.resize_with(router + 1, || None);
         }
-        identities[router].get_or_insert_with(made).clone()
+        take(identities[router].get_or_insert_with(made))
     })
+}
+
+/// The router's identity, the same in every run.
+pub fn identity(router: usize) -> Identity {
+    with_identity(router, |(identity, _)| identity.clone())
+}
+
+/// The router as configurations list it.
+fn member(router: usize) -> Member {
+    with_identity(router, |(_, member)| member.clone())
 }
 
 /// The router's id.

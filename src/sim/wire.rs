@@ -2,6 +2,7 @@
 
 pub use super::conditions::{Conditions, Flap};
 use super::ledger::{Ledger, Struck};
+use crate::base::limits::MIN_DATAGRAM;
 use crate::base::{Instant, Rng};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ const ENOBUFS: i32 = 105;
 pub struct Wire {
     /// Its condition; may be changed at any time.
     pub conditions: Conditions,
+    /// Largest packet that passes while it is narrower than what every path must carry, bytes with headers. None else.
+    pub narrow: Option<usize>,
     /// What happened so far.
     pub counts: WireCounts,
     in_burst: bool,
@@ -61,6 +64,7 @@ impl Wire {
     pub const fn new(conditions: Conditions) -> Wire {
         Wire {
             conditions,
+            narrow: None,
             counts: WireCounts { sent: 0, bytes: 0, lost: 0, doubled: 0, arrived: 0 },
             in_burst: false,
             busy_until: Instant::ZERO,
@@ -85,6 +89,12 @@ impl Wire {
             return Err(ENOBUFS);
         }
         Ok(())
+    }
+
+    /// Whether not even the smallest full datagram of a link passes ([`MIN_DATAGRAM`]): hellos may, data does not.
+    pub fn is_narrow(&self) -> bool {
+        let mtus = [self.narrow, self.conditions.mtu, self.conditions.interface_mtu];
+        mtus.into_iter().flatten().any(|mtu| mtu < MIN_DATAGRAM + HEADERS)
     }
 
     /// Whether nothing sent now arrives, and why. `both` says whether the other direction is cut too.
@@ -112,6 +122,10 @@ impl Wire {
         let conditions = self.conditions;
         if let Some(struck) = self.is_cut(now, both) {
             ledger.count(struck);
+            return Fate::default();
+        }
+        if self.narrow.is_some_and(|mtu| len + HEADERS > mtu) {
+            ledger.count(Struck::Narrow);
             return Fate::default();
         }
         if conditions.mtu.is_some_and(|mtu| len + HEADERS > mtu) {
@@ -145,7 +159,7 @@ impl Wire {
         fate
     }
 
-    /// When the datagram has left a rate-limited queue; none if it does not fit.
+    /// When the datagram has left a rate-limited queue, or begins to where that counts; none if it does not fit.
     fn depart(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
         let rate = self.conditions.rate;
         if rate.is_none() {
@@ -154,8 +168,9 @@ impl Wire {
         if self.busy_until.since(now) > time_of(self.conditions.queue, rate) {
             return None;
         }
-        self.busy_until = self.busy_until.max(now) + time_of(bytes, rate);
-        Some(self.busy_until)
+        let begin = self.busy_until.max(now);
+        self.busy_until = begin + time_of(bytes, rate);
+        Some(if self.conditions.taken_up { begin } else { self.busy_until })
     }
 
     fn loses(&mut self, rng: &mut Rng) -> Option<Struck> {
@@ -272,5 +287,18 @@ mod tests {
         assert!(sent(&mut wire, Instant::from_millis(151), 10, &mut rng, &mut ledger).is_none());
         let of = |struck| ledger.get(struck);
         assert_eq!((of(Struck::Mtu), of(Struck::Flap), of(Struck::OneWay), of(Struck::SendTooLarge)), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn a_narrow_wire_carries_what_is_small_and_says_that_it_is_narrow() {
+        let (mut rng, mut ledger) = (Rng::from_u64(6), Ledger::EMPTY);
+        let mut wire = Wire::new(Conditions { mtu: Some(MIN_DATAGRAM + HEADERS), ..Conditions::default() });
+        assert!(!wire.is_narrow());
+        assert!(sent(&mut wire, Instant::ZERO, MIN_DATAGRAM, &mut rng, &mut ledger).is_some());
+        wire.narrow = Some(MIN_DATAGRAM + HEADERS - 1);
+        assert!(wire.is_narrow());
+        assert!(sent(&mut wire, Instant::ZERO, MIN_DATAGRAM, &mut rng, &mut ledger).is_none());
+        assert!(sent(&mut wire, Instant::ZERO, MIN_DATAGRAM - 1, &mut rng, &mut ledger).is_some());
+        assert_eq!((ledger.get(Struck::Narrow), ledger.get(Struck::Mtu)), (1, 0));
     }
 }

@@ -1,116 +1,22 @@
 //! The applications of a simulation: flows whose every byte is checked where it arrives.
 
+mod excuse;
+mod spec;
+
+pub(super) use excuse::Way;
+pub use spec::{Kind, Side, Spec};
+
 use crate::base::hash::{hash64, mix64};
-use crate::base::{Class, Instant, SessionId};
+use crate::base::{Instant, SessionId};
 use crate::control::ClientId;
 use crate::proto::session::Readiness;
 use crate::sim::topology::node;
-use crate::sim::units::{millis, seconds};
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::cursor::Writer;
 use crate::wire::session::ResetReason;
-use serde::{Deserialize, Serialize};
+use excuse::Excuse;
 use std::time::Duration;
-
-/// A flow may be given up when its ends do not reach each other for so long: a little less than the sessions' patience.
-const PATIENCE: Duration = Duration::from_secs(28);
-/// A way that lasts so long brings several questions and their answers through: whoever gives up after it has no excuse.
-const WAY: Duration = Duration::from_secs(10);
-
-/// What a flow carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// A byte stream.
-    Stream,
-    /// Reliable datagrams, delivered in order.
-    Ordered,
-    /// Reliable datagrams, delivered as they come.
-    Unordered,
-    /// Best-effort datagrams.
-    BestEffort,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Kind; 4] = [Kind::Stream, Kind::Ordered, Kind::Unordered, Kind::BestEffort];
-
-    const fn class(self) -> Class {
-        match self {
-            Kind::BestEffort => Class::BestEffort,
-            _ => Class::Reliable,
-        }
-    }
-}
-
-/// What a flow is to do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Spec {
-    /// What it carries.
-    pub kind: Kind,
-    /// The router of its sender.
-    pub from: usize,
-    /// The router of its receiver.
-    pub to: usize,
-    /// The receiver's port.
-    pub port: u16,
-    /// Messages to send; for a stream, chunks.
-    pub messages: u32,
-    /// Bytes of each, at least [`Spec::HEADER`].
-    pub size: usize,
-    /// Time between messages, ms.
-    #[serde(with = "millis")]
-    pub interval: Duration,
-    /// When the first is due, seconds from the start.
-    #[serde(with = "seconds")]
-    pub start: Instant,
-    /// Whether its applications close their sessions as soon as they are done, and leave the rest to the routers.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub leaves: bool,
-}
-
-const fn is_false(flag: &bool) -> bool {
-    !*flag
-}
-
-impl Spec {
-    /// Bytes of a message that say which it is and when it was due.
-    pub const HEADER: usize = 16;
-
-    /// Whether one of its ends is at `router`.
-    pub const fn touches(&self, router: usize) -> bool {
-        self.from == router || self.to == router
-    }
-
-    /// The router of one of its ends.
-    pub const fn router(&self, side: Side) -> usize {
-        match side {
-            Side::Source => self.from,
-            Side::Sink => self.to,
-        }
-    }
-
-    /// When the sender opens its session: early enough that a stream is usually connected when its first message is due.
-    pub fn opens(&self) -> Instant {
-        self.start - Duration::from_millis(500)
-    }
-
-    /// When message `index` is due.
-    pub fn due(&self, index: u32) -> Instant {
-        self.start + self.interval * index
-    }
-}
-
-/// One end of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The sender.
-    Source,
-    /// The receiver.
-    Sink,
-}
 
 /// How far a flow's sender is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,11 +60,10 @@ pub struct Flow {
     forgotten: bool,
     /// One end gave up because it rightly heard nothing for long; what is said after that is another flow.
     given_up: bool,
-    /// When it was last seen to get on.
-    progress: Instant,
-    /// Since when there is a way between its ends, both ways; and when there last was one for [`WAY`].
-    way_since: Option<Instant>,
-    way_until: Instant,
+    /// Whether an end may give up.
+    excuse: Excuse,
+    /// Its sender had left when the router might give up what it wrote: nobody hears of that.
+    excused: bool,
     arrivals: Vec<Arrival>,
 }
 
@@ -173,8 +78,8 @@ pub struct Arrival {
 
 /// What a flow did with a record.
 pub struct Taken {
-    /// It was read.
-    pub accepted: bool,
+    /// It was a message.
+    pub message: bool,
     /// The flow's sender can go on.
     pub wants_turn: bool,
     /// The receiver's application is done and leaves.
@@ -189,9 +94,8 @@ impl Flow {
         Flow {
             number,
             stage: Stage::Closed(spec.opens()),
-            progress: spec.opens(),
-            way_since: None,
-            way_until: spec.opens(),
+            excuse: Excuse::new(spec.opens()),
+            excused: false,
             spec,
             paused: false,
             next: 0,
@@ -232,7 +136,7 @@ impl Flow {
     /// Whether an end of it crashed, or was out of reach for so long that the other gave up: nothing more is expected of
     /// it.
     pub const fn is_void(&self) -> bool {
-        self.crashed || self.given_up
+        self.crashed || self.given_up || self.excused
     }
 
     /// Whether everything that must arrive has.
@@ -272,27 +176,16 @@ impl Flow {
         self.given_up = true;
     }
 
-    /// Whether there is a way from its sender to its receiver and back now. To be told every few milliseconds.
-    pub(super) fn note_way(&mut self, now: Instant, there_is: bool) {
-        if !there_is {
-            self.way_since = None;
-            return;
-        }
-        let since = *self.way_since.get_or_insert(now);
-        if now.since(since) >= WAY {
-            self.way_until = now;
-        }
+    /// What way there is from its sender to its receiver and back now. To be told every few milliseconds.
+    pub(super) fn note_way(&mut self, now: Instant, way: Way) {
+        self.excuse.note_way(now, way);
     }
 
-    /// Whether an end may give up: nothing got on for long, and there was no way that lasted.
-    fn may_give_up(&self, now: Instant) -> bool {
-        now.since(self.progress) >= PATIENCE && now.since(self.way_until) >= PATIENCE
-    }
-
-    /// Nobody hears of it if the router gives up what a sender that has left wrote: it is excused if it may.
+    /// Nobody hears of it if the router gives up what a sender that has left wrote: it is excused if it may. To be asked
+    /// all the time, since a way that comes back later, or what was still under way, does not bring back what was given up.
     pub(super) fn excuse_who_left(&mut self, now: Instant) {
         let left = self.spec.leaves && self.stage == Stage::Finished && self.source.is_none();
-        self.given_up |= left && !self.is_complete() && self.may_give_up(now);
+        self.excused |= left && !self.is_complete() && self.excuse.holds(now);
     }
 
     /// The session that the sender's application closes now, because it has sent everything.
@@ -325,7 +218,7 @@ impl Flow {
             (Side::Sink, _) => Request::OpenDatagram { port: self.spec.port },
             (Side::Source, kind) => {
                 self.stage = Stage::Opening;
-                self.progress = now;
+                self.excuse.begins(now);
                 match kind {
                     Kind::Stream => Request::OpenStream { to: self.target() },
                     _ => Request::OpenDatagram { port: 0 },
@@ -459,12 +352,13 @@ impl Flow {
         violations: &mut Vec<String>,
     ) -> Taken {
         let parsed = Record::parse(record).expect("the router writes well-formed records");
+        let message = matches!(parsed, Record::Datagram { .. });
         let (mut wants_turn, mut leaves) = (false, false);
         match (side, parsed) {
             (Side::Source, Record::Connected(_)) => {
                 if let Stage::Connecting(session) = self.stage {
                     self.stage = Stage::Open(session);
-                    self.progress = now;
+                    self.excuse.gets_on(now);
                 }
                 wants_turn = true;
             }
@@ -494,11 +388,11 @@ impl Flow {
             (Side::Sink, Record::Datagram { bytes, .. }) => self.take_message(now, bytes, violations),
             _ => {}
         }
-        Taken { accepted: true, wants_turn, leaves }
+        Taken { message, wants_turn, leaves }
     }
 
     fn take_reset(&mut self, now: Instant, side: Side, reason: ResetReason, violations: &mut Vec<String>) {
-        if self.may_give_up(now) {
+        if self.excuse.holds(now) {
             self.given_up = true;
         } else if self.spec.kind != Kind::BestEffort {
             let number = self.number;
@@ -540,7 +434,7 @@ impl Flow {
         }
         self.expected = index + 1;
         self.delivered += 1;
-        self.progress = now;
+        self.excuse.gets_on(now);
         let due = self.spec.due(index);
         self.arrivals.push(Arrival { due, latency: now.since(due) });
     }

@@ -1,134 +1,45 @@
-//! The world: virtual time, the event heap, the routers and the wires between them.
+//! The world: virtual time, what is going to happen, the routers and the wires between them.
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `agenda.rs` | events, in order of time |
+//! | `slot.rs` | a router's machine, and what it is suffering from |
+//! | `serving.rs` | routers take what arrives and what is due |
+//! | `effects.rs` | and what they do to the world comes of it |
+//! | `turns.rs` | applications send and leave |
+//! | `strikes.rs` | faults |
+//! | `ways.rs` | whether there is a way from one router to another |
 
+mod agenda;
+mod effects;
+mod serving;
+mod slot;
 mod strikes;
+mod turns;
 mod ways;
 
 use super::capture::Capture;
 use super::check::hops::Carried;
-use super::clock::Clock;
 use super::ledger::{Ledger, Struck};
-use super::observe::Watch;
-use super::router::{Effect, FULL, Rings, Router, cost};
+use super::observe::{Detection, Watch};
+use super::router::Router;
 use super::storm::Storm;
-use super::topology::{LinkSettings, Topology, address, node, router_at};
+use super::topology::{LinkSettings, Topology, node};
 use super::wire::{Conditions, Wire};
 use super::workload::{Flow, Side};
 use crate::base::hash::{hash64, mix64};
-use crate::base::rare::POINTS;
-use crate::base::{Instant, NodeId, Rng, SessionId};
-use crate::config::settings::Metric;
-use crate::control::ClientId;
+use crate::base::{Instant, NodeId, Rng, SessionId, verdicts};
 use crate::dataplane::messages::ShardStats;
-use crate::proto::session::Readiness;
-use crate::wire::admin::Request;
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+pub(super) use slot::Handled;
+
+use agenda::{Agenda, Event};
+use slot::{Attached, Slot};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Socket buffer of a router, bytes: what comes while it stands still waits here.
-const SOCKET_BUFFER: usize = 32 << 10;
-
-/// What is going to happen.
-enum Event {
-    /// A datagram arrives at a router.
-    Arrive { router: usize, from: usize, datagram: Box<[u8]> },
-    /// A router hears that nothing listens where it sent to.
-    Refused { router: usize, by: usize },
-    /// A router's timer; void if the router was given another since.
-    Timer { router: usize, generation: u64 },
-    /// A router that stood still or was busy goes on.
-    Wake { router: usize },
-    /// An application's turn.
-    Turn { flow: usize },
-    /// A receiving application closes its session.
-    Leave { flow: usize },
-}
-
-struct Scheduled {
-    at: Instant,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Scheduled) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Scheduled) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    /// Earliest first out of a max-heap; ties in the order of scheduling.
-    fn cmp(&self, other: &Scheduled) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
-/// A router, its machine, and what it is suffering from.
-struct Slot {
-    router: Option<Router>,
-    clock: Clock,
-    generation: u64,
-    /// When the timer in the heap will fire; none if there is none.
-    timer_at: Option<Instant>,
-    /// Sessions attached to flows.
-    sessions: BTreeMap<SessionId, (usize, Side)>,
-    /// It stands still, or is busy, until then.
-    busy_until: Instant,
-    wakes: bool,
-    inbox: VecDeque<(usize, Box<[u8]>)>,
-    inbox_bytes: usize,
-    /// How many times as slow as a fast one.
-    times: u32,
-    coalesce: Duration,
-    rare: f64,
-    newer: bool,
-    without: Vec<usize>,
-    metric: Option<Metric>,
-    /// Datagrams handed to the router since it started.
-    handed: u64,
-    /// What its links carried, by neighbour, in the lives that are over.
-    buried: BTreeMap<NodeId, Carried>,
-}
-
-impl Slot {
-    const fn new() -> Slot {
-        Slot {
-            router: None,
-            clock: Clock::new(),
-            generation: 0,
-            timer_at: None,
-            sessions: BTreeMap::new(),
-            busy_until: Instant::ZERO,
-            wakes: false,
-            inbox: VecDeque::new(),
-            inbox_bytes: 0,
-            times: 1,
-            coalesce: Duration::ZERO,
-            rare: 0.0,
-            newer: false,
-            without: Vec::new(),
-            metric: None,
-            handed: 0,
-            buried: BTreeMap::new(),
-        }
-    }
-
-    /// Whether its router is held to bounds of time.
-    fn is_calm(&self) -> bool {
-        let strained = self.router.as_ref().is_some_and(|router| router.rings != Rings::default());
-        self.times <= 1 && self.coalesce.is_zero() && !strained
-    }
-}
+/// Checks of signatures that are remembered: some advertisements of every router of the largest network.
+const VERDICTS: usize = 1 << 14;
 
 /// A network, its applications and its time.
 pub struct World {
@@ -137,8 +48,7 @@ pub struct World {
     settings: LinkSettings,
     routers: Vec<Slot>,
     wires: BTreeMap<(usize, usize), Wire>,
-    heap: BinaryHeap<Scheduled>,
-    order: u64,
+    agenda: Agenda,
     rng: Rng,
     flows: Vec<Flow>,
     trace: u64,
@@ -152,13 +62,18 @@ pub struct World {
     /// Whether rare branches may be taken at all.
     rare: bool,
     numbers: BTreeMap<NodeId, usize>,
+    /// The routers' ids: working one out takes a hash.
+    nodes: Vec<NodeId>,
     /// Kept for the next use.
     arrivals: Vec<(Instant, usize, Box<[u8]>)>,
+    scratch: Vec<u8>,
 }
 
 impl World {
     /// A network whose routers are all running and whose wires are all in the given condition.
     pub fn new(topology: Topology, settings: LinkSettings, conditions: Conditions, seed: u64) -> World {
+        verdicts::remember(Some(VERDICTS));
+        let nodes: Vec<NodeId> = (0..topology.routers).map(node).collect();
         let mut wires = BTreeMap::new();
         for &(a, b) in &topology.links {
             wires.insert((a, b), Wire::new(conditions));
@@ -167,11 +82,11 @@ impl World {
         let mut world = World {
             now: Instant::ZERO,
             routers: (0..topology.routers).map(|_| Slot::new()).collect(),
-            numbers: (0..topology.routers).map(|router| (node(router), router)).collect(),
+            numbers: nodes.iter().enumerate().map(|(router, &node)| (node, router)).collect(),
+            nodes,
             settings,
             wires,
-            heap: BinaryHeap::new(),
-            order: 0,
+            agenda: Agenda::default(),
             rng: Rng::from_u64(seed),
             flows: Vec::new(),
             trace: mix64(seed),
@@ -184,6 +99,7 @@ impl World {
             storm: Storm::new(topology.routers),
             rare: false,
             arrivals: Vec::new(),
+            scratch: Vec::new(),
             topology,
         };
         for router in 0..world.topology.routers {
@@ -248,7 +164,7 @@ impl World {
     }
 
     /// How long it took to notice dead links.
-    pub fn detections(&self) -> &[Duration] {
+    pub fn detections(&self) -> &[Detection] {
         self.watch.detections()
     }
 
@@ -283,9 +199,14 @@ impl World {
         Some(slot.router.as_ref()?.shard.stats(slot.clock.local(self.now)))
     }
 
-    /// Datagrams handed to a router since it started.
-    pub(super) fn handed(&self, router: usize) -> u64 {
-        self.routers[router].handed
+    /// What was done with a router since it started.
+    pub(super) fn handled(&self, router: usize) -> Handled {
+        self.routers[router].handled
+    }
+
+    /// The sessions of a router's applications.
+    pub(super) fn attached(&self, router: usize) -> &BTreeMap<SessionId, Attached> {
+        &self.routers[router].sessions
     }
 
     /// A running router.
@@ -315,26 +236,21 @@ impl World {
         watch.look(*now, |router| routers[router].is_calm(), violations);
     }
 
+    /// The router's id.
+    pub(super) fn node(&self, router: usize) -> NodeId {
+        self.nodes[router]
+    }
+
     /// The number of the router with this id.
     pub(super) fn number(&self, node: NodeId) -> Option<usize> {
         self.numbers.get(&node).copied()
     }
 
-    /// Adds an application; its receiving side opens at once, its sending side half a second before it starts.
-    pub fn add_flow(&mut self, flow: Flow) {
-        let (index, start) = (self.flows.len(), flow.spec().opens());
-        self.flows.push(flow);
-        self.open(index, Side::Sink);
-        self.schedule(start.max(self.now), Event::Turn { flow: index });
-    }
-
     /// Runs until `end`.
     pub fn run_until(&mut self, end: Instant) {
-        while let Some(next) = self.heap.peek()
-            && next.at <= end
-            && !self.storm.rages()
+        while !self.storm.rages()
+            && let Some((at, event)) = self.agenda.next_until(end)
         {
-            let Scheduled { at, event, .. } = self.heap.pop().expect("a peeked event is there");
             assert!(at >= self.now, "time does not run backwards");
             self.now = at;
             self.happen(event);
@@ -353,11 +269,6 @@ impl World {
         true
     }
 
-    fn schedule(&mut self, at: Instant, event: Event) {
-        self.order += 1;
-        self.heap.push(Scheduled { at, order: self.order, event });
-    }
-
     fn happen(&mut self, event: Event) {
         self.events += 1;
         if let Event::Arrive { router, .. } | Event::Timer { router, .. } | Event::Wake { router } = event
@@ -372,11 +283,7 @@ impl World {
             }
             Event::Refused { router, by } => {
                 self.record(router, "refused", &[]);
-                let slot = &mut self.routers[router];
-                if let Some(running) = &mut slot.router {
-                    running.handle_refused(slot.clock.local(self.now), node(by));
-                    self.settle(router);
-                }
+                self.refuse(router, by);
             }
             Event::Timer { router, generation } => {
                 let slot = &mut self.routers[router];
@@ -413,266 +320,5 @@ impl World {
             let written = writeln!(log, "{} r{router} {what} {} {:016x}", self.now, bytes.len(), self.trace);
             written.expect("writing to a string does not fail");
         }
-    }
-
-    /// A datagram reaches a router: it is taken at once, or waits in the socket's buffer, or is gone.
-    fn arrive(&mut self, router: usize, from: usize, mut datagram: Box<[u8]>) {
-        if let Some(wire) = self.wires.get_mut(&(from, router)) {
-            wire.counts.arrived += 1;
-        }
-        let slot = &mut self.routers[router];
-        if slot.router.is_none() {
-            // The kernel answers for the dead, by the way the datagram came.
-            let back = self.wires.get(&(router, from)).map(|wire| wire.conditions);
-            if let Some(back) = back.filter(|back| !back.cut && !self.rng.chance(back.loss)) {
-                self.ledger.count(Struck::Refused);
-                self.schedule(self.now + back.delay, Event::Refused { router: from, by: router });
-            }
-        } else if self.now < slot.busy_until || !slot.inbox.is_empty() {
-            if slot.inbox_bytes + datagram.len() > SOCKET_BUFFER {
-                self.ledger.count(Struck::SocketFull);
-                return;
-            }
-            slot.inbox_bytes += datagram.len();
-            slot.inbox.push_back((from, datagram));
-            self.wake(router);
-        } else {
-            self.hand(router, from, &mut datagram);
-        }
-    }
-
-    fn hand(&mut self, router: usize, from: usize, datagram: &mut [u8]) {
-        let slot = &mut self.routers[router];
-        let Some(running) = &mut slot.router else { return };
-        slot.handed += 1;
-        prepare_rare(self.rare, slot.rare);
-        running.handle_datagram(slot.clock.local(self.now), address(from), datagram);
-        slot.busy_until = slot.busy_until.max(self.now + cost(slot.times));
-        self.settle(router);
-    }
-
-    fn fire(&mut self, router: usize) {
-        let slot = &mut self.routers[router];
-        if self.now < slot.busy_until {
-            return self.wake(router);
-        }
-        let Some(running) = &mut slot.router else { return };
-        let local = slot.clock.local(self.now);
-        if slot.coalesce > Duration::ZERO && running.poll_timeout().is_some_and(|at| at < local) {
-            self.ledger.count(Struck::CoalescedTimer);
-        }
-        prepare_rare(self.rare, slot.rare);
-        running.handle_timeout(local);
-        slot.busy_until = slot.busy_until.max(self.now + cost(slot.times));
-        self.settle(router);
-    }
-
-    /// Makes sure that a busy router goes on when it can.
-    fn wake(&mut self, router: usize) {
-        let slot = &mut self.routers[router];
-        if !std::mem::replace(&mut slot.wakes, true) {
-            let at = slot.busy_until.max(self.now);
-            self.schedule(at, Event::Wake { router });
-        }
-    }
-
-    /// Lets a router go on with what waited while it was busy: datagrams first, as in the worker's loop.
-    fn serve(&mut self, router: usize) {
-        if self.routers[router].router.is_none() {
-            return;
-        }
-        self.record(router, "wake", &[]);
-        while self.now >= self.routers[router].busy_until {
-            let slot = &mut self.routers[router];
-            let Some((from, mut datagram)) = slot.inbox.pop_front() else {
-                if slot
-                    .router
-                    .as_ref()
-                    .and_then(Router::poll_timeout)
-                    .is_some_and(|at| at <= slot.clock.local(self.now))
-                {
-                    self.fire(router);
-                }
-                return self.settle(router);
-            };
-            slot.inbox_bytes -= datagram.len();
-            self.hand(router, from, &mut datagram);
-        }
-        self.wake(router);
-    }
-
-    /// Lets a router finish what an input started and carries out its effects.
-    fn settle(&mut self, router: usize) {
-        let mut arrivals = std::mem::take(&mut self.arrivals);
-        let (mut turns, mut leaves) = (Vec::new(), Vec::new());
-        let World { routers, wires, flows, rng, violations, now, ledger, capture, watch, numbers, rare, .. } = self;
-        let slot = &mut routers[router];
-        let calm = slot.is_calm();
-        let Some(running) = &mut slot.router else { return };
-        prepare_rare(*rare, slot.rare);
-        let newer = slot.newer;
-        let sessions = &mut slot.sessions;
-        running.settle(slot.clock.local(*now), |effect| match effect {
-            Effect::Transmit(to, bytes) => {
-                let mut sending = Sending { wires, rng, ledger, capture, arrivals: &mut arrivals };
-                sending.send(*now, router, to, bytes, newer)
-            }
-            Effect::Record(session, record) => match sessions.get(&session) {
-                Some(&(flow, side)) => {
-                    let taken = flows[flow].handle_record(*now, (side, session), record, violations);
-                    if taken.wants_turn {
-                        turns.push(flow);
-                    }
-                    if taken.leaves {
-                        leaves.push(flow);
-                    }
-                    if taken.accepted { Ok(()) } else { FULL }
-                }
-                // Its descriptor is still on its way: the record waits, as in the worker.
-                None => FULL,
-            },
-            Effect::Readable(session) => {
-                if let Some(&(flow, Side::Source)) = sessions.get(&session) {
-                    flows[flow].resume();
-                    turns.push(flow);
-                }
-                Ok(())
-            }
-            Effect::Response(client, response, session) => {
-                let (flow, side) = Flow::of_client(client);
-                if let Some(session) = session {
-                    sessions.insert(session, (flow, side));
-                }
-                if flows[flow].handle_response(*now, side, &response, session) {
-                    turns.push(flow);
-                }
-                Ok(())
-            }
-            Effect::Detached(session) => {
-                if let Some((flow, side)) = sessions.remove(&session) {
-                    flows[flow].detached(side);
-                }
-                Ok(())
-            }
-            Effect::Link(peer, up) => {
-                if let Some(&peer) = numbers.get(&peer) {
-                    watch.heard(*now, router, peer, up, calm, violations);
-                }
-                Ok(())
-            }
-        });
-        for (at, to, datagram) in arrivals.drain(..) {
-            self.schedule(at, Event::Arrive { router: to, from: router, datagram });
-        }
-        self.arrivals = arrivals;
-        for flow in turns {
-            self.schedule(self.now, Event::Turn { flow });
-        }
-        for flow in leaves {
-            self.schedule(self.now, Event::Leave { flow });
-        }
-        self.set_timer(router);
-    }
-
-    fn set_timer(&mut self, router: usize) {
-        let slot = &mut self.routers[router];
-        let Some(at) = slot.router.as_ref().and_then(Router::poll_timeout) else { return };
-        let mut at = if at == Instant::MAX { return } else { slot.clock.world(at).max(self.now).max(slot.busy_until) };
-        if !slot.coalesce.is_zero() {
-            let grain = slot.coalesce.as_nanos() as u64;
-            at = Instant::from_nanos(at.as_nanos().div_ceil(grain) * grain);
-        }
-        if slot.timer_at.is_some_and(|set| set <= at) {
-            return; // It will fire, find nothing due perhaps, and be set again.
-        }
-        slot.timer_at = Some(at);
-        slot.generation += 1;
-        let generation = slot.generation;
-        self.schedule(at, Event::Timer { router, generation });
-    }
-
-    fn open(&mut self, flow: usize, side: Side) {
-        let router = self.flows[flow].spec().router(side);
-        let request = self.flows[flow].open(self.now, side);
-        self.request(router, Flow::client(flow, side), request);
-    }
-
-    fn request(&mut self, router: usize, client: ClientId, request: Request) {
-        let slot = &mut self.routers[router];
-        if let Some(running) = &mut slot.router {
-            prepare_rare(self.rare, slot.rare);
-            running.request(slot.clock.local(self.now), client, request);
-            self.settle(router);
-        }
-    }
-
-    /// Lets an application send what is due. While its router stands still it waits too.
-    fn turn(&mut self, index: usize) {
-        let (now, router) = (self.now, self.flows[index].spec().router(Side::Source));
-        let slot = &mut self.routers[router];
-        if now < slot.busy_until {
-            let at = slot.busy_until;
-            return self.schedule(at, Event::Turn { flow: index });
-        }
-        prepare_rare(self.rare, slot.rare);
-        let (local, mut record) = (slot.clock.local(now), Vec::new());
-        while let Some(session) = self.flows[index].next_record(now, &mut record) {
-            let Some(running) = &mut self.routers[router].router else { break };
-            let readiness = running.handle_record(local, session, &record);
-            self.flows[index].sent(now, readiness);
-            if readiness != Readiness::Ready {
-                break;
-            }
-        }
-        let source = self.flows[index].leave();
-        self.hang_up(router, source);
-        if self.flows[index].wants_open(now) && self.is_running(router) {
-            self.open(index, Side::Source);
-        }
-        if let Some(at) = self.flows[index].next_turn(now) {
-            self.schedule(at, Event::Turn { flow: index });
-        }
-    }
-}
-
-/// The router that goes on now takes rare branches with this probability.
-fn prepare_rare(rare: bool, chance: f64) {
-    if rare {
-        crate::base::rare::set_chances([chance; POINTS]);
-    }
-}
-
-/// What a datagram that leaves a router meets.
-struct Sending<'a> {
-    wires: &'a mut BTreeMap<(usize, usize), Wire>,
-    rng: &'a mut Rng,
-    ledger: &'a mut Ledger,
-    capture: &'a mut Option<Capture>,
-    arrivals: &'a mut Vec<(Instant, usize, Box<[u8]>)>,
-}
-
-impl Sending<'_> {
-    /// Puts a datagram on its wire; what arrives is added to the arrivals. An error is the kernel's.
-    fn send(&mut self, now: Instant, from: usize, to: SocketAddr, bytes: &[u8], newer: bool) -> Result<(), i32> {
-        let Some(number) = router_at(to) else { return Ok(()) };
-        let both = self.wires.get(&(number, from)).is_some_and(|back| back.conditions.cut);
-        let Some(wire) = self.wires.get_mut(&(from, number)) else { return Ok(()) };
-        wire.refuses(bytes.len(), self.rng, self.ledger)?;
-        if let Some(capture) = self.capture {
-            capture.datagram(now, address(from), to, bytes);
-        }
-        let fate = wire.send(now, bytes.len(), both, self.rng, self.ledger);
-        for at in [fate.first, fate.second].into_iter().flatten() {
-            let mut datagram: Box<[u8]> = bytes[..fate.keep.unwrap_or(bytes.len())].into();
-            if newer && let Some(kind) = datagram.first_mut() {
-                self.ledger.count(Struck::NewerDatagram);
-                *kind |= 0x20;
-            }
-            if let Some(bit) = fate.flip.filter(|bit| bit / 8 < datagram.len()) {
-                datagram[bit / 8] ^= 1 << (bit % 8);
-            }
-            self.arrivals.push((at, number, datagram));
-        }
-        Ok(())
     }
 }

@@ -32,6 +32,10 @@ drop_reasons! {
     Unauthentic = "unauthentic",
     /// A sealed packet that was received before, or is older than the replay window.
     Replayed = "replayed",
+    /// A datagram that came by a socket of a link that was closed meanwhile, as when its address changed.
+    SocketClosed = "socket-closed",
+    /// A sealed packet for a link that is closing, or whose keys were just given up.
+    LinkClosing = "link-closing",
     /// A sealed packet for keys that do not exist or have expired.
     NoKeys = "no-keys",
     /// A handshake message that was refused: bad MAC, unknown key, old timestamp or over the rate bound.
@@ -42,7 +46,8 @@ drop_reasons! {
     NoRoute = "no-route",
     /// A message to a port that no session holds.
     NoSession = "no-session",
-    /// A best-effort message that found its link's queue full.
+    /// A message that found a queue full: of a link, of what came over a link, or of a session. A reliable one is
+    /// repeated by the sender that still holds it.
     QueueFull = "queue-full",
     /// A best-effort message that waited longer in its link's queue than the delay bound allows.
     QueueDelay = "queue-delay",
@@ -52,8 +57,6 @@ drop_reasons! {
     LinkDown = "link-down",
     /// A message or segment received twice.
     Duplicate = "duplicate",
-    /// A datagram of an ordered session that arrived after a later one was delivered.
-    Late = "late",
     /// A fragment whose datagram was given up: a sibling is lost, or too many are incomplete. Also a reliable flow that
     /// broke in the middle of a message.
     Incomplete = "incomplete",

@@ -39,6 +39,16 @@ impl Histogram {
         self.0.len()
     }
 
+    /// Its counts, to be summarised elsewhere.
+    pub fn counts(&self) -> Counts {
+        if self.0.is_empty() {
+            return Counts::default();
+        }
+        let mut counts = Vec::with_capacity(64);
+        counts.extend(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())));
+        Counts(counts)
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.reset();
@@ -65,6 +75,25 @@ impl Histogram {
             p999_us: at(0.999),
             max_us: at(1.0),
         }
+    }
+}
+
+/// The counts of a histogram that are not zero: a few hundred bytes, made in half the time of a summary and far less than
+/// a whole copy's, so that others can summarise what a busy thread recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(Vec<(u64, u64)>);
+
+impl Counts {
+    /// The figures users read, as [`Histogram::summary`] gives them.
+    pub fn summary(&self) -> Summary {
+        if self.0.is_empty() {
+            return Summary::default();
+        }
+        let mut histogram = Histogram::new();
+        for &(value, count) in &self.0 {
+            histogram.0.saturating_record_n(value, count);
+        }
+        histogram.summary()
     }
 }
 
@@ -116,5 +145,14 @@ mod tests {
         assert!((summary.p50_us - 51_000.0).abs() < 600.0, "{summary:?}");
         assert!(summary.max_us >= 99e6, "{summary:?}");
         assert_eq!(Histogram::new().summary(), Summary::default());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn counts_say_what_the_histogram_says(micros in proptest::collection::vec(0u64..200_000_000, 0..200)) {
+            let mut histogram = Histogram::new();
+            micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
+            proptest::prop_assert_eq!(histogram.counts().summary(), histogram.summary());
+        }
     }
 }

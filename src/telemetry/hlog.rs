@@ -6,11 +6,25 @@
 use crate::base::WallTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag};
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::time::{Duration, SystemTime};
+
+/// Longest histogram that is read, bytes: four times what one of three digits with every count in use takes.
+const MAX_BYTES: usize = 1 << 20;
+/// Most significant digits that are read: with more a histogram takes 35 MiB and more.
+const MAX_DIGITS: u32 = 3;
+/// Largest bounds that are read: arithmetic above may overflow.
+const MAX_LOW: u64 = 1 << 32;
+const MAX_HIGH: u64 = 1 << 60;
+/// What V2 histograms begin with, plain and compressed; their headers, bytes.
+const V2: u32 = 0x1c84_9303 | 0x10;
+const V2_COMPRESSED: u32 = 0x1c84_9304 | 0x10;
+const HEADER: usize = 40;
+const COMPRESSED_HEADER: usize = 8;
 
 /// What was measured in one interval.
 #[derive(Clone, Debug)]
@@ -92,10 +106,87 @@ pub fn encode(histogram: &Histogram<u64>) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The histogram that [`encode`] wrote.
+/// The histogram that [`encode`] wrote. `word` may come from anybody: what would take much memory, or what HdrHistogram's
+/// own reader would stumble over, is refused before it is read.
 pub fn decode(word: &str) -> Result<Histogram<u64>, String> {
     let bytes = STANDARD.decode(word).map_err(|error| format!("not a histogram: {error}"))?;
-    Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| format!("not a histogram: {error}"))
+    decode_bytes(&bytes)
+}
+
+/// The same without base64.
+pub fn decode_bytes(bytes: &[u8]) -> Result<Histogram<u64>, String> {
+    let plain = inflate(bytes)?;
+    check(&plain)?;
+    Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|error| format!("not a histogram: {error}"))
+}
+
+/// The plain form of a histogram.
+fn inflate(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let mut plain = Vec::new();
+    if number(bytes, 0) == Some(V2_COMPRESSED) {
+        let mut inflated = ZlibDecoder::new(&bytes[COMPRESSED_HEADER.min(bytes.len())..]).take(MAX_BYTES as u64 + 1);
+        inflated.read_to_end(&mut plain).map_err(|error| format!("not a histogram: {error}"))?;
+    } else {
+        plain.extend_from_slice(bytes);
+    }
+    if plain.len() > MAX_BYTES {
+        return Err(format!("a histogram of more than {MAX_BYTES} bytes is not read"));
+    }
+    Ok(plain)
+}
+
+/// The four bytes at `at`, as a number.
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_be_bytes(bytes.try_into().expect("four bytes are four")))
+}
+
+/// Looks through a plain histogram: cookie, length of the payload, offset, digits, lowest, highest and ratio; then
+/// ZigZag LEB128 numbers, where one below zero stands for so many counts of zero.
+fn check(plain: &[u8]) -> Result<(), String> {
+    let short = || "not a histogram: it ends in its header".to_owned();
+    let field = |place: usize| number(plain, 4 * place).ok_or_else(short);
+    let payload = plain.get(HEADER..).ok_or_else(short)?;
+    let (cookie, length, digits) = (field(0)?, field(1)?, field(3)?);
+    if cookie != V2 {
+        return Err("not a histogram: it is of another version".to_owned());
+    }
+    if length as usize != payload.len() {
+        return Err(format!("not a histogram: {} bytes of counts where it says {length}", payload.len()));
+    }
+    if digits > MAX_DIGITS {
+        return Err(format!("a histogram of {digits} significant digits is not read: {MAX_DIGITS} are enough"));
+    }
+    let wide = |place| Ok::<u64, String>(u64::from(field(place)?) << 32 | u64::from(field(place + 1)?));
+    if wide(4)? > MAX_LOW || wide(6)? > MAX_HIGH {
+        return Err("a histogram of such bounds is not read".to_owned());
+    }
+    // No histogram of so few digits has more: 64 powers of two, each in 2,048 steps.
+    let (mut places, most) = (0, 64_u64 << 11);
+    let mut total = 0_u64;
+    let mut rest = payload;
+    while !rest.is_empty() {
+        let count = take_number(&mut rest).ok_or("not a histogram: it ends in a count")?;
+        places += if count < 0 { count.unsigned_abs().min(most + 1) } else { 1 };
+        let sum = total.checked_add(u64::try_from(count).unwrap_or(0));
+        total = sum.filter(|_| places <= most).ok_or("not a histogram: it counts more than there can be")?;
+    }
+    Ok(())
+}
+
+/// Takes a ZigZag LEB128 number of at most nine bytes, the last of which is whole.
+fn take_number(rest: &mut &[u8]) -> Option<i64> {
+    let mut coded = 0;
+    for place in 0..9 {
+        let (&byte, after) = rest.split_first()?;
+        *rest = after;
+        if place == 8 || byte < 0x80 {
+            coded |= u64::from(byte) << (7 * place);
+            break;
+        }
+        coded |= u64::from(byte & 0x7f) << (7 * place);
+    }
+    Some((coded >> 1) as i64 ^ -((coded & 1) as i64))
 }
 
 #[cfg(test)]
@@ -153,6 +244,46 @@ mod tests {
         let again = read(&text).expect("is read");
         assert_eq!((again.len(), &again[0].tag, again[0].start, again[0].length), (1, &None, start, length));
         assert_eq!(again[0].histogram, histogram);
+    }
+
+    fn plain(length: u32, digits: u32, bounds: (u64, u64), payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        [V2, length, 0, digits].into_iter().for_each(|field| bytes.extend_from_slice(&field.to_be_bytes()));
+        [bounds.0, bounds.1].into_iter().for_each(|field| bytes.extend_from_slice(&field.to_be_bytes()));
+        bytes.extend_from_slice(&1.0_f64.to_be_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        decode(&STANDARD.encode(bytes)).expect_err("is refused")
+    }
+
+    #[test]
+    fn a_histogram_that_would_take_memory_or_break_the_reader_is_refused() {
+        let bounds = (1_000, 100_000_000_000);
+        let well = decode(&STANDARD.encode(plain(3, 3, bounds, &[2, 3, 4]))).expect("is a histogram");
+        assert_eq!((well.len(), well.max()), (3, 2_047), "one, two zeros, two, in steps of 512");
+        assert!(refusal(&plain(u32::MAX, 3, bounds, &[])).contains("where it says"));
+        assert!(refusal(&plain(1, 4, bounds, &[2])).contains("digits"));
+        assert!(refusal(&plain(1, 3, (0, 0), &[2])).contains("parameters"));
+        assert!(refusal(&plain(1, 3, (1, u64::MAX), &[2])).contains("bounds"));
+        assert!(refusal(&plain(1, 3, (1 << 33, 1 << 60), &[2])).contains("bounds"));
+        assert!(refusal(&plain(9, 3, bounds, &[0xff; 9])).contains("more than there can be"), "-2^63 zeros");
+        let most = [[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]; 3].concat();
+        assert!(refusal(&plain(27, 3, bounds, &most)).contains("more than there can be"), "3 (2^63 - 1) durations");
+        assert!(refusal(&plain(1, 3, bounds, &[0x80])).contains("ends in a count"));
+        assert!(refusal(&plain(0, 3, bounds, &[])[..20]).contains("ends in its header"));
+    }
+
+    #[test]
+    fn little_that_inflates_to_much_is_refused() {
+        let mut bytes = V2_COMPRESSED.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&0_u32.to_be_bytes());
+        let mut deflate = flate2::write::ZlibEncoder::new(bytes, flate2::Compression::best());
+        (0..64).for_each(|_| deflate.write_all(&[0; 1 << 20]).expect("memory takes it"));
+        let bytes = deflate.finish().expect("memory takes it");
+        assert!(bytes.len() < 100_000 && refusal(&bytes).contains("of more than"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Request {
     Links,
     /// Where every router is reached: [`Response::Routes`].
     Routes,
-    /// This router's sessions: [`Response::Stats`].
+    /// This router's sessions: [`Response::Stats`], in each object nothing but `sessions`.
     Sessions,
     /// Everything counted: [`Response::Stats`].
     Stats,

@@ -59,6 +59,8 @@ pub(crate) struct Chain<M> {
     pub(crate) delivered: Delivered,
     /// Probability that a datagram is lost on its wire.
     pub(crate) loss: f64,
+    /// Probability that it arrives twice, or after the next one.
+    pub(crate) disorder: f64,
     shards: Vec<Shard>,
     inbound: Vec<VecDeque<Flight>>,
     up: usize,
@@ -111,6 +113,7 @@ impl<M: Meter> Chain<M> {
             meter,
             delivered: Delivered::default(),
             loss: 0.0,
+            disorder: 0.0,
             shards: (0..routers).map(|router| start(router, routers, settings)).collect(),
             inbound: (0..routers).map(|_| VecDeque::new()).collect(),
             up: 0,
@@ -208,8 +211,16 @@ impl<M: Meter> Chain<M> {
                 let SocketAddr::V4(to) = transmit.to else { panic!("all addresses are IPv4") };
                 let mut bytes = [0; 2048];
                 bytes[..datagram.len()].copy_from_slice(datagram);
-                let flight = Flight { at: self.now + DELAY, from: router, len: datagram.len(), bytes };
-                self.inbound[usize::from(to.ip().octets()[3])].push_back(flight);
+                let flight = || Flight { at: self.now + DELAY, from: router, len: datagram.len(), bytes };
+                let inbound = &mut self.inbound[usize::from(to.ip().octets()[3])];
+                inbound.push_back(flight());
+                if self.rng.chance(self.disorder) {
+                    inbound.push_back(flight());
+                }
+                let last = inbound.len() - 1;
+                if last > 0 && self.rng.chance(self.disorder) {
+                    inbound.swap(last - 1, last);
+                }
             }
         }
     }

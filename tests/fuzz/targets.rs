@@ -30,6 +30,8 @@ pub(crate) const TARGETS: &[Target] = &[
     ("security_room", security_room),
     ("link_room", link_room),
     ("session_room", session_room),
+    ("histogram", histogram),
+    ("perf_line", perf_line),
 ];
 
 /// The clear header of a sealed packet.
@@ -114,6 +116,22 @@ pub(crate) fn routing(data: &[u8]) {
         }
         _ => {}
     }
+}
+
+/// A histogram from the other end of a measurement, plain or compressed; what is read can be shown.
+pub(crate) fn histogram(data: &[u8]) {
+    use sinew::telemetry::{hgrm, hlog};
+    let word = std::str::from_utf8(data).ok().and_then(|word| hlog::decode(word).ok());
+    for histogram in word.into_iter().chain(hlog::decode_bytes(data).ok()) {
+        let mut text = Vec::new();
+        hgrm::write(&mut text, &histogram, hgrm::MILLISECONDS).expect("memory takes it");
+        assert_eq!(hlog::decode(&hlog::encode(&histogram)), Ok(histogram));
+    }
+}
+
+/// A line of the conversation of `sinew perf`.
+pub(crate) fn perf_line(data: &[u8]) {
+    sinew::cli::hear_line(data);
 }
 
 const NODE: NodeId = NodeId(1);

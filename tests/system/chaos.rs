@@ -29,5 +29,13 @@ fn chaos(io: &str) {
     let faults: u64 = findings["faults"].as_object().expect("a table").values().filter_map(|n| n.as_u64()).sum();
     let traffic = |name: &str| findings["traffic"][name].as_u64().expect("a number");
     say(&format!("chaos (io {io}, seed {seed}): {faults} faults, {} stream bytes", traffic("stream_bytes")));
+    let clocks = "restart with other clocks";
+    match findings["not_possible"][clocks].as_str() {
+        Some(why) => say(&format!("NOT RUN: {clocks}: {why}")),
+        None => {
+            assert!(findings["faults"][clocks].as_u64() > Some(0), "seed {seed}: {:#}", findings["faults"]);
+            assert!(journal.contains("s, boottime "), "the new process has them:\n{journal}");
+        }
+    }
     assert!(faults > 0 && traffic("streams_whole") > 0 && traffic("datagrams_received") > 500, "{findings:#}");
 }

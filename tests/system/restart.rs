@@ -1,10 +1,10 @@
 //! Routers that come back with the same key.
 
-use crate::support::{Machine, PATIENCE, eventually, path, started, system_test};
+use crate::support::{Machine, PATIENCE, eventually, path, say, started, system_test};
 use crate::traffic::{carry, exactly_once, noise, stream};
 use sinew::client::Stream;
 use sinew::lab::conditions::Conditions;
-use sinew::lab::world::Topology;
+use sinew::lab::world::{ClockShift, Topology};
 use std::io::{self, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -86,5 +86,35 @@ fn both_ends_of_a_link_at_once() {
         assert!(b.terminate(PATIENCE).is_some_and(|status| status.success()), "{}", b.log());
         eventually("a knows that b is gone", || path(a, "b").is_none().then_some(()));
         assert!(begin.elapsed() < PATIENCE / 4, "{:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn with_other_clocks() {
+    system_test("restart::with_other_clocks", Machine::Shared, || {
+        let world = started(Topology::chain(2, Conditions::wire(1.0, 0)));
+        let (a, b, c) = (world.router("a"), world.router("b"), world.router("c"));
+        if let Err(why) = b.can_shift_clocks() {
+            return say(&format!("NOT RUN: restart::with_other_clocks: {why}"));
+        }
+        let (near, mut far, _listener) = stream(a, c, 8000);
+        let machine = std::fs::read_to_string("/proc/uptime").expect("is there");
+        let uptime: f64 = machine.split(' ').next().and_then(|text| text.parse().ok()).expect("seconds");
+        for (round, monotonic) in [20 * 24 * 3600, -(uptime as i64 / 2)].into_iter().enumerate() {
+            b.kill();
+            b.start_with_clocks(ClockShift { monotonic, boottime: monotonic + 60 }).expect("starts again");
+            let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/time")).expect("ours");
+            let pid = b.pid().expect("it runs").to_string();
+            assert_ne!(namespace(&pid), namespace("self"));
+            let offsets = std::fs::read_to_string(format!("/proc/{pid}/timens_offsets")).expect("ours");
+            assert!(offsets.contains(&monotonic.to_string()), "{offsets}");
+            world.wait_ready(PATIENCE).expect("routes return");
+            (&near).write_all(b"after").expect("is taken");
+            let mut text = [0; 5];
+            far.read_exact(&mut text).expect("arrives");
+            assert_eq!(&text, b"after");
+            carry(a, c, 8001 + round as u16, &noise(1, 200_000));
+            exactly_once(c, b, 200, 200, true);
+        }
     });
 }

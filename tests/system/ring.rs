@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// What traffic may pause at most.
 const LIMIT: Duration = Duration::from_millis(500);
+/// What the median pause after a router was killed may be: the kernel tells its neighbours at once, so on a machine of
+/// its own it is 50 ms and less; on one that is busy with others, several times that.
+const KILLED_LIMIT: Duration = Duration::from_millis(250);
 /// How long a fault is watched.
 const WATCHED: Duration = Duration::from_millis(900);
 /// Bytes of stream written at once, every two milliseconds.
@@ -24,22 +27,27 @@ const BLOCK: usize = 500;
 
 #[test]
 fn a_killed_router_over_uring() {
-    io_test("ring::a_killed_router_over_uring", "uring", Machine::Alone, |io| faults("kill -9", io, 5, kill));
+    io_test("ring::a_killed_router_over_uring", "uring", Machine::Alone, killed);
 }
 
 #[test]
 fn a_killed_router_over_mmsg() {
-    io_test("ring::a_killed_router_over_mmsg", "mmsg", Machine::Alone, |io| faults("kill -9", io, 5, kill));
+    io_test("ring::a_killed_router_over_mmsg", "mmsg", Machine::Alone, killed);
+}
+
+fn killed(io: &str) {
+    let median = faults("kill -9", io, 5, kill);
+    assert!(median <= KILLED_LIMIT, "median pause {median:?}: was the kernel's word not heard?");
 }
 
 #[test]
 fn a_link_cut_silently() {
-    system_test("ring::a_link_cut_silently", Machine::Alone, || faults("silent cut", "auto", 6, cut));
+    system_test("ring::a_link_cut_silently", Machine::Alone, || _ = faults("silent cut", "auto", 6, cut));
 }
 
 #[test]
 fn a_router_that_leaves() {
-    system_test("ring::a_router_that_leaves", Machine::Alone, || faults("SIGTERM", "auto", 4, terminate));
+    system_test("ring::a_router_that_leaves", Machine::Alone, || _ = faults("SIGTERM", "auto", 4, terminate));
 }
 
 /// Makes something fail on the path and gives what mends it.
@@ -72,7 +80,8 @@ fn cut<'w>(world: &'w World, trial: usize, path: &[String]) -> Box<dyn Fn() + 'w
 /// When each datagram arrived.
 type Arrivals = Mutex<Vec<Instant>>;
 
-fn faults(what: &str, io: &str, trials: usize, fault: Fault) {
+/// Makes it fail so many times; gives the median of the longest silences.
+fn faults(what: &str, io: &str, trials: usize, fault: Fault) -> Duration {
     let mut topology = Topology::ring(6, Conditions::wire(3.0, 0));
     topology.io = io.into();
     let world = started(topology);
@@ -101,6 +110,7 @@ fn faults(what: &str, io: &str, trials: usize, fault: Fault) {
     let (least, most) = (outages[0], outages[outages.len() - 1]);
     say(&format!("outage after {what} (io {io}): min {least:.0?}, median {median:.0?}, max {most:.0?} of {trials}"));
     assert!(most <= LIMIT, "traffic paused {outages:?}");
+    median
 }
 
 struct StopAtEnd<'a>(&'a AtomicBool);

@@ -20,6 +20,13 @@ static RUN: AtomicU32 = AtomicU32::new(0);
 static NOT_RUN: AtomicU32 = AtomicU32::new(0);
 static MACHINE: RwLock<()> = RwLock::new(());
 
+/// The back-end that all routers are to use, from `SINEW_TEST_IO`; `auto` if it is not set.
+pub(crate) fn chosen_io() -> String {
+    let chosen = std::env::var("SINEW_TEST_IO").unwrap_or_else(|_| "auto".to_owned());
+    assert!(["auto", "uring", "mmsg"].contains(&chosen.as_str()), "SINEW_TEST_IO={chosen}: auto, uring or mmsg");
+    chosen
+}
+
 /// Whether a test measures time and wants the machine for itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Machine {
@@ -64,8 +71,12 @@ pub(crate) fn system_test(name: &str, machine: Machine, body: impl FnOnce()) {
     drop((shared, alone));
 }
 
-/// As [`system_test`], for the io back-end `io`, if this machine has it.
+/// As [`system_test`], for the io back-end `io`, if this machine has it, and `SINEW_TEST_IO` did not ask for the other.
 pub(crate) fn io_test(name: &str, io: &str, machine: Machine, body: impl FnOnce(&str)) {
+    if !["auto", io].contains(&chosen_io().as_str()) {
+        say(&format!("left out: {name}: SINEW_TEST_IO={}", chosen_io()));
+        return;
+    }
     // In namespaces of its own, whose loopback interface is down, the test was sent there because the ring works.
     if io == "uring"
         && ladder::current().is_none()
@@ -81,6 +92,9 @@ pub(crate) fn io_test(name: &str, io: &str, machine: Machine, body: impl FnOnce(
 /// A world of the real binary, with nobody started.
 pub(crate) fn world(mut topology: Topology) -> World {
     topology.program = SINEW.into();
+    if topology.io == "auto" {
+        topology.io = chosen_io();
+    }
     World::new(&topology).expect("a world can be built here")
 }
 

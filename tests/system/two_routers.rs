@@ -77,6 +77,10 @@ fn shown(world: &World) {
     for what in ["nodes", "links", "routes", "sessions", "stats"] {
         assert!(!run(a, &format!("show {what}"), 0).stdout.is_empty(), "{what}");
     }
+    let metrics = String::from_utf8(run(a, "show stats --prometheus", 0).stdout).expect("text");
+    for line in ["# TYPE sinew_link_up gauge", "sinew_link_up{worker=\"0\",peer=\"b\"} 1"] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line}: {metrics}");
+    }
 }
 
 fn reached(world: &World) {

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const ECHO_GAP: Duration = Duration::from_millis(1);
 /// How long echoes may still come after everything else is done.
 const ECHO_PATIENCE: Duration = Duration::from_millis(500);
+/// Intervals that may come before their time: the server's clock is not ours, and a test's last one is short.
+const EARLY_INTERVALS: usize = 8;
 /// Below this a wait is spent looking at the clock: a sleep would end too late.
 const SPIN: Duration = Duration::from_micros(30);
 
@@ -156,9 +158,15 @@ impl Test<'_> {
     /// Takes what the server says until its result.
     fn listen(&self, mut reader: BufReader<Stream>) -> Result<(Vec<Counted>, Counted), Failure> {
         let mut intervals = Vec::new();
+        let begin = Instant::now();
+        let hear = |reader: &mut BufReader<Stream>| hear::<Say>(reader)?.map(Say::checked).transpose();
         while let Some(said) = hear(&mut reader).inspect_err(|_| self.over.set())? {
             match said {
                 Say::Interval(counted) => {
+                    if intervals.len() > most_intervals(begin.elapsed(), self.args.interval) {
+                        self.over.set();
+                        return Err(Failure::Failed("the server reports more often than it was asked to".to_owned()));
+                    }
                     if !self.args.json {
                         report::interval(&counted, intervals.is_empty())?;
                     }
@@ -211,6 +219,12 @@ impl Test<'_> {
     }
 }
 
+/// Intervals that a server may have reported after this time; it began to count a little earlier.
+fn most_intervals(elapsed: Duration, interval: Duration) -> usize {
+    let whole = elapsed.as_nanos() / interval.as_nanos().max(1);
+    usize::try_from(whole).unwrap_or(usize::MAX).saturating_add(EARLY_INTERVALS)
+}
+
 fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -228,5 +242,18 @@ fn wait_until(time: Instant, stop: &Stop) {
             return;
         }
         std::hint::spin_loop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_report_as_often_as_it_was_asked_to() {
+        let (interval, second) = (Duration::from_millis(100), Duration::from_secs(1));
+        assert_eq!(most_intervals(Duration::ZERO, interval), EARLY_INTERVALS);
+        assert_eq!(most_intervals(second, interval), 10 + EARLY_INTERVALS);
+        assert_eq!(most_intervals(Duration::MAX, Duration::ZERO), usize::MAX);
     }
 }

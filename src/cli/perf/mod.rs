@@ -181,12 +181,25 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     }
 }
 
+/// Takes in a line as either end of a test would, for the fuzzer: what is heard can be shown.
+#[doc(hidden)]
+pub fn hear_line(line: &[u8]) {
+    let said = talk::hear::<talk::Say>(&mut &line[..]).ok().flatten();
+    if let Some(Ok(talk::Say::Interval(counted) | talk::Say::Result(counted))) = said.map(talk::Say::checked) {
+        report::show(&counted);
+    }
+    if let Ok(Some(hello)) = talk::hear::<talk::Hello>(&mut &line[..]) {
+        let _ = hello.check();
+    }
+    let _ = talk::hear::<talk::Done>(&mut &line[..]);
+}
+
 fn check(args: &ClientArgs) -> Result<(), String> {
     let (least, most) = (message::HEADER as u64, MAX_PAYLOAD as u64);
     if !(least..=most).contains(&args.size) {
         return Err(format!("--size is from {least} (the test's own header) to {most}"));
     }
-    if args.interval < Duration::from_millis(100) {
+    if args.interval < talk::MIN_INTERVAL {
         return Err("--interval is at least 100ms".to_owned());
     }
     if args.messages == Some(0) || args.duration.is_zero() {

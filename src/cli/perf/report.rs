@@ -145,14 +145,39 @@ pub(super) fn interval(counted: &Counted, first: bool) -> Result<(), Failure> {
     if first {
         output::line("    interval s     received  goodput         one-way mean     p99     max ms")?;
     }
-    let latencies = decode(counted)?;
-    let figures = Latency::of(&latencies);
+    output::line(interval_line(counted)?)
+}
+
+/// An interval as a line.
+fn interval_line(counted: &Counted) -> Result<String, Failure> {
+    let figures = Latency::of(&decode(counted)?);
     let (mean, p99, max) = figures.map_or((0.0, 0.0, 0.0), |latency| (latency.mean_ms, latency.p99_ms, latency.max_ms));
     let rate = bit_rate(goodput(counted));
-    output::line(format_args!(
+    Ok(format!(
         "{:6.1} - {:6.1}  {:>10}  {rate:<14}  {mean:>12.3} {p99:>7.3} {max:>7.3}",
         counted.start, counted.end, counted.received
     ))
+}
+
+/// Makes of checked figures all that is ever made of them, for the fuzzer.
+pub(super) fn show(counted: &Counted) {
+    let line = interval_line(counted).expect("checked figures can be shown");
+    let logged = logged(counted).expect("checked figures can be logged");
+    let mut text = Vec::new();
+    hgrm::write(&mut text, &logged.histogram, hgrm::MILLISECONDS).expect("memory takes it");
+    hlog::write_tagged(&mut text, "fuzz", WallTime::from_nanos(0), &[logged], hgrm::MILLISECONDS)
+        .expect("memory takes it");
+    assert!(!line.is_empty() && !text.is_empty());
+}
+
+/// An interval as logs have it.
+fn logged(counted: &Counted) -> Result<hlog::Interval, Failure> {
+    let span = |seconds: f64| {
+        Duration::try_from_secs_f64(seconds)
+            .map_err(|error| Failure::failed("the server's figures cannot be read", error))
+    };
+    let (start, length) = (span(counted.start)?, span((counted.end - counted.start).max(0.0))?);
+    Ok(hlog::Interval { tag: Some("one-way".to_owned()), start, length, histogram: decode(counted)? })
 }
 
 /// Writes the files, shows the result, and says whether it is well.
@@ -264,15 +289,7 @@ fn write_files(args: &ClientArgs, outcome: &Outcome, one_way: &Histogram<u64>) -
         }
     }
     let Some(path) = &args.hlog else { return Ok(()) };
-    let mut intervals = Vec::new();
-    for counted in &outcome.intervals {
-        intervals.push(hlog::Interval {
-            tag: Some("one-way".to_owned()),
-            start: Duration::from_secs_f64(counted.start),
-            length: Duration::from_secs_f64((counted.end - counted.start).max(0.0)),
-            histogram: decode(counted)?,
-        });
-    }
+    let mut intervals = outcome.intervals.iter().map(logged).collect::<Result<Vec<_>, Failure>>()?;
     intervals.extend(outcome.round_trips.intervals.iter().cloned());
     intervals.sort_by_key(|interval| interval.start);
     let comment = format!("Logged by sinew perf {}, {}", env!("CARGO_PKG_VERSION"), outcome.transport.name());

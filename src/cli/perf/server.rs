@@ -4,9 +4,8 @@ use super::ServerArgs;
 use super::clock::{Clock, boot_id};
 use super::message::{HEADER, Message};
 use super::report::{self, Latency};
-use super::talk::{Counted, Done, Hello, Say, Transport, VERSION, hear, say};
+use super::talk::{Counted, Done, Hello, Say, Transport, hear, say};
 use super::tally::Tally;
-use crate::base::limits::MAX_PAYLOAD;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, counted};
 use crate::cli::ping::{closed, is_pause, next_event, set_patience};
@@ -117,8 +116,8 @@ impl Server<'_> {
         let mut writer = stream;
         writer.set_read_timeout(Some(GREETING)).map_err(timeout)?;
         let Some(hello) = hear::<Hello>(&mut reader)? else { return Ok(true) };
-        if hello.version != VERSION || !(HEADER..=MAX_PAYLOAD).contains(&hello.size) {
-            return refuse(writer, "client and server are of different versions").map(|()| true);
+        if let Err(why) = hello.check() {
+            return refuse(writer, why).map(|()| true);
         }
         let clock = Clock::between(&boot_id(), &hello.boot);
         let (tally, held) = match hello.transport {

@@ -1,15 +1,23 @@
 //! What client and server say to each other: JSON lines on one stream.
 
 use super::clock::Clock;
+use super::message::HEADER;
+use crate::base::limits::MAX_PAYLOAD;
 use crate::base::{Class, Port};
 use crate::cli::failure::Failure;
+use crate::telemetry::hlog;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use std::io::{self, BufRead, Read as _, Write};
 use std::time::Duration;
 
 /// Version of this conversation.
 pub(super) const VERSION: u32 = 1;
+/// Shortest interval that is reported: a report takes a few kilobytes and the time to make them.
+pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest time that figures may be of, seconds: thirty years.
+const MAX_SECONDS: f64 = 1e9;
 /// Longest line, bytes: a histogram is a few thousand.
 const MAX_LINE: u64 = 1 << 20;
 
@@ -105,6 +113,42 @@ pub(super) struct Counted {
     pub(super) latencies: String,
 }
 
+impl Hello {
+    /// Whether a server can serve it; why not.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        if self.version != VERSION || !(HEADER..=MAX_PAYLOAD).contains(&self.size) {
+            return Err("client and server are of different versions");
+        }
+        if self.interval < MIN_INTERVAL {
+            return Err("the interval is too short: at least 100ms");
+        }
+        Ok(())
+    }
+}
+
+impl Counted {
+    /// The figures, if they can be: times in their order and of this age, latencies that are a histogram.
+    pub(super) fn checked(self) -> Result<Counted, Failure> {
+        let unreadable = |why: &dyn Display| Failure::failed("the server's figures cannot be read", why);
+        if !(0.0 <= self.start && self.start <= self.end && self.end <= MAX_SECONDS) {
+            return Err(unreadable(&format_args!("they are from second {:e} to {:e}", self.start, self.end)));
+        }
+        hlog::decode(&self.latencies).map_err(|error| unreadable(&error))?;
+        Ok(self)
+    }
+}
+
+impl Say {
+    /// What was said, if it can be: see [`Counted::checked`].
+    pub(super) fn checked(self) -> Result<Say, Failure> {
+        Ok(match self {
+            Say::Interval(counted) => Say::Interval(counted.checked()?),
+            Say::Result(counted) => Say::Result(counted.checked()?),
+            other => other,
+        })
+    }
+}
+
 /// Writes a line.
 pub(super) fn say(out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
     let mut line = serde_json::to_string(value).map_err(|error| Failure::failed("cannot write JSON", error))?;
@@ -151,5 +195,29 @@ mod tests {
         }
         assert_eq!(hear::<Say>(&mut reader), Ok(None));
         assert!(hear::<Say>(&mut b"GET / HTTP/1.1\n".as_slice()).is_err());
+    }
+
+    #[test]
+    fn figures_that_cannot_be_are_refused() {
+        let latencies = hlog::encode(&super::super::tally::histogram());
+        let well = Counted { end: 2.5, latencies, ..Counted::default() };
+        assert_eq!(well.clone().checked(), Ok(well.clone()));
+        for (start, end) in [(-1.0, 1.0), (0.0, 1e300), (3.0, 2.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
+            let wrong = Say::Result(Counted { start, end, ..well.clone() });
+            assert!(wrong.checked().is_err(), "{start} to {end}");
+        }
+        let wrong = Say::Interval(Counted { latencies: "HISTFAAAA".to_owned(), ..well });
+        assert!(wrong.checked().is_err());
+    }
+
+    #[test]
+    fn a_client_cannot_ask_for_a_report_a_turn() {
+        let (boot, transport) = (String::new(), Transport::Stream);
+        let hello = Hello { version: VERSION, test: 1, boot, transport, size: 1000, interval: MIN_INTERVAL };
+        assert_eq!(hello.check(), Ok(()));
+        for interval in [Duration::ZERO, MIN_INTERVAL - Duration::from_nanos(1)] {
+            assert!(Hello { interval, ..hello.clone() }.check().is_err_and(|why| why.contains("interval")));
+        }
+        assert!(Hello { size: HEADER - 1, ..hello }.check().is_err());
     }
 }

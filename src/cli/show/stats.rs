@@ -4,6 +4,7 @@
 //! Durations are milliseconds; a rate is per second since the sample before.
 
 use super::{output, plain};
+use crate::telemetry::figure::is_gauge;
 use crate::telemetry::table::thousands;
 use crate::telemetry::{DropReason, Drops, Table, hgrm, hlog};
 use serde_json::Value;
@@ -22,22 +23,17 @@ const GROUPS: [(&str, &[&str]); 3] = [
 ];
 /// Shown by themselves, or by another command.
 const APART: [&str; 6] = ["drops", "datagram_drops", "message_drops", "links", "sessions", "histograms"];
-/// Figures that come and go: their change is no rate.
-const GAUGES: [&str; 14] = [
-    "pool",
-    "in_use",
-    "slots",
-    "stranded",
-    "waiting",
-    "window",
-    "in_flight",
-    "pacing_rate",
-    "queue",
-    "unacknowledged",
-    "pmtu",
-    "ring_slots",
-    "link",
-    "since_ms",
+/// What a latency is of.
+const LATENCIES: [(&str, &str); 9] = [
+    ("turn", "the work of one turn of the worker's loop"),
+    ("recovery_reliable", "reliable messages lost on this link: first sent to confirmed"),
+    ("recovery_control", "control messages lost on this link: first sent to confirmed"),
+    ("gap_reliable", "reliable messages lost on the way here: missed to arrived"),
+    ("gap_control", "control messages lost on the way here: missed to arrived"),
+    ("queue_delay_best_effort", "best-effort messages: taken in to sent"),
+    ("queue_delay_reliable", "reliable messages: taken in to sent first"),
+    ("round_trip", "to the neighbour and back, without its delay"),
+    ("one_way", "from the neighbour to here, right within clock_error_us"),
 ];
 
 /// The workers' figures at one moment, and how long after the ones before.
@@ -216,22 +212,29 @@ fn is_summary(value: &Value) -> bool {
 }
 
 fn latency_table(heading: &str) -> Table {
-    Table::new([heading, ">count", ">mean ms", ">p50 ms", ">p90 ms", ">p99 ms", ">p99.9 ms", ">max ms"])
+    Table::new([
+        heading,
+        ">count",
+        ">mean ms",
+        ">p50 ms",
+        ">p90 ms",
+        ">p99 ms",
+        ">p99.9 ms",
+        ">max ms",
+        "what it is of",
+    ])
 }
 
 fn latency_row(path: String, summary: &Value) -> Vec<String> {
     let ms = |key: &str| summary[key].as_f64().map_or("-".to_owned(), |us| format!("{:.3}", us / 1e3));
     let figures = ["mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"].map(ms);
-    [path, plain(&summary["count"])].into_iter().chain(figures).collect()
+    let of = LATENCIES.iter().find(|(name, _)| *name == path).map_or_else(String::new, |(_, of)| (*of).to_owned());
+    [path, plain(&summary["count"])].into_iter().chain(figures).chain([of]).collect()
 }
 
 fn rate(path: &str, value: &Value, before: Option<&Value>, seconds: f64) -> String {
-    let last = path.rsplit('.').next().unwrap_or(path);
-    let comes_and_goes = GAUGES.contains(&last)
-        || path.starts_with("metrics")
-        || ["_peak", "_us", "_ms", "_ppm"].iter().any(|end| last.ends_with(end));
     match (value.as_u64(), before.and_then(Value::as_u64)) {
-        (Some(now), Some(before)) if !comes_and_goes => per_second(now.saturating_sub(before) as f64 / seconds),
+        (Some(now), Some(before)) if !is_gauge(path) => per_second(now.saturating_sub(before) as f64 / seconds),
         _ => String::new(),
     }
 }
@@ -266,6 +269,8 @@ pub(super) fn write_histograms(workers: &[Value], directory: &Path) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Rng;
+    use crate::proto::link::{Link, Settings};
     use crate::telemetry::Histogram;
     use serde_json::json;
     use std::time::Duration;
@@ -306,7 +311,9 @@ mod tests {
             "retransmissions",
             "since_ms",
             "one_way",
+            "from the neighbour to here",
             "0.002",
+            "one turn of the worker's loop",
             "other",
             "future",
         ] {
@@ -315,6 +322,16 @@ mod tests {
         assert!(!shown.contains("strays") && !shown.contains("ups") && !shown.contains("per s"), "{shown}");
         let all = text(None, true);
         assert!(all.contains("strays") && all.contains("ups") && all.contains("pool-exhausted"), "{all}");
+    }
+
+    #[test]
+    fn every_latency_says_what_it_is_of() {
+        let link = Link::new(Settings::default(), Rng::from_u64(1));
+        let turn = "turn".to_owned();
+        for name in link.histograms().map(|(name, _)| name).chain([turn]) {
+            assert!(LATENCIES.iter().any(|(known, _)| *known == name), "{name}");
+        }
+        assert_eq!(link.histograms().count() + 1, LATENCIES.len());
     }
 
     #[test]

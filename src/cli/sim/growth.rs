@@ -100,6 +100,8 @@ fn print(report: &Report) -> Result<(), Failure> {
         ">bound s",
         ">bytes/s each",
         ">datagrams/s each",
+        ">news each",
+        ">repeated each",
         ">computations each",
         ">wall s",
     ]);
@@ -113,6 +115,8 @@ fn print(report: &Report) -> Result<(), Failure> {
             if rests { "-".into() } else { format!("{:.1}", phase.bound_s) },
             format!("{:.0}", phase.bytes_per_router_s),
             format!("{:.0}", phase.datagrams_per_router_s),
+            format!("{:.0}", phase.news_per_router),
+            format!("{:.0}", phase.repeated_per_router),
             format!("{:.1}", phase.computations_per_router),
             format!("{wall_s:.1}"),
         ]);

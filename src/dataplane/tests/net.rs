@@ -42,6 +42,11 @@ pub(super) struct Net {
 impl Net {
     /// Routers with their links up, sessions open and tables empty.
     pub(super) fn new(wires: &[(usize, usize)], settings: &link::Settings) -> Net {
+        Net::with(wires, &vec![settings.clone(); wires.len()])
+    }
+
+    /// The same with settings for each wire.
+    pub(super) fn with(wires: &[(usize, usize)], settings: &[link::Settings]) -> Net {
         let routers = wires.iter().map(|&(a, b)| a.max(b) + 1).max().expect("a wire");
         let mut net = Net {
             now: Instant::from_millis(1),
@@ -68,7 +73,7 @@ impl Net {
                     peer: identity(peer).public(),
                     preshared_key: None,
                     remote: (a == router).then(|| address(peer)),
-                    settings: settings.clone(),
+                    settings: settings[wire].clone(),
                 };
                 net.command(router, Command::AddLink(LinkId(wire as u16), Box::new(spec)));
             }
@@ -95,6 +100,11 @@ impl Net {
     pub(super) fn send(&mut self, router: usize, to: usize, class: Class, ttl: u8, bytes: &[u8]) -> Readiness {
         let to = Endpoint { node: node(to), port: PORT };
         self.put(router, &Record::Send { class, ordered: false, ttl, to, bytes })
+    }
+
+    /// Whether a router's session that was full may be written to again.
+    pub(super) fn asks_for_more(&mut self, router: usize) -> bool {
+        std::iter::from_fn(|| self.shards[router].poll_readable()).count() > 0
     }
 
     /// Lets `router` receive a best-effort message over a wire that says it comes from `source`.

@@ -14,10 +14,14 @@ const DIAMOND: &[(usize, usize)] = &[(0, 1), (1, 3), (0, 2), (2, 3)];
 
 fn chain(settings: &Settings) -> Net {
     let mut net = Net::new(CHAIN, settings);
+    route_chain(&mut net);
+    net
+}
+
+fn route_chain(net: &mut Net) {
     net.route(0, &[(1, 0), (2, 0)]);
     net.route(1, &[(0, 0), (2, 1)]);
     net.route(2, &[(0, 1), (1, 1)]);
-    net
 }
 
 fn echo(net: &mut Net, to: usize, ttl: u8) {
@@ -281,6 +285,37 @@ fn an_application_that_outruns_its_link_is_asked_to_wait_and_loses_nothing() {
     received.sort();
     assert_eq!(received, (0..=sent).map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>());
     assert_eq!(net.stats(0).drops.total(), 0);
+}
+
+#[test]
+fn a_standing_queue_on_the_way_slows_its_source_by_marks() {
+    // The second link carries a quarter of the first: the queue is at the router in the middle.
+    let fixed = |kbps| Settings { congestion: Congestion::FixedKbps(kbps), ..Settings::default() };
+    let mut net = Net::with(CHAIN, &[fixed(8_000), fixed(2_000)]);
+    route_chain(&mut net);
+    let (mut longest, mut ready) = (0, true);
+    for step in 0..3_000 {
+        while ready {
+            ready = net.send(0, 2, Class::Reliable, 0, &[7; 500]) == Readiness::Ready;
+        }
+        net.run(1);
+        ready |= net.asks_for_more(0);
+        // By then the first marks have come back.
+        if step > 1_000 {
+            longest = longest.max(net.stats(1).links[1].stats.queue);
+        }
+    }
+    let transit = net.stats(1);
+    assert!(transit.links[1].stats.marked > 0, "{:?}", transit.links[1].stats);
+    assert!(marked(&net, 2) > 0, "the mark goes all the way");
+    assert!((1..100).contains(&longest), "{longest}");
+    assert_eq!(transit.drops.total(), 0, "{:?}", transit.drops);
+}
+
+/// Datagrams that reached a router's application with a mark.
+fn marked(net: &Net, router: usize) -> usize {
+    let is = |record: &&Vec<u8>| matches!(Record::parse(record), Ok(Record::Datagram { mark: true, .. }));
+    net.records[router].iter().filter(is).count()
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What goes wrong, when, and for how long.
 
+use super::super::clock;
 use super::super::conditions::Conditions;
-use super::super::world::{Router, World};
+use super::super::world::{ClockShift, Router, World};
 use super::load::Load;
 use super::{ANCHORS, MEAN_PAUSE};
 use crate::base::Rng;
@@ -15,11 +16,19 @@ use std::time::Duration;
 
 /// Datagrams of a flood, a second.
 const FLOOD_RATE: u32 = 20_000;
+/// A clock that jumps does so by at least this, s.
+const LEAST_JUMP: i64 = 60;
+/// And by at most this: a month.
+const MOST_JUMP: i64 = 30 * 24 * 3600;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Kill,
+    /// As [`Kind::Kill`], but the next process finds that the monotonic clock and the clock since boot have jumped, forth
+    /// or back, as after a reboot or a move to another machine. No more can be done to a clock from outside: that of a
+    /// process that runs cannot be stepped, and the wall clock is everybody's.
+    Clock,
     Freeze,
     Cut,
     HalfCut,
@@ -30,8 +39,9 @@ enum Kind {
     Reload,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Kill,
+    Kind::Clock,
     Kind::Freeze,
     Kind::Cut,
     Kind::HalfCut,
@@ -46,6 +56,7 @@ impl Kind {
     const fn name(self) -> &'static str {
         match self {
             Kind::Kill => "kill -9 and restart",
+            Kind::Clock => "restart with other clocks",
             Kind::Freeze => "SIGSTOP",
             Kind::Cut => "link cut",
             Kind::HalfCut => "link cut one way",
@@ -60,13 +71,18 @@ impl Kind {
     /// How long it lasts, at least and at most, ms.
     const fn lasts(self) -> (u64, u64) {
         match self {
-            Kind::Kill => (50, 2_000),
+            Kind::Kill | Kind::Clock => (50, 2_000),
             Kind::Freeze => (50, 4_000),
             Kind::Cut | Kind::HalfCut => (50, 3_000),
             Kind::Loss | Kind::Corrupt | Kind::Disorder => (300, 3_000),
             Kind::Flood => (200, 1_000),
             Kind::Reload => (0, 1),
         }
+    }
+
+    /// Whether the router's process ends.
+    const fn kills(self) -> bool {
+        matches!(self, Kind::Kill | Kind::Clock)
     }
 }
 
@@ -93,8 +109,13 @@ pub(super) struct Script<'w> {
     load: &'w Load,
     rng: Rng,
     next: Duration,
+    /// The kinds that strike here.
+    kinds: Vec<Kind>,
+    /// Kinds in the order in which they will strike, the next one last: each once before any strikes again.
+    deck: Vec<Kind>,
     open: Vec<Open>,
     struck: BTreeMap<&'static str, u64>,
+    not_possible: BTreeMap<&'static str, String>,
     journal: String,
     /// Routers whose process may be a new one at the next look.
     killed: Vec<usize>,
@@ -102,10 +123,49 @@ pub(super) struct Script<'w> {
 
 impl<'w> Script<'w> {
     pub(super) fn new(world: &'w World, load: &'w Load, rng: Rng) -> Script<'w> {
-        let struck = KINDS.iter().map(|kind| (kind.name(), 0)).collect();
-        // The first fault waits until traffic flows.
-        let next = Duration::from_secs(1);
-        Script { world, load, rng, next, open: Vec::new(), struck, journal: String::new(), killed: Vec::new() }
+        let mut kinds = KINDS.to_vec();
+        let mut not_possible = BTreeMap::new();
+        if let Err(error) = world.routers()[0].can_shift_clocks() {
+            kinds.retain(|&kind| kind != Kind::Clock);
+            not_possible.insert(Kind::Clock.name(), error.to_string());
+        }
+        let mut script = Script {
+            world,
+            load,
+            rng,
+            // The first fault waits until traffic flows.
+            next: Duration::from_secs(1),
+            deck: Vec::with_capacity(kinds.len()),
+            open: Vec::new(),
+            struck: kinds.iter().map(|kind| (kind.name(), 0)).collect(),
+            not_possible,
+            kinds,
+            journal: String::new(),
+            killed: Vec::new(),
+        };
+        script.shuffle();
+        // A run of seconds has it too.
+        script.deck.sort_by_key(|&kind| kind == Kind::Clock);
+        script
+    }
+
+    /// Kinds that cannot strike here, and why.
+    pub(super) const fn not_possible(&self) -> &BTreeMap<&'static str, String> {
+        &self.not_possible
+    }
+
+    fn shuffle(&mut self) {
+        self.deck.extend_from_slice(&self.kinds);
+        for place in (1..self.deck.len()).rev() {
+            self.deck.swap(place, self.rng.below(place as u64 + 1) as usize);
+        }
+    }
+
+    fn next_kind(&mut self) -> Kind {
+        if self.deck.is_empty() {
+            self.shuffle();
+        }
+        self.deck.pop().expect("there are kinds that are always possible")
     }
 
     /// Mends what is due and strikes if it is time.
@@ -139,7 +199,7 @@ impl<'w> Script<'w> {
     /// Routers that were killed since the last time this was asked, or are dead: their processes may end.
     pub(super) fn excused(&mut self) -> Vec<usize> {
         let dead = self.open.iter().filter_map(|open| match open.victim {
-            Victim::Router(router) if open.kind == Kind::Kill => Some(router),
+            Victim::Router(router) if open.kind.kills() => Some(router),
             _ => None,
         });
         let mut excused: Vec<usize> = dead.collect();
@@ -153,11 +213,11 @@ impl<'w> Script<'w> {
     }
 
     fn strike(&mut self, now: Duration) -> io::Result<()> {
-        let kind = KINDS[self.rng.below(KINDS.len() as u64) as usize];
+        let kind = self.next_kind();
         let (least, most) = kind.lasts();
         let lasts = Duration::from_millis(least + self.rng.below(most - least + 1));
         let struck = match kind {
-            Kind::Kill | Kind::Freeze | Kind::Flood | Kind::Reload => self.strike_router(kind)?,
+            Kind::Kill | Kind::Clock | Kind::Freeze | Kind::Flood | Kind::Reload => self.strike_router(kind)?,
             _ => self.strike_link(kind),
         };
         // Everything of that sort is in trouble already.
@@ -172,13 +232,13 @@ impl<'w> Script<'w> {
         let routers = self.world.routers();
         let fit = |&router: &usize| {
             let busy = self.open.iter().any(|open| matches!(open.victim, Victim::Router(other) if other == router));
-            !busy && (kind != Kind::Kill || !ANCHORS.contains(&routers[router].name()))
+            !busy && (!kind.kills() || !ANCHORS.contains(&routers[router].name()))
         };
         let fit: Vec<usize> = (0..routers.len()).filter(fit).collect();
         let Some(router) = self.choose(&fit) else { return Ok(None) };
         let mut flood = None;
         match kind {
-            Kind::Kill => {
+            Kind::Kill | Kind::Clock => {
                 self.killed.push(router);
                 self.load.note_kill(routers[router].name());
                 routers[router].kill();
@@ -223,6 +283,15 @@ impl<'w> Script<'w> {
                 let router = &self.world.routers()[router];
                 match open.kind {
                     Kind::Kill => router.start()?,
+                    Kind::Clock => {
+                        let shift = clock_shift(&mut self.rng, clock::now().as_nanos() / 1_000_000_000);
+                        router.start_with_clocks(shift)?;
+                        let ClockShift { monotonic, boottime } = shift;
+                        self.note(
+                            now,
+                            &format!("clocks at {}: monotonic {monotonic:+} s, boottime {boottime:+} s", router.name()),
+                        );
+                    }
                     Kind::Freeze => router.cont(),
                     _ => drop(open.flood),
                 }
@@ -243,6 +312,18 @@ impl<'w> Script<'w> {
         // Writing to a string cannot fail.
         let _ = writeln!(self.journal, "{:9.3} s  {what}", now.as_secs_f64());
     }
+}
+
+/// Clocks that jumped by minutes or by days, forth or back, on a machine that has run for so long, s.
+fn clock_shift(rng: &mut Rng, uptime: u64) -> ClockShift {
+    let (least, most) = (LEAST_JUMP as f64, MOST_JUMP as f64);
+    let far = (least * (most / least).powf(rng.unit())) as i64;
+    // No clock goes back to before zero.
+    let back = far.min(i64::try_from(uptime).unwrap_or(i64::MAX) / 2);
+    let monotonic = if rng.chance(0.5) { far } else { -back };
+    // The clock since boot has gone on while the machine slept.
+    let slept = rng.below(LEAST_JUMP as u64 * 60) as i64;
+    ClockShift { monotonic, boottime: monotonic + slept }
 }
 
 /// Garbage sent to every address a router listens at, from a neighbour's machine, until it is dropped.
@@ -295,5 +376,21 @@ impl Drop for Flood {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("a flood does not panic");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_jump_by_minutes_to_days_both_ways_and_never_to_before_zero() {
+        let mut rng = Rng::from_u64(5);
+        let shifts: Vec<ClockShift> = (0..1000).map(|_| clock_shift(&mut rng, 100_000)).collect();
+        let count = |fits: fn(i64) -> bool| shifts.iter().filter(|shift| fits(shift.monotonic)).count();
+        assert!(count(|s| s < 0) > 300 && count(|s| s > 0) > 300);
+        assert!(count(|s| s.abs() < 600) > 50 && count(|s| s > 7 * 24 * 3600) > 20);
+        assert_eq!(count(|s| !(-50_000..=MOST_JUMP).contains(&s) || s.abs() < LEAST_JUMP), 0);
+        assert!(shifts.iter().all(|shift| shift.boottime >= shift.monotonic));
     }
 }

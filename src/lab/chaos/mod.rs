@@ -14,7 +14,8 @@
 //! - `watch` looks at the routers from outside: memory, descriptors, processes that ended by themselves, logs.
 //!
 //! When the time is over everything is mended; then what was accepted must arrive. The findings go to `chaos.json`, the
-//! journal of faults to `chaos.log`. Clock steps are left out: a time namespace sets the clock once, it cannot step it.
+//! journal of faults to `chaos.log`. A kind of fault that this machine does not allow is said, and counted as not
+//! possible. The wall clock is left alone: it is one for the whole machine, whatever namespace it is read in.
 
 mod faults;
 mod load;
@@ -61,6 +62,8 @@ pub struct Findings {
     pub seed: u64,
     /// How often each fault struck.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Faults that cannot strike on this machine, and why.
+    pub not_possible: BTreeMap<&'static str, String>,
     /// Whether some router lived long enough for the growth of its memory to mean anything.
     pub memory_judged: bool,
     /// The traffic.
@@ -75,10 +78,12 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     let seconds = args.seconds.unwrap_or(SECONDS);
     let world = World::with_mode(&topology(args), mode)?;
     world.start(Duration::from_secs(30))?;
-    voice.say(format!("six routers run; faults for {seconds} s, seed {}", args.seed));
+    voice.say(format!("six routers run; faults for {seconds} s, seed {}", args.seed()));
     let mut watch = watch::Watch::new(&world);
-    let load = load::Load::new(args.seed);
-    let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed));
+    let load = load::Load::new(args.seed());
+    let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed()));
+    let not_possible = script.not_possible().clone();
+    not_possible.iter().for_each(|(name, why)| voice.say(format!("not possible here: {name} ({why})")));
     std::thread::scope(|scope| -> io::Result<()> {
         // The scope waits for its threads: they must end also if this fails.
         let _ended = load.stop_at_end();
@@ -97,8 +102,9 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     let findings = Findings {
         violations,
         seconds,
-        seed: args.seed,
+        seed: args.seed(),
         faults,
+        not_possible,
         memory_judged: watch.has_judged_memory(),
         traffic: load.totals(),
         processes: watch.into_processes(),
@@ -112,7 +118,7 @@ fn topology(args: &Args) -> Topology {
     let pairs = [("a", "b"), ("a", "f"), ("b", "c"), ("b", "f"), ("c", "d"), ("c", "e"), ("e", "d"), ("e", "f")];
     let links = pairs.iter().map(|(one, other)| LinkSpec::new(one, other, wire)).collect();
     let mut topology = Topology::new(&["a", "b", "c", "d", "e", "f"], links);
-    topology.seed = args.seed;
+    topology.seed = args.seed();
     topology.io.clone_from(&args.io);
     topology
 }
@@ -161,6 +167,7 @@ pub(super) fn render(findings: &Findings) -> String {
     let mut text = String::new();
     let mut table = Table::new(["fault", ">struck"]);
     findings.faults.iter().for_each(|(name, count)| table.row([(*name).to_owned(), count.to_string()]));
+    findings.not_possible.iter().for_each(|(name, _)| table.row([(*name).to_owned(), "not possible".into()]));
     let traffic = &findings.traffic;
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{table}");

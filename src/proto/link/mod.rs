@@ -590,8 +590,8 @@ impl Link {
         self.mtu.current()
     }
 
-    /// Counters, and summaries of the histograms.
-    pub fn stats(&self) -> LinkStats {
+    /// Counters without summaries.
+    fn figures(&self) -> LinkStats {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let difference = self.peer_clock.latest();
         LinkStats {
@@ -608,7 +608,7 @@ impl Link {
             timeout_us: micros(self.timeout()),
             clock_ahead_us: difference.and_then(|difference| i64::try_from(difference.ahead_ns / 1_000).ok()),
             clock_error_us: difference.map(|difference| micros(difference.error)),
-            ..self.counters.summarised()
+            ..self.counters.stats.clone()
         }
     }
 }

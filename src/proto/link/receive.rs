@@ -19,6 +19,7 @@ impl Link {
         self.notice_standstill(now);
         self.release_leftovers(pool);
         if !self.attached || self.closing.is_some() {
+            self.counters.drops.count(DropReason::LinkClosing);
             return;
         }
         self.forget_deadline();

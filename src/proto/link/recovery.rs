@@ -1,4 +1,24 @@
 //! Recovery: from an acknowledgement, or its absence, to what is sent again.
+//!
+//! # The tail
+//! After the last packet of a burst nothing follows that could show a gap. TCP sends a tail loss probe (RFC 8985 section
+//! 7) and a QUIC two probe packets (RFC 9002 section 6.2.4); here the link's own timer does their work:
+//!
+//! | | tail loss probe | here |
+//! |---|---|---|
+//! | leaves after | two smoothed round trips | one expected round trip, the margin (`Link::margin`), two [`REPEAT`]s |
+//! | carries | new data, or what was sent last | what was sent first of all that is unanswered, in two packets |
+//! | stands for | nothing: it takes nothing for lost | a loss, at once |
+//! | is held up by a full window | no, but only one is ever out | no, but for two packets a round of timeouts |
+//! | the rest of the tail | the probe's answer shows it as a gap | the repetition's answer does, just the same |
+//! | the window | shrinks if the probe repaired something (7.4) | shrinks at once, and is restored if it did not |
+//! | the probe is lost as well | waits for the retransmission timeout | the same timer, and it backs off late |
+//!
+//! So it is a probe that leaves sooner, which jitter allows because the margin is measured and acknowledgements are
+//! repeated; and the oldest is repeated rather than the newest, because its reader waits for it longest and a link's
+//! receiver needs no newest segment to answer about all others. The window shrinks at once because by then loss is far
+//! likelier than lateness, and being wrong costs nothing for long: see `Controller::on_needless`. Of several rounds in a
+//! row only the last is undone: by then answers are later than twice what was waited for.
 
 use super::Link;
 use super::congestion::Acked;
@@ -49,6 +69,9 @@ pub(super) struct Recovery {
     unanswered_at: Instant,
     /// When the first packet was sent that the timer gave up since the last progress.
     drought: Option<Instant>,
+    /// Packets with repetitions that may leave although the window is full: what tells whether the path still works must
+    /// not wait for it (RFC 9002 section 7.5). So many come with each round of timeouts.
+    probes: u32,
     /// Packets were seen to overtake each other.
     reordered: bool,
     /// Size of the reordering window, in eighths of the smallest round trip.
@@ -66,6 +89,7 @@ impl Recovery {
             unanswered: 0,
             unanswered_at: Instant::ZERO,
             drought: None,
+            probes: 0,
             reordered: false,
             widening: 1,
             since_widened: 0,
@@ -83,6 +107,7 @@ impl Recovery {
         self.timer_ready = now;
         self.unanswered = 0;
         self.drought = None;
+        self.probes = 0;
         self.since_widened += 1;
         if self.since_widened >= NARROW_AFTER {
             self.since_widened = 0;
@@ -95,7 +120,18 @@ impl Recovery {
         if sent >= self.unanswered_at {
             self.unanswered += 1;
             self.unanswered_at = now;
+            self.probes = TIMER_BURST;
         }
+    }
+
+    /// Whether a packet with repetitions may leave although the window is full.
+    pub(super) const fn may_probe(&self) -> bool {
+        self.probes > 0
+    }
+
+    /// One did.
+    pub(super) const fn on_probe_sent(&mut self) {
+        self.probes = self.probes.saturating_sub(1);
     }
 
     /// Whether packet `number`, whose timer should have been looked at `late` ago, gets more time.

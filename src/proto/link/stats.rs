@@ -2,7 +2,7 @@
 
 use super::Link;
 use crate::base::Class;
-use crate::telemetry::{Drops, Histogram, Summary};
+use crate::telemetry::{Counts, Drops, Histogram, Summary};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -126,6 +126,9 @@ pub struct LinkStats {
     pub round_trip: Summary,
     /// From the neighbour to us, by hellos; see `clock_error_us`.
     pub one_way: Summary,
+    /// What the summaries are still to be made of, by [`LinkStats::summarise`].
+    #[serde(skip)]
+    pub counts: Option<[Counts; HISTOGRAMS]>,
 }
 
 /// What is recovered.
@@ -171,7 +174,26 @@ pub(super) struct Histograms {
     pub(super) one_way: Histogram,
 }
 
+/// Histograms of a link.
+const HISTOGRAMS: usize = 8;
+
 impl Histograms {
+    /// All of them, in the order of their summaries in [`LinkStats`].
+    const fn all(&self) -> [&Histogram; HISTOGRAMS] {
+        let Histograms { recovery, refill, queue_delay, round_trip, one_way } = self;
+        let (best_effort, reliable) = (Class::BestEffort.code() as usize, Class::Reliable.code() as usize);
+        [
+            &recovery[Kind::Reliable.index()],
+            &recovery[Kind::Control.index()],
+            &refill[Kind::Reliable.index()],
+            &refill[Kind::Control.index()],
+            &queue_delay[best_effort],
+            &queue_delay[reliable],
+            round_trip,
+            one_way,
+        ]
+    }
+
     /// All of them, by the names of their summaries in [`LinkStats`].
     fn named(&self) -> impl Iterator<Item = (String, &Histogram)> {
         let kinds =
@@ -189,27 +211,14 @@ impl Histograms {
 pub(super) struct Counters {
     pub(super) stats: LinkStats,
     pub(super) histograms: Histograms,
+    /// Eight times the smoothed way from the neighbour to us, ns: what division cuts off is not lost (RFC 6298's
+    /// estimator as in appendix A of Jacobson's "Congestion Avoidance and Control").
+    one_way_eightfold: Option<u64>,
 }
 
 impl Counters {
     pub(super) fn new() -> Counters {
-        Counters { stats: LinkStats::default(), histograms: Histograms::default() }
-    }
-
-    /// The figures, with the histograms summarised.
-    pub(super) fn summarised(&self) -> LinkStats {
-        let Histograms { recovery, refill, queue_delay, round_trip, one_way } = &self.histograms;
-        LinkStats {
-            recovery_reliable: recovery[Kind::Reliable.index()].summary(),
-            recovery_control: recovery[Kind::Control.index()].summary(),
-            gap_reliable: refill[Kind::Reliable.index()].summary(),
-            gap_control: refill[Kind::Control.index()].summary(),
-            queue_delay_best_effort: queue_delay[usize::from(Class::BestEffort.code())].summary(),
-            queue_delay_reliable: queue_delay[usize::from(Class::Reliable.code())].summary(),
-            round_trip: round_trip.summary(),
-            one_way: one_way.summary(),
-            ..self.stats.clone()
-        }
+        Counters { stats: LinkStats::default(), histograms: Histograms::default(), one_way_eightfold: None }
     }
 }
 
@@ -228,6 +237,27 @@ impl std::ops::DerefMut for Counters {
 }
 
 impl LinkStats {
+    /// Makes the summaries of what [`Link::counted`] left for whoever has the time.
+    pub fn summarise(&mut self) {
+        if let Some(counts) = self.counts.take() {
+            self.take_summaries(counts.each_ref().map(Counts::summary));
+        }
+    }
+
+    /// In the order of [`Histograms::all`].
+    const fn take_summaries(&mut self, summaries: [Summary; HISTOGRAMS]) {
+        [
+            self.recovery_reliable,
+            self.recovery_control,
+            self.gap_reliable,
+            self.gap_control,
+            self.queue_delay_best_effort,
+            self.queue_delay_reliable,
+            self.round_trip,
+            self.one_way,
+        ] = summaries;
+    }
+
     /// Checks that every message taken in for sending is accounted for: queued, sent, dropped with a reason, or given
     /// back; and every reliable one that was sent: confirmed, waiting for that, or given back. Says what does not add up.
     pub fn balance(&self) -> Result<(), String> {
@@ -249,6 +279,18 @@ impl LinkStats {
 }
 
 impl Link {
+    /// Counters, and summaries of the histograms.
+    pub fn stats(&self) -> LinkStats {
+        let mut stats = self.figures();
+        stats.take_summaries(self.counters.histograms.all().map(Histogram::summary));
+        stats
+    }
+
+    /// Counters, and what the histograms counted, for [`LinkStats::summarise`] to be called elsewhere.
+    pub fn counted(&self) -> LinkStats {
+        LinkStats { counts: Some(self.counters.histograms.all().map(Histogram::counts)), ..self.figures() }
+    }
+
     /// A link's histograms with their names, those of their summaries in [`LinkStats`].
     pub fn histograms(&self) -> impl Iterator<Item = (String, &Histogram)> {
         self.counters.histograms.named()
@@ -259,9 +301,11 @@ impl Counters {
     /// Counts a hello's way from the neighbour to us; the smoothed figure follows it by an eighth, as round trips do.
     pub(super) fn count_one_way(&mut self, took: Duration) {
         self.histograms.one_way.record(took);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let smoothed = self.stats.one_way_us.map_or(micros, |before| before - before / 8 + micros / 8);
-        self.stats.one_way_us = Some(smoothed);
+        // Years at most, so that its eightfold is a number.
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX / 16);
+        let eightfold = self.one_way_eightfold.map_or(nanos * 8, |before| before - before / 8 + nanos);
+        self.one_way_eightfold = Some(eightfold);
+        self.stats.one_way_us = Some(eightfold / 8 / 1_000);
     }
 }
 
@@ -276,5 +320,42 @@ impl ClassStats {
     pub(super) const fn count_received(&mut self, bytes: usize) {
         self.received += 1;
         self.bytes_received += bytes as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smoothed_way_ends_where_the_samples_are() {
+        let micros = Duration::from_micros;
+        let mut counters = Counters::new();
+        let mut take = |took: Duration, times: usize| {
+            (0..times).for_each(|_| counters.count_one_way(took));
+            counters.one_way_us
+        };
+        assert_eq!(take(micros(30), 1), Some(30));
+        assert!(take(micros(37), 60).is_some_and(|us| us.abs_diff(37) <= 1), "up by less than an eighth");
+        assert!(take(micros(30), 60).is_some_and(|us| us.abs_diff(30) <= 1), "and down");
+        assert!(
+            take(micros(3), 100).is_some_and(|us| us.abs_diff(3) <= 1),
+            "where an eighth is less than a microsecond"
+        );
+        assert!(take(Duration::MAX, 200).is_some(), "whatever a neighbour's clock says");
+    }
+
+    #[test]
+    fn summaries_made_later_are_those_made_at_once() {
+        let mut link = Link::new(super::super::Settings::default(), crate::base::Rng::from_u64(1));
+        (1..=100).for_each(|ms| link.counters.histograms.round_trip.record(Duration::from_millis(ms)));
+        link.counters.histograms.refill[Kind::Control.index()].record(Duration::from_millis(7));
+        let mut later = link.counted();
+        assert_eq!(later.round_trip, Summary::default());
+        later.summarise();
+        let at_once = link.stats();
+        assert_eq!((later.round_trip, later.gap_control), (at_once.round_trip, at_once.gap_control));
+        assert_eq!((at_once.round_trip.count, at_once.gap_control.count, at_once.one_way.count), (100, 1, 0));
+        assert!(later.counts.is_none());
     }
 }

@@ -84,6 +84,8 @@ impl Link {
         if in_flight < window + URGENT_PACKETS * datagram {
             self.write_control(now, pool, writer, record);
             self.write_again(pool, writer, record);
+        } else if self.recovery.may_probe() && self.write_again(pool, writer, record) {
+            self.recovery.on_probe_sent();
         }
         if in_flight < window {
             self.write_queued(now, pool, writer, record);
@@ -103,7 +105,8 @@ impl Link {
         }
     }
 
-    fn write_again(&mut self, pool: &Pool, writer: &mut Writer<'_>, record: &mut Record) {
+    /// Repeats what fits; true if that was anything.
+    fn write_again(&mut self, pool: &Pool, writer: &mut Writer<'_>, record: &mut Record) -> bool {
         let mut repeated = 0;
         while record.has_room()
             && let Some((sequence, message)) = self.reliable.again()
@@ -120,6 +123,7 @@ impl Link {
         }
         self.counters.retransmissions += repeated;
         self.counters.retransmission_packets += u64::from(repeated > 0);
+        repeated > 0
     }
 
     fn write_queued(&mut self, now: Instant, pool: &mut Pool, writer: &mut Writer<'_>, record: &mut Record) {
@@ -198,7 +202,8 @@ impl Link {
     pub(super) fn pacing_deadline(&self) -> Option<Instant> {
         let waiting = self.queue.len() > 0 || self.reliable.has_control() || self.reliable.may_repeat();
         let window = self.congestion.window() + URGENT_PACKETS * self.mtu.current() as u64;
-        let paced = waiting && !self.pacer.is_open() && self.sent.in_flight() < window && self.sent.has_room();
+        let allowed = self.sent.in_flight() < window || self.recovery.may_probe();
+        let paced = waiting && !self.pacer.is_open() && allowed && self.sent.has_room();
         paced.then(|| self.pacer.opens(self.congestion.pacing_rate(self.rtt.smoothed().max(Duration::from_nanos(1)))))
     }
 }

@@ -12,6 +12,7 @@ use crate::base::identity::PublicIdentity;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::{Instant, NodeId};
 use crate::wire::routing::{AdvertisedLink, Advertisement, Message, SIGNING_CONTEXT, Sequence};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -200,9 +201,12 @@ impl Database {
         (self.next_expiry < Instant::MAX).then_some(self.next_expiry)
     }
 
-    /// Whether this sequence of a member is newer than what is, or was, here.
-    pub(super) fn lacks(&self, origin: NodeId, sequence: Sequence) -> bool {
-        self.members.contains_key(&origin) && self.records.get(&origin).is_none_or(|held| held.sequence < sequence)
+    /// How this sequence of a member compares with what is, or was, here: greater if it is newer.
+    pub(super) fn compare(&self, origin: NodeId, sequence: Sequence) -> Option<Ordering> {
+        match self.records.get(&origin) {
+            Some(held) => Some(sequence.cmp(&held.sequence)),
+            None => self.members.contains_key(&origin).then_some(Ordering::Greater),
+        }
     }
 
     /// Whether somebody is a member.
@@ -223,6 +227,11 @@ impl Database {
     /// The bytes of a live advertisement.
     pub(super) fn bytes(&self, origin: NodeId) -> Option<&[u8]> {
         self.records.get(&origin).filter(|record| !record.expired).map(|record| &*record.bytes)
+    }
+
+    /// The sequence of a live advertisement.
+    pub(super) fn sequence(&self, origin: NodeId) -> Option<Sequence> {
+        self.records.get(&origin).filter(|record| !record.expired).map(|record| record.sequence)
     }
 
     /// What a member advertises, ascending by neighbour, if that is live.

@@ -5,6 +5,20 @@
 //! [`SUMMARY_INTERVAL`] a fingerprint is compared, in case something was lost on the way (a full ring drops and counts).
 //! A neighbour that leaves requests unanswered gets one sooner.
 //!
+//! # Flooding
+//! ```text
+//!                   ┌── the first after a pause ──▶ sent at once
+//!   news, for each ─┤
+//!   neighbour       └── more ──▶ waits ──┬── within PUSHED ──▶ sent, bundled
+//!                                        ├── beyond it ──▶ announced ──▶ the neighbour lacks it ──▶ asks, and is paid
+//!                                        └── the neighbour has it by its own word ──▶ nothing
+//! ```
+//! Few news are pushed: nothing is faster. When much happens at once (a network boots, a site dies, halves merge) every
+//! router would get every advertisement from every neighbour, so what exceeds [`PUSHED`] is named in a digest, a tenth
+//! of its size, and each router asks one neighbour for what it lacks. Another one that offers the same is asked
+//! [`HOLD_BACK`] later if nothing came; one that left requests unanswered lately holds nobody back. What waits is told
+//! once, in its newest form, and not to those who have named it themselves meanwhile.
+//!
 //! # Bounds
 //! A request of a kilobyte asks for a hundred. What a neighbour asks for is *owed* to it: a set, so each origin at most
 //! once however often it is asked for; paid [`PAYMENT`] origins every [`PAYMENT_SPACING`], so that the ring and the link
@@ -13,8 +27,8 @@
 
 use super::budget::{Budget, Rate};
 use crate::base::{Instant, NodeId};
-use crate::wire::routing::MAX_REQUEST;
-use std::collections::BTreeSet;
+use crate::wire::routing::{MAX_REQUEST, Sequence};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Time between two summaries to a neighbour, give or take a tenth.
@@ -23,9 +37,18 @@ pub(super) const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) const WINDOW: usize = 2 * MAX_REQUEST;
 /// An origin that was not sent after this long is not waited for any more; the next summary finds it again.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What one neighbour was asked for is not asked of another for this long: a long round trip, and two payments.
+pub(super) const HOLD_BACK: Duration = Duration::from_millis(250);
 
 /// When the next summary goes to a neighbour that left requests unanswered, at the latest.
 const SUMMARY_AFTER_SILENCE: Duration = Duration::from_secs(5);
+
+/// Others' news sent to a neighbour unasked.
+pub(super) const PUSHED: Rate = Rate { burst: 16, period: Duration::from_millis(50) };
+/// Least time between two sendings of such news, which then share datagrams.
+pub(super) const PUSH_SPACING: Duration = Duration::from_millis(5);
+/// Least time between two announcements of news beyond that.
+pub(super) const ANNOUNCE_SPACING: Duration = Duration::from_millis(20);
 
 /// Advertisements sent to a neighbour that asked for them, at once.
 pub(super) const PAYMENT: usize = 64;
@@ -50,16 +73,30 @@ pub(super) struct Exchange {
     pub(super) up: bool,
     /// When the next summary goes to it.
     pub(super) summary_at: Instant,
-    /// What it has and we lack: members only, so bounded by their number.
+    /// What it has, by its own word, and we lack: members only, so bounded by their number. Each is in one of the next
+    /// three.
+    offers: BTreeMap<NodeId, Sequence>,
+    /// To be asked for.
     wanted: BTreeSet<NodeId>,
-    asked: BTreeSet<NodeId>,
+    /// Asked for, and when.
+    asked: BTreeMap<NodeId, Instant>,
+    /// Another neighbour was asked for it.
+    spare: BTreeSet<NodeId>,
     asked_at: Instant,
+    /// It left the last requests unanswered.
+    silent: bool,
     /// What it sent and we could not afford to check: asked for again later. Members only.
-    later: BTreeSet<NodeId>,
+    later: BTreeMap<NodeId, Sequence>,
     /// What it asked for and did not get yet. Members only.
     owed: BTreeSet<NodeId>,
     pay_at: Instant,
     paid: Budget,
+    /// What it is to be told, and since when something was. Members only.
+    news: BTreeSet<NodeId>,
+    news_since: Instant,
+    pushed: Budget,
+    pushed_at: Option<Instant>,
+    announced_at: Option<Instant>,
     digests: u32,
     digests_since: Instant,
     /// What it may still send with a wrong signature.
@@ -71,13 +108,21 @@ impl Exchange {
         Exchange {
             up: false,
             summary_at: Instant::MAX,
+            offers: BTreeMap::new(),
             wanted: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            spare: BTreeSet::new(),
             asked_at: Instant::ZERO,
-            later: BTreeSet::new(),
+            silent: false,
+            later: BTreeMap::new(),
             owed: BTreeSet::new(),
             pay_at: Instant::ZERO,
             paid: Budget::default(),
+            news: BTreeSet::new(),
+            news_since: Instant::ZERO,
+            pushed: Budget::default(),
+            pushed_at: None,
+            announced_at: None,
             digests: 0,
             digests_since: Instant::ZERO,
             trials: Budget::default(),
@@ -88,14 +133,95 @@ impl Exchange {
         self.up = up;
         self.summary_at = if up { summary_at } else { Instant::MAX };
         // The budgets stay: a link that comes and goes must not renew them.
-        for set in [&mut self.wanted, &mut self.asked, &mut self.later, &mut self.owed] {
-            set.clear();
+        self.retain(|_| false);
+    }
+
+    /// The members are others now: nothing of those that left is asked for, sent or announced.
+    pub(super) fn retain(&mut self, stays: impl Fn(NodeId) -> bool) {
+        for set in [&mut self.wanted, &mut self.spare, &mut self.owed, &mut self.news] {
+            set.retain(|&origin| stays(origin));
         }
+        for map in [&mut self.offers, &mut self.later] {
+            map.retain(|&origin, _| stays(origin));
+        }
+        self.asked.retain(|&origin, _| stays(origin));
+    }
+
+    /// Whether anything is to be done for this neighbour now, in a network of so many members.
+    pub(super) fn is_due(&self, now: Instant, members: usize) -> bool {
+        self.up && (self.may_ask() || self.next(members) <= now)
+    }
+
+    /// When something is to be done for this neighbour, apart from asking; [`Instant::MAX`] if nothing is.
+    pub(super) fn next(&self, members: usize) -> Instant {
+        let others = [self.deadline(), self.payment_at(members), self.news_at()];
+        others.into_iter().flatten().fold(self.summary_at, Instant::min)
+    }
+
+    // --- what it gets ------------------------------------------------------------------------------------------------
+
+    /// There is news of `origin`: true if it is to be sent at once, else it waits for [`Exchange::news`].
+    pub(super) fn tell(&mut self, now: Instant, origin: NodeId) -> bool {
+        if self.news.is_empty() {
+            if self.push_at() <= now {
+                self.pushed.spend(now, PUSHED);
+                self.pushed_at = Some(now);
+                return true;
+            }
+            self.news_since = now;
+        }
+        self.news.insert(origin);
+        false
+    }
+
+    /// The neighbour has, or is going to get, what is here of `origin`.
+    pub(super) fn knows(&mut self, origin: NodeId) {
+        self.news.remove(&origin);
+    }
+
+    /// When news may be sent unasked.
+    fn push_at(&self) -> Instant {
+        let spaced = self.pushed_at.map_or(Instant::ZERO, |last| last + PUSH_SPACING);
+        spaced.max(self.pushed.ready_at(PUSHED, 0))
+    }
+
+    /// When what may not be sent unasked is announced: with others that come soon.
+    fn announce_at(&self) -> Instant {
+        let spaced = self.announced_at.map_or(Instant::ZERO, |last| last + ANNOUNCE_SPACING);
+        spaced.max(self.news_since + PUSH_SPACING)
+    }
+
+    /// When [`Exchange::news`] gives something.
+    fn news_at(&self) -> Option<Instant> {
+        (self.up && !self.news.is_empty()).then(|| self.push_at().min(self.announce_at()))
+    }
+
+    /// What to send now, and what to announce, ascending.
+    pub(super) fn news(&mut self, now: Instant) -> (Vec<NodeId>, BTreeSet<NodeId>) {
+        let (mut sent, mut announced) = (Vec::new(), BTreeSet::new());
+        if self.news_at().is_none_or(|at| at > now) {
+            return (sent, announced);
+        }
+        if self.push_at() <= now {
+            while self.pushed.ready_at(PUSHED, 0) <= now
+                && let Some(origin) = self.news.pop_first()
+            {
+                self.pushed.spend(now, PUSHED);
+                sent.push(origin);
+            }
+            self.pushed_at = Some(now);
+        }
+        if self.announce_at() <= now && !self.news.is_empty() {
+            announced = std::mem::take(&mut self.news);
+            self.announced_at = Some(now);
+        }
+        (sent, announced)
     }
 
     /// The neighbour asks for `origin`, of which we have something; false if it asks too much.
     pub(super) fn owe(&mut self, now: Instant, origin: NodeId, members: usize) -> bool {
         let affordable = self.paid.ready_at(allowance(members), 0) <= now;
+        self.knows(origin);
         self.owed.insert(origin) && affordable
     }
 
@@ -109,6 +235,7 @@ impl Exchange {
         while batch.len() < PAYMENT && self.paid.ready_at(rate, 0) <= now {
             let Some(origin) = self.owed.pop_first() else { break };
             self.paid.spend(now, rate);
+            self.knows(origin);
             batch.push(origin);
         }
         self.pay_at = now + PAYMENT_SPACING;
@@ -116,29 +243,9 @@ impl Exchange {
     }
 
     /// When [`Exchange::pay`] gives something.
-    pub(super) fn payment_at(&self, members: usize) -> Option<Instant> {
+    fn payment_at(&self, members: usize) -> Option<Instant> {
         let due = self.up && !self.owed.is_empty();
         due.then(|| self.pay_at.max(self.paid.ready_at(allowance(members), 0)))
-    }
-
-    /// The neighbour sent something of `origin` that could not be checked now.
-    pub(super) fn postpone(&mut self, origin: NodeId) {
-        self.arrived(origin);
-        self.later.insert(origin);
-    }
-
-    /// The time has come for what was postponed.
-    pub(super) fn resume(&mut self, origin: NodeId) {
-        if self.later.remove(&origin) {
-            self.want(origin);
-        }
-    }
-
-    /// The members are others now: nothing of those that left is asked for or sent.
-    pub(super) fn retain(&mut self, stays: impl Fn(NodeId) -> bool) {
-        for set in [&mut self.wanted, &mut self.asked, &mut self.later, &mut self.owed] {
-            set.retain(|&origin| stays(origin));
-        }
     }
 
     /// Whether the neighbour may have the digest it asks for.
@@ -150,41 +257,108 @@ impl Exchange {
         self.digests <= MAX_DIGESTS
     }
 
-    /// The neighbour has something of `origin` that we lack.
-    pub(super) fn want(&mut self, origin: NodeId) {
-        if !self.asked.contains(&origin) {
+    // --- what it is asked for ----------------------------------------------------------------------------------------
+
+    /// The neighbour says that it has this of `origin`, and we lack it.
+    pub(super) fn want(&mut self, origin: NodeId, sequence: Sequence) {
+        let offered = self.offers.entry(origin).or_insert(sequence);
+        *offered = sequence.max(*offered);
+        if !self.asked.contains_key(&origin) && !self.spare.contains(&origin) {
             self.wanted.insert(origin);
         }
     }
 
-    /// It arrived.
-    pub(super) fn arrived(&mut self, origin: NodeId) {
-        self.wanted.remove(&origin);
-        self.asked.remove(&origin);
+    /// This of `origin` arrived, from whomever: whatever is not newer is not waited for. True if the neighbour has it, by
+    /// its own word.
+    pub(super) fn arrived(&mut self, origin: NodeId, sequence: Sequence) -> bool {
+        let Some(&offered) = self.offers.get(&origin) else { return false };
+        if offered <= sequence {
+            self.drop_offer(origin);
+        } else if self.spare.remove(&origin) {
+            // Whoever was asked first had less to give.
+            self.wanted.insert(origin);
+        }
+        offered >= sequence
     }
 
-    /// What to ask for now; empty if nothing. Called until it is.
-    pub(super) fn ask(&mut self, now: Instant) -> Vec<NodeId> {
-        if self.deadline().is_some_and(|at| at <= now) {
-            self.asked.clear();
+    /// This of `origin` arrived from this neighbour.
+    pub(super) fn delivered(&mut self, origin: NodeId, sequence: Sequence) {
+        if self.asked.contains_key(&origin) {
+            self.silent = false;
+        }
+        self.arrived(origin, sequence);
+    }
+
+    fn drop_offer(&mut self, origin: NodeId) {
+        self.offers.remove(&origin);
+        self.wanted.remove(&origin);
+        self.asked.remove(&origin);
+        self.spare.remove(&origin);
+    }
+
+    /// The neighbour sent something of `origin` that could not be checked now.
+    pub(super) fn postpone(&mut self, origin: NodeId, sequence: Sequence) {
+        self.drop_offer(origin);
+        self.later.insert(origin, sequence);
+    }
+
+    /// The time has come for what was postponed.
+    pub(super) fn resume(&mut self, origin: NodeId) {
+        if let Some(sequence) = self.later.remove(&origin) {
+            self.want(origin, sequence);
+        }
+    }
+
+    /// Gives up what was not answered in time; true if there was something.
+    pub(super) fn give_up(&mut self, now: Instant) -> bool {
+        let late = self.deadline().is_some_and(|at| at <= now);
+        if late {
+            std::mem::take(&mut self.asked).into_keys().for_each(|origin| self.drop_offer(origin));
+            self.silent = true;
             self.summary_at = self.summary_at.min(now + SUMMARY_AFTER_SILENCE);
         }
+        late
+    }
+
+    /// Whether other neighbours are not to be asked for `origin` now.
+    pub(super) fn holds_back(&self, now: Instant, origin: NodeId) -> bool {
+        self.up && !self.silent && self.asked.get(&origin).is_some_and(|&at| now < at + HOLD_BACK)
+    }
+
+    /// Those who hold back may not do so any more.
+    pub(super) fn reconsider(&mut self) {
+        self.wanted.append(&mut self.spare);
+    }
+
+    fn may_ask(&self) -> bool {
         // Not for crumbs: half the window is free, or this is all.
-        let room = WINDOW - self.asked.len();
-        if !self.up || self.wanted.is_empty() || room < MAX_REQUEST.min(self.wanted.len()) {
-            return Vec::new();
-        }
-        let batch: Vec<NodeId> = self.wanted.iter().copied().take(MAX_REQUEST).collect();
-        for origin in &batch {
+        let room = WINDOW.saturating_sub(self.asked.len());
+        self.up && !self.wanted.is_empty() && room >= MAX_REQUEST.min(self.wanted.len())
+    }
+
+    /// What to ask for now, ascending; empty if nothing. [`Exchange::asked`] or [`Exchange::spared`] follows for each.
+    pub(super) fn ask(&self) -> Vec<NodeId> {
+        let most = if self.may_ask() { MAX_REQUEST } else { 0 };
+        self.wanted.iter().copied().take(most).collect()
+    }
+
+    /// The neighbour is asked for these.
+    pub(super) fn asked(&mut self, now: Instant, origins: &[NodeId]) {
+        for origin in origins {
             self.wanted.remove(origin);
-            self.asked.insert(*origin);
+            self.asked.insert(*origin, now);
         }
         self.asked_at = now;
-        batch
+    }
+
+    /// Another neighbour was asked for it already.
+    pub(super) fn spared(&mut self, origin: NodeId) {
+        self.wanted.remove(&origin);
+        self.spare.insert(origin);
     }
 
     /// When unanswered requests are not waited for any more.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         (!self.asked.is_empty()).then(|| self.asked_at + PATIENCE)
     }
 }

@@ -17,9 +17,9 @@
 //! own, and jumps above it (`own.rs`). Two contents under one sequence are counted and the first is kept.
 //!
 //! # Neighbours
-//! Control messages reach a neighbour reliably while the link is up, in any order. So flooding is sending once; a link
-//! that comes up starts with an exchange of digests (`exchange.rs`), and a fingerprint a minute mends what a full ring
-//! lost.
+//! Control messages reach a neighbour reliably while the link is up, in any order. So flooding is sending once, or, where
+//! there is much to tell, saying once that it is to be had; a link that comes up starts with an exchange of digests
+//! (`exchange.rs`), and a fingerprint a minute mends what a full ring lost.
 //!
 //! A neighbour, or any member through its neighbours, may be hostile: what one can make this router check, flood or send
 //! is rationed (heads of `database.rs` and `exchange.rs`), and what is refused for that is asked for again later.
@@ -29,9 +29,9 @@
 //! |---|---|
 //! | advertise | news: 0 to 20 ms when bad or of a new link, 2 to 32 s otherwise; refresh: 10 min ± 10 % |
 //! | release | a flapping link is the last resort: 1 to 30 s |
-//! | compute | 10 ms after the last computation |
+//! | compute | 10 ms after the last computation; while changes keep coming twice as long each time, to 80 µs a member |
 //! | expire | 30 min after an advertisement came |
-//! | exchange | summary 60 s ± 10 %, unanswered request 2 s, what was refused or is owed: as the budgets allow |
+//! | exchange | summary 60 s ± 10 %, unanswered request 2 s, another neighbour asked after 250 ms, news sent 5 ms or announced 20 ms after the last, what was refused or is owed: as the budgets allow |
 //!
 //! # Doors
 //! [`Routing::handle`] takes an [`Input`]; [`Routing::poll_action`] gives [`Action`]s until there are none;
@@ -61,14 +61,18 @@ use crate::base::{DownReason, Identity, Instant, LinkId, LinkMetrics, NodeId, Pu
 use crate::wire::cursor::{NoRoom, Writer};
 use crate::wire::routing::{self as wire, AdvertisedLink, Advertisement, Digest, Message, Sequence};
 use database::{Database, Taken};
-use exchange::{Exchange, SUMMARY_INTERVAL};
+use exchange::{Exchange, HOLD_BACK, SUMMARY_INTERVAL};
 use own::Own;
 use paths::Paths;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// Least time between two computations of all paths. The first change after a quiet time is answered at once.
 const COMPUTE_SPACING: Duration = Duration::from_millis(10);
+/// What the spacing grows to while changes keep coming, for each member (RFC 8405 has the idea): a computation takes about
+/// half a microsecond for each, so a storm in a large network takes about a hundredth of a core.
+const COMPUTE_SPACING_MEMBER: Duration = Duration::from_micros(80);
 
 /// The routing protocol of one router.
 #[derive(Debug)]
@@ -79,6 +83,10 @@ pub struct Routing {
     exchanges: BTreeMap<LinkId, Exchange>,
     /// Origins that were refused, and when they are asked for again. Members only.
     postponed: BTreeMap<NodeId, Instant>,
+    /// When neighbours are asked for what others were asked for first.
+    reconsider_at: Option<Instant>,
+    /// What [`Routing::poll_timeout`] says: found once after every input.
+    next: Option<(Instant, Reason)>,
     database: Database,
     paths: Paths,
     /// Own links may differ from those on the map.
@@ -86,6 +94,7 @@ pub struct Routing {
     /// Own links may differ from what is advertised.
     unweighed: bool,
     computed_at: Option<Instant>,
+    compute_spacing: Duration,
     actions: VecDeque<Action>,
     stats: Stats,
     rng: Rng,
@@ -111,16 +120,20 @@ impl Routing {
             own,
             exchanges: BTreeMap::new(),
             postponed: BTreeMap::new(),
+            reconsider_at: None,
+            next: None,
             database,
             paths,
             relinked: true,
             unweighed: true,
             computed_at: None,
+            compute_spacing: COMPUTE_SPACING,
             actions: VecDeque::new(),
             stats: Stats::default(),
             rng,
         };
         routing.advance(now);
+        routing.next = routing.find_next();
         routing
     }
 
@@ -128,7 +141,7 @@ impl Routing {
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::AddLink { link, peer } => self.add_link(link, peer),
-            Input::RemoveLink(link) => self.remove_link(link),
+            Input::RemoveLink(link) => self.remove_link(now, link),
             Input::LinkUp { link, metrics } => self.link_up(now, link, metrics),
             Input::LinkDown { link, reason } => self.link_down(now, link, reason),
             Input::LinkMeasured { link, metrics } => {
@@ -146,6 +159,7 @@ impl Routing {
             Input::Timer => {}
         }
         self.advance(now);
+        self.next = self.find_next();
     }
 
     /// The next thing to do.
@@ -154,13 +168,16 @@ impl Routing {
     }
 
     /// When [`Input::Timer`] is due, and for what. May be in the past.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        let since = self.computed_at.unwrap_or(Instant::ZERO);
-        let compute = self.must_compute().then(|| since + COMPUTE_SPACING);
+    pub const fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        self.next
+    }
+
+    fn find_next(&self) -> Option<(Instant, Reason)> {
+        let compute = self.must_compute().then(|| self.compute_at());
         let release = self.own.next_release();
         let members = self.database.members();
-        let dues = |it: &Exchange| [Some(it.summary_at), it.deadline(), it.payment_at(members)];
-        let exchange = self.exchanges.values().flat_map(dues).chain([self.postponed.values().copied().min()]);
+        let again = [self.reconsider_at, self.postponed.values().copied().min()];
+        let exchange = self.exchanges.values().map(|it| Some(it.next(members))).chain(again);
         let all = [
             (self.own.next(), Reason::Advertise),
             (release, Reason::Release),
@@ -196,6 +213,11 @@ impl Routing {
         self.paths.distance(node).is_some()
     }
 
+    /// How many routers a route leads to.
+    pub fn reached(&self) -> usize {
+        self.paths.reached()
+    }
+
     /// What was counted.
     pub const fn stats(&self) -> &Stats {
         &self.stats
@@ -206,7 +228,8 @@ impl Routing {
         self.database.digest()
     }
 
-    /// Whether the routes follow from all that is known here. Not so for up to 10 ms after news.
+    /// Whether the routes follow from all that is known here. Not so for up to 10 ms after news, or, while news keeps
+    /// coming in a large network, for longer.
     pub const fn is_current(&self) -> bool {
         !self.relinked && !self.paths.is_stale()
     }
@@ -229,8 +252,9 @@ impl Routing {
         (self.unweighed, self.relinked) = (true, true);
     }
 
-    fn remove_link(&mut self, link: LinkId) {
+    fn remove_link(&mut self, now: Instant, link: LinkId) {
         self.exchanges.remove(&link);
+        self.reconsider_at = Some(now);
         self.own.remove(link);
         (self.unweighed, self.relinked) = (true, true);
     }
@@ -252,6 +276,8 @@ impl Routing {
     fn link_down(&mut self, now: Instant, link: LinkId, reason: DownReason) {
         let Some(exchange) = self.exchanges.get_mut(&link) else { return };
         exchange.set_up(false, Instant::MAX);
+        // What it was asked for is to be had from others.
+        self.reconsider_at = Some(now);
         self.own.down(now, link, reason);
         (self.unweighed, self.relinked) = (true, true);
     }
@@ -293,10 +319,10 @@ impl Routing {
     }
 
     fn advertisement(&mut self, now: Instant, link: LinkId, advertisement: &Advertisement<'_>) {
-        let origin = advertisement.origin;
+        let (origin, sequence) = (advertisement.origin, advertisement.sequence);
         let Some(exchange) = self.exchanges.get_mut(&link) else { return };
         // Only over this link: a neighbour that sends something worthless must not keep us from asking others.
-        exchange.arrived(origin);
+        exchange.delivered(origin, sequence);
         if origin == self.own.node {
             self.own_advertisement(now, link, advertisement);
         } else {
@@ -307,16 +333,35 @@ impl Routing {
                     if changed {
                         self.paths.say(origin, Some(advertisement.links()));
                     }
-                    self.exchanges.values_mut().for_each(|exchange| exchange.arrived(origin));
-                    self.flood(advertisement.bytes(), Some(link));
+                    self.pass_on(now, link, advertisement);
                 }
+                Taken::Duplicate => self.known(link, origin),
                 // The neighbour sent something old: it gets the newer one.
                 Taken::Older => self.owe(now, link, origin),
-                Taken::Refused(at) => self.postpone(link, origin, at),
+                Taken::Refused(at) => self.postpone(link, origin, sequence, at),
                 _ => {}
             }
         }
         self.ask(now, link);
+    }
+
+    /// The neighbour has the newest of `origin`.
+    fn known(&mut self, link: LinkId, origin: NodeId) {
+        if let Some(exchange) = self.exchanges.get_mut(&link) {
+            exchange.knows(origin);
+        }
+    }
+
+    /// Tells all neighbours but the one it came from, and those that have it by their own word.
+    fn pass_on(&mut self, now: Instant, from: LinkId, advertisement: &Advertisement<'_>) {
+        for (&link, exchange) in &mut self.exchanges {
+            let has = exchange.arrived(advertisement.origin, advertisement.sequence);
+            if has || link == from {
+                exchange.knows(advertisement.origin);
+            } else if exchange.up && !broken(Rule::Flooding) && exchange.tell(now, advertisement.origin) {
+                self.actions.push_back(Action::Send { link, bytes: advertisement.bytes().to_vec() });
+            }
+        }
     }
 
     /// The neighbour is to get what is here of `origin`.
@@ -330,9 +375,9 @@ impl Routing {
     }
 
     /// There was no budget to look at what the neighbour sent of `origin`: it is asked for when there is.
-    fn postpone(&mut self, link: LinkId, origin: NodeId, at: Instant) {
+    fn postpone(&mut self, link: LinkId, origin: NodeId, sequence: Sequence, at: Instant) {
         if let Some(exchange) = self.exchanges.get_mut(&link) {
-            exchange.postpone(origin);
+            exchange.postpone(origin, sequence);
             self.postponed.entry(origin).or_insert(at);
         }
     }
@@ -360,7 +405,7 @@ impl Routing {
         match self.database.verify(now, &own, advertisement, false, &mut exchange.trials) {
             Err(at) => {
                 self.stats.refused += 1;
-                self.postpone(link, self.own.node, at);
+                self.postpone(link, self.own.node, advertisement.sequence, at);
             }
             Ok(false) => self.stats.forged += 1,
             Ok(true) => {
@@ -374,8 +419,13 @@ impl Routing {
 
     fn compare_digest(&mut self, now: Instant, link: LinkId, digest: &Digest<'_>) {
         if let Some(exchange) = self.exchanges.get_mut(&link) {
-            let lacking = digest.entries().filter(|&(origin, sequence)| self.database.lacks(origin, sequence));
-            lacking.for_each(|(origin, _)| exchange.want(origin));
+            for (origin, sequence) in digest.entries() {
+                match self.database.compare(origin, sequence) {
+                    Some(Ordering::Greater) => exchange.want(origin, sequence),
+                    Some(Ordering::Equal) => exchange.knows(origin),
+                    Some(Ordering::Less) | None => {}
+                }
+            }
         }
         if digest.answer {
             self.answer_digest(now, link, false);
@@ -383,14 +433,28 @@ impl Routing {
         self.ask(now, link);
     }
 
+    /// Asks the neighbour for what it offers, unless another one was asked for it just now.
     fn ask(&mut self, now: Instant, link: LinkId) {
+        if self.exchanges.get_mut(&link).is_some_and(|exchange| exchange.give_up(now)) {
+            self.reconsider_at = Some(now);
+        }
         loop {
-            let Some(exchange) = self.exchanges.get_mut(&link) else { return };
-            let origins = exchange.ask(now);
+            let origins = self.exchanges.get(&link).map(Exchange::ask).unwrap_or_default();
             if origins.is_empty() {
                 return;
             }
-            self.send(link, |writer| wire::emit_request(writer, &origins));
+            let others = || self.exchanges.iter().filter(|(other, _)| **other != link);
+            let (held, free): (Vec<_>, Vec<_>) =
+                origins.into_iter().partition(|&origin| others().any(|(_, it)| it.holds_back(now, origin)));
+            let Some(exchange) = self.exchanges.get_mut(&link) else { return };
+            if !held.is_empty() {
+                held.into_iter().for_each(|origin| exchange.spared(origin));
+                self.reconsider_at.get_or_insert(now + HOLD_BACK);
+            }
+            if !free.is_empty() {
+                exchange.asked(now, &free);
+                self.send(link, |writer| wire::emit_request(writer, &free));
+            }
         }
     }
 
@@ -423,15 +487,6 @@ impl Routing {
         self.exchanges.iter().filter(|(_, exchange)| exchange.up).map(|(&link, _)| link).collect()
     }
 
-    fn flood(&mut self, bytes: &[u8], except: Option<LinkId>) {
-        for link in self.up_links() {
-            let passed_on = except.is_some();
-            if Some(link) != except && !(passed_on && broken(Rule::Flooding)) {
-                self.actions.push_back(Action::Send { link, bytes: bytes.to_vec() });
-            }
-        }
-    }
-
     /// Does all that is due.
     fn advance(&mut self, now: Instant) {
         if self.own.release(now) {
@@ -445,7 +500,7 @@ impl Routing {
         }
         self.database.expire(now, self.own.node, |origin| self.paths.say(origin, None::<[AdvertisedLink; 0]>));
         self.exchange(now);
-        if self.must_compute() && self.computed_at.is_none_or(|last| last + COMPUTE_SPACING <= now) {
+        if self.must_compute() && self.compute_at() <= now {
             self.compute(now);
             // A link that was no hurry may be the only way now.
             self.weigh(now);
@@ -466,6 +521,11 @@ impl Routing {
         !self.is_current() && !self.own.is_leaving()
     }
 
+    /// When paths may be computed again.
+    fn compute_at(&self) -> Instant {
+        self.computed_at.map_or(Instant::ZERO, |last| last + self.compute_spacing)
+    }
+
     fn originate(&mut self, now: Instant) {
         let (sequence, links) = self.own.compose(now, self.metric);
         let mut buffer = [0; MAX_MESSAGE];
@@ -476,26 +536,55 @@ impl Routing {
         };
         self.relinked |= self.database.store(now, &advertisement);
         self.stats.originated += 1;
-        self.flood(bytes, None);
+        for link in self.up_links() {
+            self.actions.push_back(Action::Send { link, bytes: bytes.to_vec() });
+        }
     }
 
     fn exchange(&mut self, now: Instant) {
-        let due: Vec<NodeId> = self.postponed.iter().filter(|(_, at)| **at <= now).map(|(&origin, _)| origin).collect();
-        for origin in due {
-            self.postponed.remove(&origin);
-            self.exchanges.values_mut().for_each(|exchange| exchange.resume(origin));
+        if self.postponed.values().any(|at| *at <= now) {
+            let due = |at: &Instant| *at <= now;
+            let origins: Vec<NodeId> = self.postponed.iter().filter(|(_, at)| due(at)).map(|(&it, _)| it).collect();
+            self.postponed.retain(|_, at| !due(at));
+            let resume = |exchange: &mut Exchange| origins.iter().for_each(|&origin| exchange.resume(origin));
+            self.exchanges.values_mut().for_each(resume);
         }
-        for link in self.up_links() {
-            self.ask(now, link);
-            let Some(exchange) = self.exchanges.get_mut(&link) else { continue };
-            let owed = exchange.pay(now, self.database.members());
-            let found = owed.into_iter().filter_map(|origin| self.database.bytes(origin));
-            self.actions.extend(found.map(|bytes| Action::Send { link, bytes: bytes.to_vec() }));
-            if exchange.summary_at <= now {
-                exchange.summary_at = now + self.rng.jitter(SUMMARY_INTERVAL, 0.1);
-                let fingerprint = self.database.fingerprint();
-                self.send(link, |writer| wire::emit_summary(writer, fingerprint));
+        let members = self.database.members();
+        loop {
+            if self.reconsider_at.is_some_and(|at| at <= now) {
+                self.reconsider_at = None;
+                self.exchanges.values_mut().for_each(Exchange::reconsider);
             }
+            let due = |(&link, exchange): (&LinkId, &Exchange)| exchange.is_due(now, members).then_some(link);
+            let due: Vec<LinkId> = self.exchanges.iter().filter_map(due).collect();
+            if due.is_empty() {
+                return;
+            }
+            due.into_iter().for_each(|link| self.serve(now, link));
+        }
+    }
+
+    /// Does what is due for one neighbour: asks it, pays it, tells it.
+    fn serve(&mut self, now: Instant, link: LinkId) {
+        self.ask(now, link);
+        let Some(exchange) = self.exchanges.get_mut(&link) else { return };
+        let mut given = exchange.pay(now, self.database.members());
+        let (sent, announced) = exchange.news(now);
+        given.extend(sent);
+        let found = given.into_iter().filter_map(|origin| self.database.bytes(origin));
+        self.actions.extend(found.map(|bytes| Action::Send { link, bytes: bytes.to_vec() }));
+        let summary = exchange.summary_at <= now;
+        if summary {
+            exchange.summary_at = now + self.rng.jitter(SUMMARY_INTERVAL, 0.1);
+        }
+        let entry = |origin| Some((origin, self.database.sequence(origin)?));
+        let entries: Vec<_> = announced.into_iter().filter_map(entry).collect();
+        for chunk in entries.chunks(wire::MAX_DIGEST) {
+            self.send(link, |writer| wire::emit_digest(writer, false, chunk));
+        }
+        if summary {
+            let fingerprint = self.database.fingerprint();
+            self.send(link, |writer| wire::emit_summary(writer, fingerprint));
         }
     }
 
@@ -507,6 +596,10 @@ impl Routing {
             let own = self.database.links(self.own.node).into_iter().flatten();
             self.paths.say(self.own.node, Some(own.filter(|link| usable.contains_key(&link.neighbour))));
         }
+        let quiet = self.computed_at.is_none_or(|last| now.since(last) > 2 * self.compute_spacing);
+        let members = u32::try_from(self.database.members()).expect("members are at most MAX_NODES");
+        let most = COMPUTE_SPACING.max(COMPUTE_SPACING_MEMBER * members);
+        self.compute_spacing = if quiet { COMPUTE_SPACING } else { (2 * self.compute_spacing).min(most) };
         self.computed_at = Some(now);
         self.stats.computations += u64::from(self.paths.compute());
         if let Some(hops) = self.paths.lead(|neighbour| usable[&neighbour].0) {

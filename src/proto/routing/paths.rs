@@ -90,6 +90,11 @@ impl Paths {
         self.tree.nodes().iter().zip(&self.links).filter_map(|(&node, link)| Some((node, (*link)?)))
     }
 
+    /// How many routers there is a way to.
+    pub(super) fn reached(&self) -> usize {
+        self.links.iter().flatten().count()
+    }
+
     pub(super) fn routes(&self) -> impl Iterator<Item = Route> + '_ {
         (0..self.links.len()).filter_map(|index| self.route_at(index))
     }

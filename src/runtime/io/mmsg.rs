@@ -190,16 +190,12 @@ impl Mmsg {
 
     fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
         self.close_link(link);
+        let (epoll, token) = (self.epoll.as_fd(), LINK | u64::from(link.0));
+        let watch = |fd| sys::epoll_control(epoll, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token);
         let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
-        let (fd, token) = (open.socket.as_raw_fd(), LINK | u64::from(link.0));
-        match sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token) {
-            Ok(()) => Route::Connected(fd),
-            Err(error) => {
-                tracing::warn!(%link, %error, "the link's socket cannot be watched; the shared one is used");
-                self.sockets.close(link);
-                Route::Listening
-            }
+        match self.sockets.open(now, link, to, watch, stray) {
+            Some(open) => Route::Connected(open.socket.as_raw_fd()),
+            None => Route::Listening,
         }
     }
 }
@@ -240,21 +236,13 @@ impl Backend for Mmsg {
         let _ = sys::epoll_control(self.epoll.as_fd(), libc::EPOLL_CTL_DEL, watch.fd, 0, 0);
     }
 
+    fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
     fn close_link(&mut self, link: LinkId) {
         // Closing the only reference takes the socket out of the epoll set.
         self.sockets.close(link);
-    }
-
-    fn link_changed(&mut self, link: LinkId, up: bool) {
-        self.close_link(link);
-        self.sockets.set_up(link, up);
-    }
-
-    fn set_aside(&mut self, now: Instant, link: LinkId) {
-        if self.sockets.link(link).is_some() {
-            self.close_link(link);
-            self.sockets.put_off(now, link);
-        }
     }
 
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
@@ -304,10 +292,6 @@ impl Backend for Mmsg {
 
     fn counters(&self) -> Counters {
         self.counters
-    }
-
-    fn new_kernel_drops(&mut self) -> u64 {
-        self.sockets.new_kernel_drops()
     }
 }
 

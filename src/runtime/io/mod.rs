@@ -20,9 +20,11 @@ pub mod uring;
 mod watches;
 
 use super::doorbell::Doorbell;
+use super::udp::Sockets;
 use crate::base::{Instant, LinkId, SessionId};
 use crate::config::settings::{Io, Offload};
 use crate::containers::Batch;
+use crate::telemetry::DropReason;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::BorrowedFd;
@@ -46,6 +48,8 @@ pub enum Event<'a> {
         /// Its bytes, free to be changed.
         bytes: &'a mut [u8],
     },
+    /// A datagram arrived that cannot be handed over, for this reason.
+    Dropped(DropReason),
     /// The kernel says that nothing listens at the link's other end.
     Refused(LinkId),
     /// A datagram was not sent.
@@ -91,6 +95,8 @@ pub struct Counters {
     pub coupled_in: u64,
     /// Trains that the kernel refused; their datagrams were sent one by one.
     pub trains_refused: u64,
+    /// Sends that failed, as was only reported after their batch: the datagrams are lost (io_uring).
+    pub stale_sends: u64,
 }
 
 impl Counters {
@@ -123,16 +129,27 @@ pub trait Backend {
     /// Forgets a session's descriptor.
     fn unwatch(&mut self, session: SessionId);
 
+    /// Its sockets. A link's is closed by [`Backend::close_link`] only.
+    fn sockets(&mut self) -> &mut Sockets;
+
     /// Closes the link's connected socket, if there is one.
     fn close_link(&mut self, link: LinkId);
 
     /// The link has come up or gone down. Its connected socket, if there is one, is closed, and another is opened only
     /// while the link is up: see `udp` for why.
-    fn link_changed(&mut self, link: LinkId, up: bool);
+    fn link_changed(&mut self, link: LinkId, up: bool) {
+        self.close_link(link);
+        self.sockets().set_up(link, up);
+    }
 
     /// The link's connected socket, if there is one, is good for nothing: it is closed, and the listening one is used for
     /// a while.
-    fn set_aside(&mut self, now: Instant, link: LinkId);
+    fn set_aside(&mut self, now: Instant, link: LinkId) {
+        if self.sockets().link(link).is_some() {
+            self.close_link(link);
+            self.sockets().put_off(now, link);
+        }
+    }
 
     /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams, but a train that was begun is handed over
     /// whole. Answers how many.
@@ -149,7 +166,9 @@ pub trait Backend {
     fn counters(&self) -> Counters;
 
     /// Datagrams the kernel dropped since asked last because a socket's receive buffer was full.
-    fn new_kernel_drops(&mut self) -> u64;
+    fn new_kernel_drops(&mut self) -> u64 {
+        self.sockets().new_kernel_drops()
+    }
 }
 
 /// What a backend is made from.

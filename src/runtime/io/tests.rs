@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Datagram(SocketAddr, Vec<u8>),
+    Dropped(DropReason),
     Refused(LinkId),
     SendFailed(Option<LinkId>, i32),
     Readable(SessionId),
@@ -31,6 +32,7 @@ struct Bench {
 fn copy(event: Event<'_>) -> Told {
     match event {
         Event::Datagram { from, bytes } => Told::Datagram(from, bytes.to_vec()),
+        Event::Dropped(reason) => Told::Dropped(reason),
         Event::Refused(link) => Told::Refused(link),
         Event::SendFailed { link, errno, .. } => Told::SendFailed(link, errno),
         Event::Readable(session) => Told::Readable(session),
@@ -92,7 +94,7 @@ fn with_each(listen: &str, test: impl Fn(Bench)) {
     both(false);
     match uring::self_test() {
         Ok(_) => both(true),
-        Err(why) => eprintln!("not tested with io_uring, which is not possible here: {why}"),
+        Err(why) => crate::runtime::not_run::count(&format!("a test of both backends with io_uring: {why}")),
     }
 }
 

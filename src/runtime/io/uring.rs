@@ -2,7 +2,9 @@
 //!
 //! One ring per worker. Receives are multishot recvmsg: armed once per socket, they fill buffers lent to the kernel until those
 //! run out, which ends them; they are armed again when enough buffers came back. Sends are non-blocking and say nothing
-//! on success, so the kernel is done with a batch's bytes when the submission returns. Descriptors of sessions and the
+//! on success, so the kernel is done with a batch's bytes when the submission returns; a failure that is only reported
+//! later (the completion queue had overflowed) carries its batch's number, and is counted but laid to no other batch's
+//! datagram. Descriptors of sessions and the
 //! doorbell are watched by one-shot polls, armed again after each event, which makes them level-triggered.
 //!
 //! What ends a multishot receive, and what happens then:
@@ -12,10 +14,10 @@
 //! | -ENOBUFS | every buffer is lent out | count; arm when a quarter of the buffers is back |
 //! | -ECONNREFUSED | nothing listens at the neighbour | tell the shard; arm |
 //! | data, no `F_MORE` | completion queue overflowed | count; arm |
-//! | -ECANCELED, old generation | we closed the socket | nothing |
+//! | -ECANCELED, old generation | we closed the socket | nothing; count data that had come by it |
 
 use super::{BATCH, Backend, Counters, Event, PASS, Parts, Sink};
-use crate::base::limits::DATAGRAM_SLOT;
+use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS, MAX_SESSIONS};
 use crate::base::{Instant, LinkId, SessionId};
 use crate::containers::Batch;
 use crate::runtime::doorbell::Doorbell;
@@ -24,6 +26,7 @@ use crate::runtime::io::uring::buffers::BufferRing;
 use crate::runtime::io::watches::Watches;
 use crate::runtime::sys::{self, Name, SegmentSize};
 use crate::runtime::udp::{Route, Sockets};
+use crate::telemetry::DropReason;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::collections::VecDeque;
@@ -35,6 +38,8 @@ use std::time::Duration;
 
 mod buffers;
 mod selftest;
+#[cfg(test)]
+mod tests;
 
 pub use selftest::self_test;
 
@@ -44,8 +49,13 @@ const SUBMISSIONS: u32 = 256;
 const BUFFERS: u16 = 4 * PASS as u16;
 /// Buffers lent to the kernel if each must have room for a train: 16 MiB, of which only what is used is resident.
 const TRAIN_BUFFERS: u16 = PASS as u16;
-/// Completion slots: every buffer, every send, and room for polls. An overflow ends multishot receives.
-const COMPLETIONS: u32 = 4096;
+/// Completion slots. An overflow ends multishot receives and delays what is said of sends.
+const COMPLETIONS: u32 = WORST.next_power_of_two() as u32;
+/// Most completions between two looks at the queue, each of which empties it: every buffer, every poll that was armed,
+/// the end of every receive, the doorbell, and one of each submission since, such as a send that failed.
+const WORST: usize = BUFFERS as usize + POLLS * MAX_SESSIONS + MAX_LINKS + 2 + SUBMISSIONS as usize;
+/// Polls that a session may have armed: for records, for room, for its end.
+const POLLS: usize = 3;
 /// The group id of the buffers.
 const GROUP: u16 = 0;
 /// From <linux/io_uring.h>.
@@ -55,7 +65,8 @@ const RECVMSG_OUT: usize = 16;
 /// What else it puts there: the source, and where to cut a train.
 const PREFIX: usize = RECVMSG_OUT + Name::LEN + SegmentSize::LEN;
 
-const _: () = assert!(COMPLETIONS as usize >= BUFFERS as usize + BATCH + 64, "completions of a worst pass fit");
+const _: () = assert!(COMPLETIONS <= 1 << 16, "the kernel makes no longer queue");
+const _: () = assert!(BATCH <= 1 << INDEX_BITS, "a send's token has room for its index");
 const _: () = assert!(SUBMISSIONS as usize >= BATCH + 64, "a batch fits beside the polls of a pass");
 
 /// What a completion is about: the kind in the top byte, which one in the rest.
@@ -67,6 +78,7 @@ mod kind {
     pub(super) const READ: u64 = 3 << 56;
     pub(super) const WRITE: u64 = 4 << 56;
     pub(super) const BELL: u64 = 5 << 56;
+    /// With the batch's number in bits 16 to 55 and the datagram's index below.
     pub(super) const SEND: u64 = 6 << 56;
     pub(super) const CANCEL: u64 = 7 << 56;
     pub(super) const HANGUP: u64 = 8 << 56;
@@ -74,6 +86,20 @@ mod kind {
 
 fn link_token(link: LinkId, generation: u32) -> u64 {
     kind::LINK | u64::from(link.0) << 32 | u64::from(generation)
+}
+
+/// Bits of a send's token that are its index.
+const INDEX_BITS: u32 = 16;
+
+/// `batch`: its number, of which 40 bits count.
+const fn send_token(batch: u64, index: usize) -> u64 {
+    kind::SEND | (batch << INDEX_BITS & !kind::MASK) | index as u64
+}
+
+/// The index of a send of this batch; none if the token is of an earlier one.
+const fn sent_index(batch: u64, token: u64) -> Option<usize> {
+    let index = (token & ((1 << INDEX_BITS) - 1)) as usize;
+    if token == send_token(batch, index) { Some(index) } else { None }
 }
 
 /// A completion taken off the ring.
@@ -114,6 +140,8 @@ pub struct Uring {
     /// Completions not yet handed over, in order.
     stash: VecDeque<Completion>,
     transmit: Arrangement,
+    /// Number of the current round of sends.
+    sends: u64,
     /// Trains of the current batch that failed: number and error.
     failed: Vec<(usize, i32)>,
     /// Numbers of those that get a second try.
@@ -187,6 +215,7 @@ impl Uring {
             watches: Watches::new(),
             arm_polls: Vec::with_capacity(64),
             stash: VecDeque::with_capacity(COMPLETIONS as usize),
+            sends: 0,
             transmit: Arrangement::new(),
             failed: Vec::with_capacity(BATCH),
             again: Vec::with_capacity(BATCH),
@@ -262,7 +291,10 @@ impl Uring {
                 self.buffers.count_taken();
             }
             match done.token & kind::MASK {
-                kind::SEND => self.failed.push(((done.token & !kind::MASK) as usize, -done.result)),
+                kind::SEND => match sent_index(self.sends, done.token) {
+                    Some(index) => self.failed.push((index, -done.result)),
+                    None => self.counters.stale_sends += 1,
+                },
                 kind::CANCEL => {}
                 _ => self.stash.push_back(done),
             }
@@ -345,7 +377,7 @@ impl Uring {
                 match current.map(|open| open.remote) {
                     Some(remote) => self.handle_receive(done, Some((link, remote)), sink),
                     None => {
-                        self.give_back(done);
+                        self.give_back(done, sink);
                         0
                     }
                 }
@@ -414,9 +446,11 @@ impl Uring {
         count.unwrap_or(0)
     }
 
-    fn give_back(&mut self, done: Completion) {
+    /// What came by a socket that is closed: nobody knows from where.
+    fn give_back(&mut self, done: Completion, sink: &mut Sink<'_>) {
         if let Some(id) = cqueue::buffer_select(done.flags) {
             self.buffers.give_back(id);
+            sink(Event::Dropped(DropReason::SocketClosed));
         }
     }
 
@@ -435,6 +469,7 @@ impl Uring {
     }
 
     fn send_trains(&mut self) {
+        self.sends += 1;
         self.failed.clear();
         for number in 0..self.transmit.trains().len() {
             let train = self.transmit.trains()[number];
@@ -451,7 +486,7 @@ impl Uring {
                     opcode::Send::new(fd, vector.iov_base.cast_const().cast(), vector.iov_len as u32).flags(flags);
                 send.dest_addr(header.msg_name.cast_const().cast()).dest_addr_len(header.msg_namelen).build()
             };
-            self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(kind::SEND | number as u64));
+            self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(send_token(self.sends, number)));
         }
         self.submit();
     }
@@ -482,7 +517,8 @@ impl Uring {
     fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
         self.close_link(link);
         let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        let Some(open) = self.sockets.open(now, link, to, stray) else { return Route::Listening };
+        // Watched by the receive that is armed next.
+        let Some(open) = self.sockets.open(now, link, to, |_| Ok(()), stray) else { return Route::Listening };
         let fd = open.socket.as_raw_fd();
         self.arm_receives = true;
         Route::Connected(fd)
@@ -540,6 +576,10 @@ impl Backend for Uring {
         }
     }
 
+    fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
     fn close_link(&mut self, link: LinkId) {
         let armed = self.links_armed.get_mut(link.index()).and_then(Option::take);
         if let Some(generation) = armed {
@@ -549,18 +589,6 @@ impl Backend for Uring {
             self.submit();
         }
         self.sockets.close(link);
-    }
-
-    fn link_changed(&mut self, link: LinkId, up: bool) {
-        self.close_link(link);
-        self.sockets.set_up(link, up);
-    }
-
-    fn set_aside(&mut self, now: Instant, link: LinkId) {
-        if self.sockets.link(link).is_some() {
-            self.close_link(link);
-            self.sockets.put_off(now, link);
-        }
     }
 
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
@@ -611,10 +639,6 @@ impl Backend for Uring {
 
     fn counters(&self) -> Counters {
         self.counters
-    }
-
-    fn new_kernel_drops(&mut self) -> u64 {
-        self.sockets.new_kernel_drops()
     }
 }
 

@@ -1,6 +1,5 @@
 //! After healing the core reaches itself and holds one link-state database.
 
-use crate::sim::topology::node;
 use crate::sim::world::World;
 
 /// Every router of `core` runs, has computed its routes, reaches every other, and holds the same link-state database.
@@ -13,7 +12,7 @@ pub fn converged(world: &World, core: &[usize]) -> Result<(), String> {
             return Err(format!("r{router} has yet to compute its routes"));
         }
         for &other in core.iter().filter(|&&other| other != router) {
-            if !running.control.routing().reaches(node(other)) {
+            if !running.control.routing().reaches(world.node(other)) {
                 return Err(format!("r{router} has no route to r{other}"));
             }
         }

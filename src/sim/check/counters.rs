@@ -1,6 +1,8 @@
 //! What was sent, lost and received adds up.
 
-use crate::sim::world::World;
+use crate::sim::workload::{Kind, Side};
+use crate::sim::world::{Handled, World};
+use crate::telemetry::DropReason;
 
 /// Datagrams that may be under way on one wire of a quiet network.
 const UNDER_WAY: u64 = 256;
@@ -16,9 +18,14 @@ pub fn add_up(world: &World) -> Result<(), String> {
     }
     for router in 0..world.topology().routers {
         let Some(stats) = world.stats(router) else { continue };
-        let handed = world.handed(router);
-        if stats.datagrams_in != handed {
-            return Err(format!("r{router} was handed {handed} datagrams and counts {}", stats.datagrams_in));
+        let handled = world.handled(router);
+        let counted = Handled {
+            handed: stats.datagrams_in,
+            taken: stats.datagrams_out,
+            refused: stats.drops.get(DropReason::SendFailed),
+        };
+        if counted != handled {
+            return Err(format!("r{router} counts {counted:?} where the world counts {handled:?}"));
         }
     }
     Ok(())
@@ -29,6 +36,30 @@ pub fn balanced(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {
         let Some(stats) = world.stats(router) else { continue };
         stats.balance().map_err(|why| format!("r{router}'s counters do not add up: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Applications and their routers count the same messages. Ask while the applications' sessions are open.
+pub fn agreed(world: &World) -> Result<(), String> {
+    for router in 0..world.topology().routers {
+        let Some(stats) = world.stats(router) else { continue };
+        for report in &stats.sessions {
+            let Some(attached) = world.attached(router).get(&report.session) else { continue };
+            let flow = &world.flows()[attached.flow];
+            if flow.spec().kind == Kind::Stream {
+                continue; // Its segments are not the application's records; every byte of it is checked elsewhere.
+            }
+            // What a flow that was given up left waiting is never sent.
+            let all_sent = attached.side == Side::Source && flow.is_complete() && !flow.is_void();
+            let wrong_sent = report.sent > attached.written || (all_sent && report.sent != attached.written);
+            if wrong_sent || report.delivered != attached.read {
+                return Err(format!(
+                    "r{router} counts {} messages sent and {} delivered in {} where its application counts {} and {}",
+                    report.sent, report.delivered, report.session, attached.written, attached.read
+                ));
+            }
+        }
     }
     Ok(())
 }

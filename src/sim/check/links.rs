@@ -1,6 +1,5 @@
 //! Routes use links that both ends sign, and no others; and only links that exist are signed.
 
-use crate::sim::topology::node;
 use crate::sim::world::World;
 
 /// Checks the routes of `core`, whose databases must be equal.
@@ -11,7 +10,7 @@ pub fn signed_by_both_ends(world: &World, core: &[usize]) -> Result<(), String> 
         let signs =
             |one, other| routing.advertised(one).is_some_and(|links| links.iter().any(|link| link.neighbour == other));
         for route in routing.routes() {
-            let mut before = node(router);
+            let mut before = world.node(router);
             for &next in &route.path {
                 if !signs(before, next) || !signs(next, before) {
                     return Err(format!(
@@ -22,7 +21,7 @@ pub fn signed_by_both_ends(world: &World, core: &[usize]) -> Result<(), String> 
             }
         }
         for origin in 0..world.topology().routers {
-            for link in routing.advertised(node(origin)).unwrap_or_default() {
+            for link in routing.advertised(world.node(origin)).unwrap_or_default() {
                 let real = world
                     .number(link.neighbour)
                     .is_some_and(|peer| world.topology().links.contains(&(origin.min(peer), origin.max(peer))));

@@ -6,7 +6,6 @@
 //! it began.
 
 use crate::base::Instant;
-use crate::sim::topology::node;
 use crate::sim::world::World;
 use crate::telemetry::DropReason;
 use std::time::Duration;
@@ -61,7 +60,7 @@ fn walk_all(world: &World) -> Result<(), String> {
     let routers = world.topology().routers;
     for (from, to) in (0..routers).flat_map(|from| (0..routers).map(move |to| (from, to))) {
         let Some(running) = world.router(from) else { continue };
-        if from == to || running.control.routing().route(node(to)).is_none() {
+        if from == to || running.control.routing().route(world.node(to)).is_none() {
             continue;
         }
         let mut visited = vec![from];

@@ -8,7 +8,7 @@
 //! | [`loops`] | once routes are stable no packet meets a router twice, and none outlives its hops |
 //! | [`bounds`] | every queue and pool within its bound, at every moment |
 //! | [`memory`] | what sessions took is back when they end |
-//! | [`counters`] | what was sent, lost and received adds up |
+//! | [`counters`] | what was sent, lost and received adds up, and routers count what the world and applications count |
 //! | [`delivery`] | what must arrive has arrived |
 //! | [`hops`] | a hop confirms only what arrived, and hands a message up once |
 //!

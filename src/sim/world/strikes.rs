@@ -3,8 +3,9 @@
 use super::super::clock::right_wall;
 use super::super::fault::Disk;
 use super::super::router::Rings;
-use super::super::topology::node;
-use super::{Conditions, Event, Flow, Ledger, Router, Side, Slot, Struck, World};
+use super::agenda::Event;
+use super::slot::{Handled, Slot};
+use super::{Conditions, Flow, Ledger, Router, Side, Struck, World};
 use crate::base::Instant;
 use crate::base::rare;
 use crate::config::settings::{Config, Metric};
@@ -54,7 +55,7 @@ impl World {
         let (mut rng, config, now) = (self.rng.fork(), self.config(router), self.now);
         let slot = &mut self.routers[router];
         slot.clock.restart(now);
-        slot.handed = 0;
+        slot.handled = Handled::default();
         slot.busy_until = now;
         let (local, wall) = (slot.clock.local(now), slot.clock.wall(now));
         slot.router = Some(Router::start(local, wall, router, config, &self.settings, &mut rng));
@@ -73,7 +74,7 @@ impl World {
             let spec = self.flows[flow].spec();
             let (source, opens) = (spec.router(Side::Source), spec.opens());
             if source == router && self.flows[flow].wants_open(opens.max(now)) {
-                self.schedule(opens.max(now), Event::Turn { flow });
+                self.agenda.add(opens.max(now), Event::Turn { flow });
             }
         }
     }
@@ -141,6 +142,11 @@ impl World {
         if std::mem::replace(&mut self.wire_mut(from, to).conditions.cut, cut) != cut {
             self.watch.cut(self.now, from, to, cut);
         }
+    }
+
+    /// No packet larger than `mtu` passes in this direction, whatever else is its condition.
+    pub(in crate::sim) fn set_narrow(&mut self, from: usize, to: usize, mtu: Option<usize>) {
+        self.wire_mut(from, to).narrow = mtu;
     }
 
     fn strain(&mut self, router: usize, struck: Option<Struck>, change: impl FnOnce(&mut Slot, Instant)) {
@@ -246,6 +252,7 @@ impl World {
                 Conditions { mtu: None, interface_mtu: None, ..before }
             };
             self.set_conditions(from, to, after);
+            self.set_narrow(from, to, None);
         }
         for router in 0..self.topology.routers {
             self.set_rare(router, 0.0);
@@ -283,7 +290,7 @@ impl World {
                 for side in [Side::Source, Side::Sink] {
                     if self.flows[flow].spec().router(side) == router {
                         let client = Flow::client(flow, side);
-                        running.control.handle(local, Input::ClientGone(client));
+                        running.tell(local, Input::ClientGone(client));
                     }
                 }
             }
@@ -293,7 +300,7 @@ impl World {
 
     /// The next router on the way of `router` to `destination`.
     pub(in crate::sim) fn next_hop(&self, router: usize, destination: usize) -> Option<usize> {
-        self.number(self.router(router)?.next_hop(node(destination))?)
+        self.number(self.router(router)?.next_hop(self.node(destination))?)
     }
 
     /// The wall clock that a router without errors would have.

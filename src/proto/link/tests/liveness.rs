@@ -148,6 +148,26 @@ fn a_close_is_known_at_once_and_what_is_stranded_comes_back() {
 }
 
 #[test]
+fn what_arrives_at_a_link_that_is_leaving_is_counted() {
+    let mut sim = Sim::pair(69, Settings::default(), Wire::new(10));
+    sim.establish();
+    let now = sim.now;
+    let dropped = |sim: &Sim| sim.ends[0].link.stats().drops.get(DropReason::LinkClosing);
+    let arrives = |sim: &mut Sim, number| {
+        let super::harness::End { link, pool, .. } = &mut sim.ends[0];
+        link.handle_packet(now, number, 100, &[], pool);
+    };
+    arrives(&mut sim, 1 << 20);
+    assert_eq!(dropped(&sim), 0);
+    sim.ends[0].link.close(now, super::super::CloseReason::Shutdown);
+    arrives(&mut sim, (1 << 20) + 1);
+    assert_eq!(dropped(&sim), 1, "closing");
+    sim.ends[0].link.detach(now);
+    arrives(&mut sim, (1 << 20) + 2);
+    assert_eq!(dropped(&sim), 2, "without keys");
+}
+
+#[test]
 fn a_neighbour_that_restarts_is_started_with_anew() {
     let mut sim = Sim::pair(69, Settings::default(), Wire::new(10));
     sim.establish();

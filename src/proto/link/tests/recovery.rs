@@ -74,6 +74,51 @@ fn the_tail_of_a_burst_is_recovered() {
 }
 
 #[test]
+fn a_full_window_that_is_lost_whole_does_not_hold_up_its_repetition() {
+    let mut sim = Sim::pair(11, Settings { queue: 2000, ..Settings::default() }, Wire::new(10));
+    sim.establish();
+    sim.run_for(ms(500));
+    // Fills the window, and leaves it grown.
+    (0..500).for_each(|id| assert!(sim.send(0, 7, RELIABLE, 1100, (7 << 32) | id)));
+    sim.run_for(ms(400));
+    sim.assert_exactly_once(1, 7, 500);
+    let before = sim.ends[0].link.stats();
+    assert!(before.window > 60 * 1200, "{} bytes are too few to hold anything up", before.window);
+    sim.wires[0].cut = true;
+    (0..500).for_each(|id| assert!(sim.send(0, 8, RELIABLE, 1100, (8 << 32) | id)));
+    sim.run_for(ms(19));
+    sim.wires[0].cut = false;
+    sim.run_for(ms(9));
+    let stats = sim.ends[0].link.stats();
+    let repeated = stats.retransmission_packets - before.retransmission_packets;
+    println!("28 ms after: window {}, in flight {}, {repeated} repeated", stats.window, stats.in_flight);
+    assert!(repeated >= 1, "the first repetition waits for room in the window");
+    assert!(stats.in_flight > stats.window, "the window is full: {} of {}", stats.in_flight, stats.window);
+    assert!(repeated <= 2, "and no more of them than probe the path: {repeated}");
+    sim.run_for(Duration::from_secs(2));
+    sim.assert_exactly_once(1, 8, 500);
+}
+
+#[test]
+fn a_tail_whose_answers_are_only_late_costs_no_window() {
+    let mut sim = Sim::pair(12, Settings::default(), Wire::new(10));
+    sim.establish();
+    sim.run_for(ms(500));
+    let before = sim.ends[0].link.stats();
+    // The answers stand in a queue for 15 ms: longer than is waited, less than the repetitions' answers take.
+    sim.wires[1].last_arrival = sim.now + ms(35);
+    (0..3).for_each(|id| assert!(sim.send(0, 7, RELIABLE, 1100, (7 << 32) | id)));
+    sim.run_for(ms(30));
+    let reduced = sim.ends[0].link.stats();
+    assert!(reduced.timer_losses > before.timer_losses && reduced.window < before.window, "the timer gave up");
+    sim.run_for(ms(300));
+    let after = sim.ends[0].link.stats();
+    assert!(after.packets_lost_needlessly >= 2, "{}", after.packets_lost_needlessly);
+    assert!(after.window >= before.window, "{} of {} bytes", after.window, before.window);
+    sim.assert_exactly_once(1, 7, 3);
+}
+
+#[test]
 fn repetitions_cost_little_more_than_the_losses() {
     for per_second in [62.5, 125.0] {
         for (seed, loss) in [(20, 0.0), (21, 0.01), (22, 0.02), (23, 0.05), (24, 0.1)] {

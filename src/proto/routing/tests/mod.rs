@@ -1,6 +1,7 @@
 //! Behaviours of routing, many routers at once and one router alone.
 
 mod alone;
+mod flooding;
 mod hostile;
 mod net;
 

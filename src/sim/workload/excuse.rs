@@ -1,0 +1,96 @@
+//! When an end of a flow may give up: it got nowhere for long, and there was no way that lasted.
+
+use crate::base::Instant;
+use std::time::Duration;
+
+/// An end may give up when it got nowhere for so long: a little less than the sessions' patience.
+const PATIENCE: Duration = Duration::from_secs(28);
+/// A way that lasts so long brings several questions and their answers through: whoever gives up after it has no excuse.
+const WAY: Duration = Duration::from_secs(10);
+
+/// What way there is between a flow's ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::sim) enum Way {
+    /// None.
+    None,
+    /// One that small datagrams pass and others do not.
+    Narrow,
+    /// One that carries everything.
+    Whole,
+}
+
+/// What a flow has been through.
+#[derive(Debug)]
+pub(super) struct Excuse {
+    /// When it was last seen to get on. What slips through a narrow way does not count: its answers may not come back.
+    progress: Instant,
+    way: Way,
+    /// Since when there is a whole way between its ends, both ways; and when there last was one for [`WAY`].
+    since: Option<Instant>,
+    until: Instant,
+}
+
+impl Excuse {
+    /// A flow that begins at `opens`.
+    pub(super) const fn new(opens: Instant) -> Excuse {
+        Excuse { progress: opens, way: Way::Whole, since: None, until: opens }
+    }
+
+    /// The flow begins, or begins anew.
+    pub(super) const fn begins(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
+    /// Something arrived.
+    pub(super) fn gets_on(&mut self, now: Instant) {
+        if self.way != Way::Narrow {
+            self.progress = now;
+        }
+    }
+
+    /// What way there is now. To be told every few milliseconds.
+    pub(super) fn note_way(&mut self, now: Instant, way: Way) {
+        self.way = way;
+        if way != Way::Whole {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert(now);
+        if now.since(since) >= WAY {
+            self.until = now;
+        }
+    }
+
+    /// Whether an end may give up: nothing got on for long, and there was no way that lasted.
+    pub(super) fn holds(&self, now: Instant) -> bool {
+        now.since(self.progress) >= PATIENCE && now.since(self.until) >= PATIENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a flow may give up in the fiftieth second that was told of its way each second and got on in the thirtieth.
+    fn excused(way: impl Fn(u64) -> Way) -> bool {
+        let at = |second: u64| Instant::from_millis(second * 1000);
+        let mut excuse = Excuse::new(at(1));
+        for second in 1..50 {
+            excuse.note_way(at(second), way(second));
+            if second == 30 {
+                excuse.gets_on(at(second));
+            }
+        }
+        excuse.holds(at(50))
+    }
+
+    #[test]
+    fn only_who_had_no_way_for_long_may_give_up() {
+        assert!(!excused(|_| Way::Whole), "there was a way");
+        assert!(!excused(|_| Way::None), "it got on twenty seconds ago");
+        assert!(excused(|_| Way::Narrow), "what slips through is no progress");
+        assert!(!excused(|second| if (30..42).contains(&second) { Way::Whole } else { Way::Narrow }), "it lasted");
+        assert!(excused(|second| if (31..36).contains(&second) { Way::Whole } else { Way::Narrow }), "too short a way");
+        assert!(!excused(|second| if second == 29 { Way::Narrow } else { Way::Whole }), "it is whole most of the time");
+    }
+}

@@ -1,0 +1,122 @@
+//! Routers at work: what arrives, what is due, and what waits while they are busy or stand still.
+
+use super::World;
+use super::agenda::Event;
+use crate::base::Instant;
+use crate::sim::ledger::Struck;
+use crate::sim::router::{Router, cost};
+use crate::sim::topology::address;
+use std::time::Duration;
+
+/// Socket buffer of a router, bytes: what comes while it stands still waits here.
+const SOCKET_BUFFER: usize = 32 << 10;
+
+impl World {
+    /// A datagram reaches a router: it is taken at once, or waits in the socket's buffer, or is gone.
+    pub(super) fn arrive(&mut self, router: usize, from: usize, mut datagram: Box<[u8]>) {
+        if let Some(wire) = self.wires.get_mut(&(from, router)) {
+            wire.counts.arrived += 1;
+        }
+        let slot = &mut self.routers[router];
+        if slot.router.is_none() {
+            // The kernel answers for the dead, by the way the datagram came.
+            let back = self.wires.get(&(router, from)).map(|wire| wire.conditions);
+            if let Some(back) = back.filter(|back| !back.cut && !self.rng.chance(back.loss)) {
+                self.ledger.count(Struck::Refused);
+                self.agenda.add(self.now + back.delay, Event::Refused { router: from, by: router });
+            }
+        } else if self.now < slot.busy_until || !slot.inbox.is_empty() {
+            if slot.inbox_bytes + datagram.len() > SOCKET_BUFFER {
+                self.ledger.count(Struck::SocketFull);
+                return;
+            }
+            slot.inbox_bytes += datagram.len();
+            slot.inbox.push_back((from, datagram));
+            self.wake(router);
+        } else {
+            self.hand(router, from, &mut datagram);
+        }
+    }
+
+    fn hand(&mut self, router: usize, from: usize, datagram: &mut [u8]) {
+        let slot = &mut self.routers[router];
+        slot.prepare_rare(self.rare);
+        let Some(running) = &mut slot.router else { return };
+        slot.handled.handed += 1;
+        running.handle_datagram(slot.clock.local(self.now), address(from), datagram);
+        slot.busy_until = slot.busy_until.max(self.now + cost(slot.times));
+        self.settle(router);
+    }
+
+    /// The kernel tells a router that nothing listens where it sent to.
+    pub(super) fn refuse(&mut self, router: usize, by: usize) {
+        let (by, slot) = (self.nodes[by], &mut self.routers[router]);
+        if let Some(running) = &mut slot.router {
+            running.handle_refused(slot.clock.local(self.now), by);
+            self.settle(router);
+        }
+    }
+
+    pub(super) fn fire(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        if self.now < slot.busy_until {
+            return self.wake(router);
+        }
+        slot.prepare_rare(self.rare);
+        let Some(running) = &mut slot.router else { return };
+        let local = slot.clock.local(self.now);
+        if slot.coalesce > Duration::ZERO && running.poll_timeout().is_some_and(|at| at < local) {
+            self.ledger.count(Struck::CoalescedTimer);
+        }
+        running.handle_timeout(local);
+        slot.busy_until = slot.busy_until.max(self.now + cost(slot.times));
+        self.settle(router);
+    }
+
+    /// Makes sure that a busy router goes on when it can.
+    pub(super) fn wake(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        if !std::mem::replace(&mut slot.wakes, true) {
+            let at = slot.busy_until.max(self.now);
+            self.agenda.add(at, Event::Wake { router });
+        }
+    }
+
+    /// Lets a router go on with what waited while it was busy: datagrams first, as in the worker's loop.
+    pub(super) fn serve(&mut self, router: usize) {
+        if self.routers[router].router.is_none() {
+            return;
+        }
+        self.record(router, "wake", &[]);
+        while self.now >= self.routers[router].busy_until {
+            let slot = &mut self.routers[router];
+            let Some((from, mut datagram)) = slot.inbox.pop_front() else {
+                let due = slot.router.as_ref().and_then(Router::poll_timeout);
+                if due.is_some_and(|at| at <= slot.clock.local(self.now)) {
+                    self.fire(router);
+                }
+                return self.settle(router);
+            };
+            slot.inbox_bytes -= datagram.len();
+            self.hand(router, from, &mut datagram);
+        }
+        self.wake(router);
+    }
+
+    pub(super) fn set_timer(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        let Some(at) = slot.router.as_ref().and_then(Router::poll_timeout) else { return };
+        let mut at = if at == Instant::MAX { return } else { slot.clock.world(at).max(self.now).max(slot.busy_until) };
+        if !slot.coalesce.is_zero() {
+            let grain = slot.coalesce.as_nanos() as u64;
+            at = Instant::from_nanos(at.as_nanos().div_ceil(grain) * grain);
+        }
+        if slot.timer_at.is_some_and(|set| set <= at) {
+            return; // It will fire, find nothing due perhaps, and be set again.
+        }
+        slot.timer_at = Some(at);
+        slot.generation += 1;
+        let generation = slot.generation;
+        self.agenda.add(at, Event::Timer { router, generation });
+    }
+}
