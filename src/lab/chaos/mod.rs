@@ -95,7 +95,7 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
         load.finish(PATIENCE);
         Ok(stuck)
     })?;
-    watch.look_at_end();
+    watch.look_at_end(script.excused());
     let (faults, journal) = script.into_records();
     let mut violations = load.violations();
     violations.extend(watch.violations());
