@@ -185,7 +185,8 @@ fn a_link_is_used_only_when_both_ends_advertise_it() {
 #[test]
 fn a_link_that_is_back_before_anybody_was_told_is_used_again() {
     let mut alone = Alone::new(3, Metric::Latency);
-    (alone.up(LINK, ms(10)), alone.up(OTHER, ms(10)));
+    alone.up(LINK, ms(10));
+    alone.up(OTHER, ms(10));
     alone.wait(ms(3_000));
     alone.confirm();
     assert!(alone.routing.reaches(id(1)));
