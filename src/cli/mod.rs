@@ -56,7 +56,7 @@ struct Cli {
     command: Command,
 }
 
-/// A command that asks the router on this machine.
+// A command that asks the router on this machine. (No doc comment: it would take the place of the command's own.)
 #[derive(Debug, clap::Args)]
 struct Asking<A: clap::Args> {
     /// The router's control socket [default: $SINEW_SOCKET, else /run/sinew/control.sock]

@@ -13,6 +13,14 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
+fn every_command_says_what_it_is_for_in_words_of_its_own() {
+    let command = Cli::command();
+    let abouts: Vec<String> = command.get_subcommands().filter_map(|it| Some(it.get_about()?.to_string())).collect();
+    let distinct: std::collections::BTreeSet<&String> = abouts.iter().collect();
+    assert!(abouts.len() == 11 && distinct.len() == 11, "{abouts:#?}");
+}
+
+#[test]
 fn examples_of_every_help_text_parse() {
     let mut waiting = vec![Cli::command()];
     let mut checked = 0;

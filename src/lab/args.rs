@@ -110,8 +110,8 @@ pub struct Args {
     #[arg(long, value_parser = ["auto", "user", "root", "loopback"], default_value = "auto")]
     pub mode: String,
     /// Instead of measuring: kill, freeze, cut, corrupt and flood six routers, and shift their clocks, at random for
-    /// --seconds (60), under traffic whose every byte is checked. Writes chaos.json and chaos.log; exit code 1 if a promise
-    /// was broken.
+    /// --seconds (60), under traffic whose every byte is checked. Writes chaos.json and chaos.log; if a promise was broken
+    /// the routers' logs, too, and the exit code is 1.
     #[arg(long, conflicts_with_all = [
         "experiment", "messages", "loss", "rate", "hops", "delay", "size", "keep", "topology", "transports", "sequential", "sim",
     ])]

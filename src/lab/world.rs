@@ -221,7 +221,12 @@ impl World {
                     let log = router.log();
                     let tail: Vec<&str> = log.lines().rev().take(10).collect();
                     let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n    ");
-                    let text = format!("router {} {what}; the end of its log:\n    {tail}", router.name());
+                    let dead = self.routers.iter().filter(|router| router.pid().is_none()).map(Router::name);
+                    let dead = match dead.collect::<Vec<_>>().join(", ") {
+                        none if none.is_empty() => none,
+                        names => format!(" (no process: {names})"),
+                    };
+                    let text = format!("router {} {what}{dead}; the end of its log:\n    {tail}", router.name());
                     return Err(io::Error::other(text));
                 }
                 std::thread::sleep(Duration::from_millis(20));

@@ -26,8 +26,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-/// An address in use is tried again so often, so far apart: two seconds.
-const RELEASE_TRIES: usize = 40;
+/// An address in use is tried again so often, so far apart: ten seconds. On a machine with nothing to spare, the kernel has
+/// been seen to hold a killed router's sockets for more than two.
+const RELEASE_TRIES: usize = 200;
 const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Connected sockets opened in advance for each link, as only the start has the privilege of large buffers. A link takes one
@@ -238,9 +239,15 @@ fn bind_all(config: &Config) -> Result<Vec<UdpSocket>, RunError> {
 /// As [`udp::listen`], but waits a moment for an address in use: after a router was killed, the kernel ends its io_uring
 /// requests in the background, and they hold its sockets until then.
 fn listen_patiently(address: SocketAddr, buffer: usize) -> std::io::Result<UdpSocket> {
-    for _ in 0..RELEASE_TRIES {
+    for round in 0..RELEASE_TRIES {
         match udp::listen(address, buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::thread::sleep(RELEASE_PAUSE),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                if round == 0 {
+                    let patience = RELEASE_PAUSE * RELEASE_TRIES as u32;
+                    tracing::info!("UDP {address} is in use; waiting up to {patience:?} for it to be released");
+                }
+                std::thread::sleep(RELEASE_PAUSE);
+            }
             done => return done,
         }
     }

@@ -20,6 +20,9 @@ const MAX_DIGITS: u32 = 3;
 /// Largest bounds that are read: arithmetic above may overflow.
 const MAX_LOW: u64 = 1 << 32;
 const MAX_HIGH: u64 = 1 << 60;
+/// Most values of a histogram that is read: beyond it quantiles are not told apart by a double, and a list of them has no
+/// end.
+const MAX_TOTAL: u64 = 1 << 53;
 /// What V2 histograms begin with, plain and compressed; their headers, bytes.
 const V2: u32 = 0x1c84_9303 | 0x10;
 const V2_COMPRESSED: u32 = 0x1c84_9304 | 0x10;
@@ -169,7 +172,9 @@ fn check(plain: &[u8]) -> Result<(), String> {
         let count = take_number(&mut rest).ok_or("not a histogram: it ends in a count")?;
         places += if count < 0 { count.unsigned_abs().min(most + 1) } else { 1 };
         let sum = total.checked_add(u64::try_from(count).unwrap_or(0));
-        total = sum.filter(|_| places <= most).ok_or("not a histogram: it counts more than there can be")?;
+        total = sum
+            .filter(|&sum| places <= most && sum <= MAX_TOTAL)
+            .ok_or("not a histogram: it counts more than there can be")?;
     }
     Ok(())
 }

@@ -8,6 +8,8 @@
 //! | a map of drops or of send errors | one metric with a label `reason` |
 //! | a histogram's summary | a summary in seconds with the quantiles 0.5, 0.9, 0.99 and 0.999 |
 //! | `…_us`, `…_ms`, `…_ppm` | `…_seconds`, `…_ratio` |
+//! | `…_us` beside a summary of the same | `…_latest_seconds` |
+//! | `metrics` of a link, which routing goes by | `sinew_link_advertised_…` |
 
 use super::figure::is_gauge;
 use serde_json::Value;
@@ -46,9 +48,17 @@ impl Families {
     /// Everything in an object. `prefix` is the metric's name so far, `path` the keys so far.
     fn object(&mut self, prefix: &str, path: &str, labels: &str, object: &Value) {
         for (key, value) in object.as_object().into_iter().flatten().filter(|(key, _)| !APART.contains(&key.as_str())) {
-            // A link's `stats` and `metrics` are where its figures are kept, not what they are.
-            let name =
-                if ["stats", "metrics"].contains(&key.as_str()) { prefix.into() } else { format!("{prefix}_{key}") };
+            let name = match key.as_str() {
+                // Where a link's figures are kept, and not what they are.
+                "stats" => prefix.to_owned(),
+                // What routing knows of the link.
+                "metrics" => format!("{prefix}_advertised"),
+                key => match key.strip_suffix("_us").filter(|stem| object.get(stem).is_some()) {
+                    // The present value of what there is a summary of, too.
+                    Some(stem) => format!("{prefix}_{stem}_latest_us"),
+                    None => format!("{prefix}_{key}"),
+                },
+            };
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             match value {
                 Value::Object(reasons) if BY_REASON.contains(&key.as_str()) => {
@@ -119,7 +129,7 @@ mod tests {
             "sessions": [{"port": 9}],
             "links": [{
                 "peer": "00ff", "link": 0, "up": true, "metrics": {"rtt_ms": 20.5, "loss_ppm": 1000},
-                "stats": {"marked": 5, "queue": 1, "round_trip": summary, "reliable": {"sent": 8}},
+                "stats": {"marked": 5, "queue": 1, "round_trip": summary, "round_trip_us": 1000, "reliable": {"sent": 8}},
             }],
         })];
         let text = render(&workers, |id| if id == "00ff" { "b\"x".into() } else { id.into() });
@@ -128,10 +138,12 @@ mod tests {
             "# TYPE sinew_driver_turns_total counter\nsinew_driver_turns_total{worker=\"0\"} 7\n",
             "# TYPE sinew_drops_total counter\nsinew_drops_total{worker=\"0\",reason=\"no-route\"} 4\n",
             "# TYPE sinew_forwarded_total counter\nsinew_forwarded_total{worker=\"0\"} 12\n",
-            "# TYPE sinew_link_loss_ratio gauge\nsinew_link_loss_ratio{worker=\"0\",peer=\"b\\\"x\"} 0.001\n",
+            "# TYPE sinew_link_advertised_loss_ratio gauge\nsinew_link_advertised_loss_ratio{worker=\"0\",peer=\"b\\\"x\"} 0.001\n",
+            "# TYPE sinew_link_advertised_rtt_seconds gauge\nsinew_link_advertised_rtt_seconds{worker=\"0\",peer=\"b\\\"x\"} 0.0205\n",
             "# TYPE sinew_link_marked_total counter\nsinew_link_marked_total{worker=\"0\",peer=\"b\\\"x\"} 5\n",
             "# TYPE sinew_link_queue gauge\nsinew_link_queue{worker=\"0\",peer=\"b\\\"x\"} 1\n",
             "# TYPE sinew_link_reliable_sent_total counter\nsinew_link_reliable_sent_total{worker=\"0\",peer=\"b\\\"x\"} 8\n",
+            "# TYPE sinew_link_round_trip_latest_seconds gauge\nsinew_link_round_trip_latest_seconds{worker=\"0\",peer=\"b\\\"x\"} 0.001\n",
             "# TYPE sinew_link_round_trip_seconds summary\n\
              sinew_link_round_trip_seconds{worker=\"0\",peer=\"b\\\"x\",quantile=\"0.5\"} 0.001\n\
              sinew_link_round_trip_seconds{worker=\"0\",peer=\"b\\\"x\",quantile=\"0.9\"} 0.002\n\
@@ -139,7 +151,6 @@ mod tests {
              sinew_link_round_trip_seconds{worker=\"0\",peer=\"b\\\"x\",quantile=\"0.999\"} 0.002\n\
              sinew_link_round_trip_seconds_sum{worker=\"0\",peer=\"b\\\"x\"} 0.003\n\
              sinew_link_round_trip_seconds_count{worker=\"0\",peer=\"b\\\"x\"} 2\n",
-            "# TYPE sinew_link_rtt_seconds gauge\nsinew_link_rtt_seconds{worker=\"0\",peer=\"b\\\"x\"} 0.0205\n",
             "# TYPE sinew_link_up gauge\nsinew_link_up{worker=\"0\",peer=\"b\\\"x\"} 1\n",
             "# TYPE sinew_pool_slots gauge\nsinew_pool_slots{worker=\"0\"} 8192\n",
             "# TYPE sinew_pool_used gauge\nsinew_pool_used{worker=\"0\"} 3\n",

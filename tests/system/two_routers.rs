@@ -81,6 +81,11 @@ fn shown(world: &World) {
     for line in ["# TYPE sinew_link_up gauge", "sinew_link_up{worker=\"0\",peer=\"b\"} 1"] {
         assert!(metrics.lines().any(|shown| shown == line), "{line}: {metrics}");
     }
+    let mut series: Vec<&str> = metrics.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect();
+    let all = series.len();
+    series.sort_unstable();
+    series.dedup();
+    assert_eq!(series.len(), all, "no series twice: {metrics}");
 }
 
 fn reached(world: &World) {

@@ -84,21 +84,22 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed()));
     let not_possible = script.not_possible().clone();
     not_possible.iter().for_each(|(name, why)| voice.say(format!("not possible here: {name} ({why})")));
-    std::thread::scope(|scope| -> io::Result<()> {
+    let stuck = std::thread::scope(|scope| -> io::Result<Option<io::Error>> {
         // The scope waits for its threads: they must end also if this fails.
         let _ended = load.stop_at_end();
         load.start(scope, &world)?;
         trouble(&mut script, &mut watch, seconds, voice, board)?;
         script.mend_all()?;
         voice.say("everything is whole again; waiting for what is under way");
-        world.wait_ready(PATIENCE)?;
+        let stuck = world.wait_ready(PATIENCE).err();
         load.finish(PATIENCE);
-        Ok(())
+        Ok(stuck)
     })?;
-    watch.look_at_end();
+    watch.look_at_end(script.excused());
     let (faults, journal) = script.into_records();
     let mut violations = load.violations();
     violations.extend(watch.violations());
+    violations.extend(stuck.map(|error| format!("{PATIENCE:?} after all was whole again: {error}")));
     let findings = Findings {
         violations,
         seconds,
@@ -110,6 +111,11 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
         processes: watch.into_processes(),
     };
     write(&args.out, &findings, &journal)?;
+    if !findings.violations.is_empty() {
+        for router in world.routers() {
+            std::fs::write(args.out.join(format!("{}.log", router.name())), router.log())?;
+        }
+    }
     Ok(findings)
 }
 

@@ -115,11 +115,12 @@ impl<'w> Watch<'w> {
         }
     }
 
-    /// The last look: all traffic has ended, and what it opened must be closed within a while.
-    pub(super) fn look_at_end(&mut self) {
+    /// The last look: all traffic has ended, and what it opened must be closed within a while. Processes of `excused`
+    /// routers may have ended since the look before.
+    pub(super) fn look_at_end(&mut self, mut excused: Vec<usize>) {
         let deadline = std::time::Instant::now() + CLOSING;
         loop {
-            self.look(self.now, Vec::new());
+            self.look(self.now, std::mem::take(&mut excused));
             let leak = self.current.iter().flatten().find_map(Process::leak);
             match leak {
                 None => return,

@@ -267,7 +267,8 @@ impl Routing {
         };
         exchange.set_up(true, summary_at);
         self.own.up(now, link, metrics);
-        self.unweighed = true;
+        // Paths, too: what is advertised may be what was before the link went down, and then nothing else says so.
+        (self.unweighed, self.relinked) = (true, true);
         if !broken(Rule::Exchange) {
             self.send_digest(link, true);
         }

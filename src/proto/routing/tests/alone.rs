@@ -183,6 +183,25 @@ fn a_link_is_used_only_when_both_ends_advertise_it() {
 }
 
 #[test]
+fn a_link_that_is_back_before_anybody_was_told_is_used_again() {
+    let mut alone = Alone::new(3, Metric::Latency);
+    alone.up(LINK, ms(10));
+    alone.up(OTHER, ms(10));
+    alone.wait(ms(3_000));
+    alone.confirm();
+    assert!(alone.routing.reaches(id(1)));
+    // A router that stood still learns both at one moment, so what it advertises stays the same; its neighbour had time.
+    alone.down(LINK, DownReason::Silence);
+    alone.up(LINK, ms(10));
+    alone.message(LINK, &advertise(1, 1, 2, &[]));
+    alone.wait(ms(20));
+    assert!(!alone.routing.reaches(id(1)), "the other end does not advertise it");
+    alone.message(LINK, &advertise(1, 1, 3, &[(0, ms(10))]));
+    alone.wait(ms(20));
+    assert!(alone.routing.reaches(id(1)), "both ends advertise it");
+}
+
+#[test]
 fn the_cheaper_of_two_links_to_a_neighbour_is_used() {
     let mut alone = Alone::new(3, Metric::Latency);
     let second = LinkId(2);
