@@ -476,6 +476,12 @@ impl Shard {
     fn drain_security(&mut self, now: Instant) {
         while let Some(event) = self.security.poll_event() {
             match event {
+                // The other end asks for a new life of a link that only says goodbye here.
+                security::Event::Established { link, fresh: true, .. }
+                    if self.lanes.get(link).is_some_and(|lane| lane.gone_at.is_some()) =>
+                {
+                    self.forget_lane(now, link);
+                }
                 security::Event::Established { link, fresh, .. } => {
                     if let Some(state) = self.link_mut(link) {
                         state.attach(now, fresh);

@@ -67,15 +67,8 @@ impl Net {
             };
             let shard = Shard::new(shard_settings, WallTime::from_nanos(1 << 40), Rng::from_u64(router as u64));
             net.shards.push(shard);
-            for (wire, &(a, b)) in wires.iter().enumerate().filter(|(_, ends)| ends.0 == router || ends.1 == router) {
-                let peer = if a == router { b } else { a };
-                let spec = LinkSpec {
-                    peer: identity(peer).public(),
-                    preshared_key: None,
-                    remote: (a == router).then(|| address(peer)),
-                    settings: settings[wire].clone(),
-                };
-                net.command(router, Command::AddLink(LinkId(wire as u16), Box::new(spec)));
+            for (wire, _) in wires.iter().enumerate().filter(|(_, ends)| ends.0 == router || ends.1 == router) {
+                net.add_link(router, wire, &settings[wire]);
             }
             net.command(router, Command::OpenSession(SESSION, SessionKind::Datagram { port: PORT }));
         }
@@ -83,6 +76,19 @@ impl Net {
         let ups = net.reports.iter().flatten().filter(|report| matches!(report, Report::LinkUp(..))).count();
         assert_eq!(ups, 2 * wires.len(), "every link is up at both ends");
         net
+    }
+
+    /// Begins a life of a router's end of a wire. The first end of a wire asks for keys.
+    pub(super) fn add_link(&mut self, router: usize, wire: usize, settings: &link::Settings) {
+        let (a, b) = self.wires[wire];
+        let peer = if a == router { b } else { a };
+        let spec = LinkSpec {
+            peer: identity(peer).public(),
+            preshared_key: None,
+            remote: (a == router).then(|| address(peer)),
+            settings: settings.clone(),
+        };
+        self.command(router, Command::AddLink(LinkId(wire as u16), Box::new(spec)));
     }
 
     /// Gives a router a table: destinations with the wires towards them.

@@ -217,6 +217,21 @@ fn a_link_removed_with_messages_in_its_queue_strands_them_and_says_goodbye() {
 }
 
 #[test]
+fn a_link_that_was_removed_does_not_come_back_while_it_says_goodbye() {
+    let settings = Settings::default();
+    let mut net = chain(&settings);
+    net.command(1, Command::RemoveLink(LinkId(0)));
+    net.command(0, Command::RemoveLink(LinkId(0)));
+    net.add_link(0, 0, &settings);
+    net.run(40);
+    assert_eq!(net.changes(1, 0), [true, false], "down, and not up again");
+    assert_eq!(net.changes(0, 0), [true, false], "nobody answers");
+    net.add_link(1, 0, &settings);
+    net.run(2_000);
+    assert_eq!((net.changes(0, 0), net.changes(1, 0)), (vec![true, false, true], vec![true, false, true]));
+}
+
+#[test]
 fn a_router_that_stops_tells_all_its_neighbours() {
     let mut net = chain(&Settings::default());
     net.command(1, Command::Shutdown);

@@ -22,7 +22,8 @@ pub(in crate::sim) enum Way {
 /// What a flow has been through.
 #[derive(Debug)]
 pub(super) struct Excuse {
-    /// When it was last seen to get on. What slips through a narrow way does not count: its answers may not come back.
+    /// When it was last seen to get on. What was still under way when the way closed does not count, nor what slips
+    /// through a narrow one: its answers may not come back, and it is by these that a sender knows.
     progress: Instant,
     way: Way,
     /// Since when there is a whole way between its ends, both ways; and when there last was one for [`WAY`].
@@ -43,7 +44,7 @@ impl Excuse {
 
     /// Something arrived.
     pub(super) fn gets_on(&mut self, now: Instant) {
-        if self.way != Way::Narrow {
+        if self.way == Way::Whole {
             self.progress = now;
         }
     }
@@ -87,7 +88,8 @@ mod tests {
     #[test]
     fn only_who_had_no_way_for_long_may_give_up() {
         assert!(!excused(|_| Way::Whole), "there was a way");
-        assert!(!excused(|_| Way::None), "it got on twenty seconds ago");
+        assert!(excused(|_| Way::None), "what was still under way is no progress");
+        assert!(!excused(|second| if second <= 30 { Way::Whole } else { Way::None }), "it got on twenty seconds ago");
         assert!(excused(|_| Way::Narrow), "what slips through is no progress");
         assert!(!excused(|second| if (30..42).contains(&second) { Way::Whole } else { Way::Narrow }), "it lasted");
         assert!(excused(|second| if (31..36).contains(&second) { Way::Whole } else { Way::Narrow }), "too short a way");
