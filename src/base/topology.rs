@@ -37,4 +37,6 @@ pub enum DownReason {
     Restarted,
     /// Removed by configuration.
     Removed,
+    /// Small datagrams pass, the smallest full ones do not ([`crate::base::limits::MIN_DATAGRAM`]).
+    TooNarrow,
 }

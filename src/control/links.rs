@@ -110,6 +110,7 @@ pub(super) const fn describe(reason: DownReason) -> &'static str {
         DownReason::Closed => "the other end left",
         DownReason::Restarted => "the other end restarted",
         DownReason::Removed => "removed by configuration",
+        DownReason::TooNarrow => "the path does not carry full datagrams",
     }
 }
 

@@ -6,9 +6,13 @@
 //!         ▲                                          │ nothing authentic for `dead` (Silence)
 //!         │                                          │ hello that says "I do not hear you" (Silence)
 //!         └──────────────────────────────────────────┤ nothing listens there, and probing agrees (Refused)
+//!                                                    │ full datagrams do not pass, and probing agrees (TooNarrow)
 //!                                                    │ close, sent or received (Closed)
 //!                                                    └ the other end starts anew (Restarted)
 //! ```
+//!
+//! A path may carry hellos and nothing larger. So hellos are padded to the smallest full datagram until both ends hear
+//! each other, and only who heard a padded one says "I hear you" (as QUIC's first datagrams, RFC 9000 section 14.1).
 //!
 //! A neighbour decides with each hello whether the link is up, and each change costs this router's control thread work and
 //! the network a flood. So a life shorter than [`SHORT_LIFE`] is a strike; beyond [`FREE_STRIKES`] of them the link stays
@@ -30,6 +34,8 @@ const JITTER: f64 = 0.1;
 const BUSY_INTERVALS: u32 = 4;
 /// Echoes that took longer say nothing of use.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(10);
+/// One hello in so many is not padded, so that a path that is too narrow is told from one that carries nothing.
+const PLAIN: u32 = 4;
 /// Distance of hellos that answer hellos: bounds what a chatty neighbour can cause.
 const ANSWER_GAP: Duration = Duration::from_millis(5);
 /// Distance of probes while the kernel says that nothing listens.
@@ -72,6 +78,10 @@ pub(super) struct Liveness {
     since: Instant,
     /// The last authentic packet.
     heard: Option<Instant>,
+    /// The last hello in a full datagram.
+    heard_full: Option<Instant>,
+    /// When there were keys.
+    started: Instant,
     /// Silence is forgiven until then: we were asleep ourselves.
     forgiven: Instant,
     next_sequence: u32,
@@ -121,6 +131,8 @@ impl Liveness {
             up: false,
             since: Instant::ZERO,
             heard: None,
+            heard_full: None,
+            started: Instant::ZERO,
             forgiven: Instant::ZERO,
             next_sequence: 0,
             last: None,
@@ -138,8 +150,9 @@ impl Liveness {
     /// Keys exist: say hello at once. `fresh`: nothing is known of the other end.
     pub(super) fn start(&mut self, now: Instant, fresh: bool) {
         if fresh {
-            (self.heard, self.last, self.next_sequence) = (None, None, 0);
+            (self.heard, self.heard_full, self.last, self.next_sequence) = (None, None, None, 0);
         }
+        self.started = now;
         self.answer_at = Some(now);
         self.suspicion = None;
     }
@@ -194,8 +207,8 @@ impl Liveness {
         self.suspicion = None;
     }
 
-    /// A hello arrived.
-    pub(super) fn on_hello(&mut self, now: Instant, hello: &Hello) -> Told {
+    /// A hello arrived; `full`: in a full datagram.
+    pub(super) fn on_hello(&mut self, now: Instant, hello: &Hello, full: bool) -> Told {
         let mut told = Told { rtt: None, echoed: None, missed: 0, change: None };
         if let Some((last, ..)) = self.last {
             let ahead = hello.sequence.wrapping_sub(last);
@@ -206,6 +219,9 @@ impl Liveness {
             told.missed = ahead - 1;
         }
         self.last = Some((hello.sequence, hello.sent_ns, now));
+        if full {
+            self.heard_full = Some(now);
+        }
         let held = Duration::from_micros(u64::from(hello.echo_delay_us));
         let echoed = Instant::from_nanos(hello.echo_ns);
         if hello.echo_ns != 0 && echoed + held <= now {
@@ -213,12 +229,30 @@ impl Liveness {
             told.echoed = told.rtt.map(|_| (echoed, held));
         }
         if hello.hears_you && !self.up {
-            told.change = (self.penance <= now).then_some(Change::Up);
+            told.change = self.hears_full(now).then_some(Change::Up);
         } else if !hello.hears_you {
             told.change = self.up.then_some(Change::Down(DownReason::Silence));
             self.answer_at = Some(self.answer_at.map_or(now, |at| at.min(now)));
         }
         told
+    }
+
+    /// Whether the way here is known to be wide, and nothing else keeps the link down.
+    fn hears_full(&self, now: Instant) -> bool {
+        self.penance <= now && self.heard_full.is_some_and(|at| now.since(at) < self.dead)
+    }
+
+    /// Whether a hello that leaves now must be a full datagram: there is somebody who may still have to learn that the
+    /// path is wide. Who does not answer is not filled with padding for long.
+    pub(super) fn is_padded(&self, now: Instant) -> bool {
+        let recent = |at: Instant| now.since(at) < self.dead;
+        if self.next_sequence % PLAIN == PLAIN - 1 {
+            false
+        } else if self.up {
+            recent(self.since)
+        } else {
+            recent(self.started) || self.heard.is_some_and(recent)
+        }
     }
 
     fn hello_at(&self) -> Instant {
@@ -238,7 +272,7 @@ impl Liveness {
             (sent, u32::try_from(now.since(arrived).as_micros()).unwrap_or(u32::MAX))
         });
         Some(Hello {
-            hears_you: self.up || (self.penance <= now && self.heard.is_some_and(|at| now.since(at) < self.dead)),
+            hears_you: self.up || self.hears_full(now),
             sequence: self.next_sequence,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
             // Zero means no echo, so the first nanosecond of the process is told as the second.
@@ -347,7 +381,7 @@ mod tests {
     /// As the link does for a packet that holds a hello.
     fn hear(liveness: &mut Liveness, now: Instant, hello: &Hello) -> Told {
         liveness.on_heard(now);
-        liveness.on_hello(now, hello)
+        liveness.on_hello(now, hello, true)
     }
 
     #[test]

@@ -32,9 +32,9 @@
 //!
 //! # States
 //! ```text
-//!  detached ──attach──► Down ──hello "I hear you"──► Up ──silence, refusal, close, restart──► Down
-//!     ▲                                                                                        │
-//!     └───────────────────── detach, close ────────────────────────────────────────────────────┘
+//!  detached ──attach──► Down ──hello "I hear you"──► Up ──silence, refusal, close, restart, narrow path──► Down
+//!     ▲                                                                                                     │
+//!     └───────────────────── detach, close ─────────────────────────────────────────────────────────────────┘
 //! ```
 //! When a link goes down, reliable messages that were not acknowledged come out of [`Link::poll_stranded`], to be sent
 //! another way.
@@ -43,11 +43,11 @@
 //! | [`Reason`] | when | then |
 //! |---|---|---|
 //! | `Hello` | nothing left for an interval | say hello |
-//! | `Dead` | nothing heard for `dead` | go down |
+//! | `Dead` | nothing heard for `dead`, or full datagrams do not pass | go down |
 //! | `Ack` | an acknowledgement is held back, or wants to be repeated | acknowledge |
 //! | `Loss` | the oldest outstanding packet is overdue | give it up |
 //! | `Pacing` | the next packet may leave | send |
-//! | `Probe` | a larger datagram is to be tried | probe |
+//! | `Probe` | a larger datagram is to be tried, or the smallest confirmed | probe |
 //! | `Measure` | a quarter of a second | report measurements |
 //! | `Release` | packets of a link that went down are still held | give them back to the pool |
 //!
@@ -380,7 +380,8 @@ impl Link {
         if due.is_some_and(|(at, _)| now.since(at) > self.settings.hello) {
             self.liveness.forgive(now);
         }
-        if let Some(reason) = self.liveness.expired(now) {
+        let narrow = self.mtu.is_too_narrow().then_some(DownReason::TooNarrow);
+        if let Some(reason) = self.liveness.expired(now).or(narrow.filter(|_| self.is_up())) {
             self.go_down(now, reason);
             self.release_leftovers(pool);
             return;
@@ -530,6 +531,7 @@ impl Link {
         consider(self.received.deadline(), Reason::Ack);
         if self.is_up() {
             consider(self.liveness.dead_deadline(), Reason::Dead);
+            consider(self.mtu.is_too_narrow().then_some(Instant::ZERO), Reason::Dead);
             consider(self.recovery.deadline(), Reason::Loss);
             consider(self.pacing_deadline(), Reason::Pacing);
             consider(self.mtu.deadline().filter(|_| self.sent.has_room()), Reason::Probe);

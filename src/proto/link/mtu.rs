@@ -7,6 +7,8 @@
 //!     │     probe lost three times: smaller ┘                           │
 //!     └─────────────────────────────────────────────────────────────────┘
 //!  any state: only large packets are lost (a black hole) → smallest size, search again after a minute
+//!             packets of the smallest size and below are lost in a row → Confirming: probes of the smallest size,
+//!                 acknowledged → Searching;  seven in a row lost → too narrow, the link goes down
 //! ```
 //!
 //! The largest size is tried first, because most paths carry it. A lost probe is no sign of congestion. A large packet that
@@ -27,8 +29,11 @@ const RAISE: Duration = Duration::from_secs(600);
 const RETRY: Duration = Duration::from_secs(60);
 /// Pause between probes, and before the first: probing has no hurry.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Large packets lost in a row, none of them acknowledged, that prove a black hole.
+/// Large packets lost in a row, none of them acknowledged, that prove a black hole, or raise the question whether even
+/// the smallest size passes.
 const BLACK_HOLE: u32 = 8;
+/// Probes of the smallest size lost in a row that answer it: as many as the hellos whose loss is silence by default.
+const CONFIRMATIONS: u32 = 7;
 
 /// The path-MTU search of one link.
 #[derive(Clone, Debug)]
@@ -46,6 +51,12 @@ pub(super) struct Mtu {
     large_lost: u32,
     /// The highest number of a large packet that was acknowledged.
     passed: Option<u64>,
+    /// The smallest size is in question.
+    confirming: bool,
+    /// Packets of the smallest size and below lost in a row, the smallest of them, and the highest number of one as
+    /// large that was acknowledged.
+    floor: (u32, usize, Option<u64>),
+    too_narrow: bool,
 }
 
 impl Mtu {
@@ -63,7 +74,15 @@ impl Mtu {
             ids: 0,
             large_lost: 0,
             passed: None,
+            confirming: false,
+            floor: (0, usize::MAX, None),
+            too_narrow: false,
         }
+    }
+
+    /// Whether not even the smallest size passes.
+    pub(super) const fn is_too_narrow(&self) -> bool {
+        self.too_narrow
     }
 
     /// Largest datagram that may be sent, UDP payload bytes.
@@ -110,8 +129,13 @@ impl Mtu {
             self.large_lost = 0;
             self.passed = self.passed.max(Some(number));
         }
+        let (lost, least, passed) = self.floor;
+        if lost > 0 && bytes >= least {
+            self.floor = (0, usize::MAX, passed.max(Some(number)));
+        }
         if self.in_flight == Some(number) {
             self.in_flight = None;
+            self.confirming = false;
             self.current = self.current.max(bytes);
             self.search(now);
         }
@@ -122,7 +146,10 @@ impl Mtu {
         if self.in_flight == Some(number) {
             self.in_flight = None;
             self.tries += 1;
-            if self.tries == MAX_PROBES {
+            if self.confirming {
+                self.too_narrow = self.tries >= CONFIRMATIONS;
+                self.next_at = (!self.too_narrow).then_some(now + PAUSE);
+            } else if self.tries == MAX_PROBES {
                 self.failed = self.size;
                 self.search(now);
             } else {
@@ -130,7 +157,11 @@ impl Mtu {
             }
             return false;
         }
-        if bytes <= MIN_DATAGRAM || self.passed > Some(number) {
+        if bytes <= MIN_DATAGRAM {
+            self.on_small_lost(now, number, bytes);
+            return false;
+        }
+        if self.passed > Some(number) {
             return false;
         }
         self.large_lost += 1;
@@ -139,6 +170,19 @@ impl Mtu {
         }
         *self = Mtu { ids: self.ids, next_at: Some(now + RETRY), ..Mtu::new(self.ceiling) };
         true
+    }
+
+    fn on_small_lost(&mut self, now: Instant, number: u64, bytes: usize) {
+        let (lost, least, passed) = self.floor;
+        if passed > Some(number) || self.confirming || self.too_narrow {
+            return;
+        }
+        self.floor = (lost + 1, least.min(bytes), passed);
+        if lost + 1 >= BLACK_HOLE && self.current == MIN_DATAGRAM {
+            (self.confirming, self.in_flight, self.tries) = (true, None, 0);
+            (self.size, self.next_at) = (MIN_DATAGRAM, Some(now));
+            self.floor = (0, usize::MAX, passed);
+        }
     }
 
     fn search(&mut self, now: Instant) {
@@ -200,6 +244,51 @@ mod tests {
         assert!((20..100).all(|number| !mtu.on_lost(Instant::ZERO, number, 1400)));
         assert_eq!(mtu.current(), 1472);
         assert_eq!((101..=108).filter(|&number| mtu.on_lost(Instant::ZERO, number, 1400)).count(), 1);
+    }
+
+    /// A search that settled, and then so many packets of 700 bytes lost.
+    fn loses(packets: u64) -> Mtu {
+        let mut mtu = Mtu::new(MIN_DATAGRAM);
+        mtu.start(Instant::ZERO);
+        (0..packets).for_each(|number| assert!(!mtu.on_lost(Instant::ZERO, number, 700)));
+        mtu
+    }
+
+    /// Sends the probe that is due in packet `number`.
+    fn confirm(mtu: &mut Mtu, number: u64) -> Instant {
+        let at = mtu.deadline().expect("the smallest size is in question");
+        assert_eq!(mtu.due(at).map(|(size, _)| size), Some(MIN_DATAGRAM));
+        mtu.on_probe_sent(number);
+        at
+    }
+
+    #[test]
+    fn a_path_that_does_not_carry_the_smallest_size_is_too_narrow() {
+        assert_eq!(loses(7).deadline(), None);
+        let mut mtu = loses(8);
+        for number in 100..100 + u64::from(CONFIRMATIONS) {
+            assert!(!mtu.is_too_narrow());
+            let at = confirm(&mut mtu, number);
+            mtu.on_acked(at, number - 90, 100);
+            mtu.on_lost(at, number, MIN_DATAGRAM);
+        }
+        assert!(mtu.is_too_narrow() && mtu.deadline().is_none());
+        mtu.start(Instant::ZERO);
+        assert!(!mtu.is_too_narrow(), "it came up again");
+    }
+
+    #[test]
+    fn losses_alone_do_not_make_a_path_narrow() {
+        let mut mtu = loses(7);
+        mtu.on_acked(Instant::ZERO, 7, 700);
+        (8..15).for_each(|number| _ = mtu.on_lost(Instant::ZERO, number, 700));
+        assert_eq!(mtu.deadline(), None, "as large a one arrived in between");
+        let mut mtu = loses(8);
+        let at = confirm(&mut mtu, 20);
+        mtu.on_acked(at, 20, MIN_DATAGRAM);
+        assert_eq!((mtu.deadline(), mtu.is_too_narrow()), (None, false), "confirmed");
+        (21..29).for_each(|number| _ = mtu.on_lost(at, number, 700));
+        assert!(mtu.deadline().is_some(), "asked again");
     }
 
     #[test]

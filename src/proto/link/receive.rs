@@ -3,6 +3,7 @@
 use super::hello::{Change, Told};
 use super::stats::Kind;
 use super::{Delivery, Link, MAX_DELIVERIES};
+use crate::base::limits::MIN_DATAGRAM;
 use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::{Class, DownReason, Instant};
@@ -34,7 +35,7 @@ impl Link {
             };
             eliciting |= frame.is_ack_eliciting();
             match frame {
-                Frame::Hello(hello) => self.on_hello(now, &hello),
+                Frame::Hello(hello) => self.on_hello(now, &hello, datagram_len >= MIN_DATAGRAM),
                 Frame::Ack(ack) => self.on_ack(now, &ack, pool),
                 Frame::BestEffort(body) => self.on_best_effort(body, pool),
                 Frame::Reliable(low, body) => {
@@ -64,9 +65,9 @@ impl Link {
         self.report(now);
     }
 
-    fn on_hello(&mut self, now: Instant, hello: &Hello) {
+    fn on_hello(&mut self, now: Instant, hello: &Hello, full: bool) {
         self.counters.hellos_in += 1;
-        let Told { rtt, echoed, missed, change } = self.liveness.on_hello(now, hello);
+        let Told { rtt, echoed, missed, change } = self.liveness.on_hello(now, hello, full);
         let told_late = self.woke > Instant::from_nanos(hello.echo_ns);
         if let Some((left, held)) = echoed.filter(|_| !told_late) {
             self.on_round_trip(now, rtt);

@@ -3,6 +3,7 @@
 use super::queue::Allowed;
 use super::sent::{Record, State};
 use super::{Link, Outgoing};
+use crate::base::limits::MIN_DATAGRAM;
 use crate::base::{Class, Instant};
 use crate::containers::Pool;
 use crate::wire::cursor::{NoRoom, Writer};
@@ -27,11 +28,12 @@ impl Link {
         let room = plaintext.len().min(self.mtu.current() - OVERHEAD);
         let mut writer = Writer::new(&mut plaintext[..room]);
         let mut record = Record::new(self.sent.next(), now);
+        let mut least = 0;
         if let Some(reason) = self.closing.take() {
             fits(Frame::Close(reason).emit(&mut writer));
             self.attached = false;
         } else {
-            self.write_liveness(now, &mut writer, &mut record);
+            least = self.write_liveness(now, &mut writer, &mut record).min(room);
             let ack_due = self.received.is_due(now);
             if ack_due {
                 self.write_ack(now, &mut writer);
@@ -45,12 +47,21 @@ impl Link {
         }
         match writer.len() {
             0 => self.write_mtu_probe(now, plaintext, record),
-            len => Some(self.finish(now, record, len)),
+            len => {
+                let padded = len.max(least);
+                plaintext[len..padded].fill(0);
+                Some(self.finish(now, record, padded))
+            }
         }
     }
 
-    fn write_liveness(&mut self, now: Instant, writer: &mut Writer<'_>, record: &mut Record) {
+    /// Writes what keeps the link up, or brings it up; gives the least length of its plaintext.
+    fn write_liveness(&mut self, now: Instant, writer: &mut Writer<'_>, record: &mut Record) -> usize {
+        let mut least = 0;
         if let Some(hello) = self.liveness.due(now) {
+            if self.liveness.is_padded(now) {
+                least = MIN_DATAGRAM - OVERHEAD;
+            }
             fits(Frame::Hello(hello).emit(writer));
             self.liveness.on_hello_sent(now);
             self.counters.hellos_out += 1;
@@ -60,6 +71,7 @@ impl Link {
             self.liveness.on_probe_sent(now);
             (record.state, record.probe) = (State::Outstanding, true);
         }
+        least
     }
 
     /// Acknowledges, if there is room for it.

@@ -8,12 +8,15 @@ const PATIENCE: Duration = Duration::from_secs(28);
 /// A way that lasts so long brings several questions and their answers through: whoever gives up after it has no excuse.
 const WAY: Duration = Duration::from_secs(10);
 
+/// A link that carries something finds out within this that its path has become too narrow.
+const NARROW: Duration = Duration::from_secs(12);
+
 /// What way there is between a flow's ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::sim) enum Way {
     /// None.
     None,
-    /// One that small datagrams pass and others do not.
+    /// One that small datagrams pass and others do not: until its link has found out.
     Narrow,
     /// One that carries everything.
     Whole,
@@ -26,6 +29,8 @@ pub(super) struct Excuse {
     /// through a narrow one: its answers may not come back, and it is by these that a sender knows.
     progress: Instant,
     way: Way,
+    /// Since when the way is a narrow one.
+    narrow: Option<Instant>,
     /// Since when there is a whole way between its ends, both ways; and when there last was one for [`WAY`].
     since: Option<Instant>,
     until: Instant,
@@ -34,7 +39,7 @@ pub(super) struct Excuse {
 impl Excuse {
     /// A flow that begins at `opens`.
     pub(super) const fn new(opens: Instant) -> Excuse {
-        Excuse { progress: opens, way: Way::Whole, since: None, until: opens }
+        Excuse { progress: opens, way: Way::Whole, narrow: None, since: None, until: opens }
     }
 
     /// The flow begins, or begins anew.
@@ -52,7 +57,9 @@ impl Excuse {
     /// What way there is now. To be told every few milliseconds.
     pub(super) fn note_way(&mut self, now: Instant, way: Way) {
         self.way = way;
-        if way != Way::Whole {
+        self.narrow = (way == Way::Narrow).then(|| self.narrow.unwrap_or(now));
+        let found_out = self.narrow.is_some_and(|since| now.since(since) >= NARROW);
+        if way != Way::Whole && !found_out {
             self.since = None;
             return;
         }
@@ -90,9 +97,14 @@ mod tests {
         assert!(!excused(|_| Way::Whole), "there was a way");
         assert!(excused(|_| Way::None), "what was still under way is no progress");
         assert!(!excused(|second| if second <= 30 { Way::Whole } else { Way::None }), "it got on twenty seconds ago");
-        assert!(excused(|_| Way::Narrow), "what slips through is no progress");
-        assert!(!excused(|second| if (30..42).contains(&second) { Way::Whole } else { Way::Narrow }), "it lasted");
-        assert!(excused(|second| if (31..36).contains(&second) { Way::Whole } else { Way::Narrow }), "too short a way");
+        let narrow = |second| if second % 10 == 9 { Way::None } else { Way::Narrow };
+        assert!(excused(narrow), "what slips through is no progress");
+        assert!(!excused(|_| Way::Narrow), "a link finds out");
+        assert!(!excused(|second| if (30..42).contains(&second) { Way::Whole } else { narrow(second) }), "it lasted");
+        assert!(
+            excused(|second| if (31..36).contains(&second) { Way::Whole } else { narrow(second) }),
+            "too short a way"
+        );
         assert!(!excused(|second| if second == 29 { Way::Narrow } else { Way::Whole }), "it is whole most of the time");
     }
 }

@@ -222,3 +222,34 @@ fn without_keys_there_is_silence() {
     assert_eq!(sim.ends[0].link.stats().packets_out, sent);
     assert_eq!(sim.ends[0].link.poll_timeout(), None);
 }
+
+#[test]
+fn a_path_that_is_too_narrow_one_way_never_comes_up() {
+    for end in 0..2 {
+        let mut sim = Sim::pair(70 + end as u64, Settings::default(), Wire::new(10));
+        sim.wires[end].max_datagram = MIN_DATAGRAM - 1;
+        sim.run_for(Duration::from_secs(5));
+        assert!(sim.ends.iter().all(|end| end.link.stats().ups == 0 && end.link.stats().hellos_in > 20));
+        sim.wires[end] = Wire::new(10);
+        sim.run_for(ms(200));
+        assert!(sim.ends.iter().all(|end| end.link.is_up()), "as soon as it is wide");
+    }
+}
+
+#[test]
+fn a_path_that_becomes_too_narrow_goes_down_and_gives_back_what_it_held() {
+    let settings = Settings { max_datagram: MIN_DATAGRAM, ..Settings::default() };
+    let mut sim = Sim::pair(72, settings, Wire::new(10));
+    sim.establish();
+    sim.wires[0].max_datagram = 600;
+    let sent = (0..40).filter(|&id| sim.send(0, 7, RELIABLE, 1000, (7 << 32) | id)).count() as u64;
+    sim.run_for(Duration::from_secs(5));
+    let stats = sim.ends[0].link.stats();
+    println!("down {} times after {} probes", stats.downs, stats.probes);
+    assert!(sim.ends.iter().all(|end| !end.link.is_up()));
+    assert_eq!((stats.downs, sent), (1, 40));
+    assert_eq!(sim.ends[0].stranded.len(), 40, "to be sent another way");
+    sim.wires[0] = Wire::new(10);
+    sim.run_for(ms(200));
+    assert!(sim.ends.iter().all(|end| end.link.is_up()));
+}
