@@ -18,13 +18,20 @@ struct Entry {
     previous: u32,
 }
 
+const IDLE: Entry = Entry { deadline: None, slot: 0, next: NIL, previous: NIL };
+
+/// Entries of neighbouring keys.
+const ROW: usize = 64;
+type Row = [Entry; ROW];
+
 /// Deadlines for keys `0..capacity`, at most one each.
 #[derive(Debug)]
 pub struct Wheel {
     tick: u64,
     heads: Box<[u32]>,
     occupied: Box<[u64]>,
-    entries: Box<[Entry]>,
+    /// Rows of entries; one that was never used takes no memory.
+    rows: Box<[Option<Box<Row>>]>,
     /// The first tick that may hold something due; everything in earlier ticks has fired.
     cursor: u64,
     /// Where to go on in the cursor's slot, while the time is still `looked`.
@@ -47,7 +54,7 @@ impl Wheel {
             tick,
             heads: vec![NIL; slots].into_boxed_slice(),
             occupied: vec![0; slots / 64].into_boxed_slice(),
-            entries: vec![Entry { deadline: None, slot: 0, next: NIL, previous: NIL }; capacity].into_boxed_slice(),
+            rows: (0..capacity.div_ceil(ROW)).map(|_| None).collect(),
             cursor: 0,
             resume: NIL,
             looked: Instant::ZERO,
@@ -63,9 +70,9 @@ impl Wheel {
         // What is past already goes where the cursor is, for it never comes by an earlier tick again.
         let slot = self.slot_at((deadline.as_nanos() / self.tick).max(self.cursor));
         let head = self.heads[slot];
-        self.entries[key] = Entry { deadline: Some(deadline), slot: slot as u32, next: head, previous: NIL };
+        *self.entry_mut(key) = Entry { deadline: Some(deadline), slot: slot as u32, next: head, previous: NIL };
         if head != NIL {
-            self.entries[head as usize].previous = key as u32;
+            self.entry_mut(head as usize).previous = key as u32;
         }
         self.heads[slot] = key as u32;
         self.occupied[slot / 64] |= 1 << (slot % 64);
@@ -81,15 +88,15 @@ impl Wheel {
 
     /// Takes the key's deadline away, if it has one.
     pub fn cancel(&mut self, key: usize) {
-        let Entry { deadline: Some(deadline), slot, next, previous } = self.entries[key] else { return };
+        let Entry { deadline: Some(deadline), slot, next, previous } = self.entry(key) else { return };
         let slot = slot as usize;
         if previous == NIL {
             self.heads[slot] = next;
         } else {
-            self.entries[previous as usize].next = next;
+            self.entry_mut(previous as usize).next = next;
         }
         if next != NIL {
-            self.entries[next as usize].previous = previous;
+            self.entry_mut(next as usize).previous = previous;
         }
         if self.heads[slot] == NIL {
             self.occupied[slot / 64] &= !(1 << (slot % 64));
@@ -97,7 +104,7 @@ impl Wheel {
         if self.resume == key as u32 {
             self.resume = next;
         }
-        self.entries[key].deadline = None;
+        self.entry_mut(key).deadline = None;
         self.armed -= 1;
         self.stale |= self.earliest == Some(deadline);
         if self.armed == 0 {
@@ -107,7 +114,7 @@ impl Wheel {
 
     /// The key's deadline.
     pub fn deadline(&self, key: usize) -> Option<Instant> {
-        self.entries[key].deadline
+        self.entry(key).deadline
     }
 
     /// Number of keys with a deadline.
@@ -146,8 +153,9 @@ impl Wheel {
         loop {
             while self.resume != NIL {
                 let key = self.resume as usize;
-                self.resume = self.entries[key].next;
-                if self.entries[key].deadline.is_some_and(|deadline| deadline <= now) {
+                let entry = self.entry(key);
+                self.resume = entry.next;
+                if entry.deadline.is_some_and(|deadline| deadline <= now) {
                     self.cancel(key);
                     return Some(key);
                 }
@@ -161,6 +169,14 @@ impl Wheel {
         self.earliest = self.find_earliest();
         self.stale = false;
         None
+    }
+
+    fn entry(&self, key: usize) -> Entry {
+        self.rows[key / ROW].as_ref().map_or(IDLE, |row| row[key % ROW])
+    }
+
+    fn entry_mut(&mut self, key: usize) -> &mut Entry {
+        &mut self.rows[key / ROW].get_or_insert_with(|| Box::new([IDLE; ROW]))[key % ROW]
     }
 
     fn slot_at(&self, tick: u64) -> usize {
@@ -206,7 +222,7 @@ impl Wheel {
             }
             let mut at = self.heads[self.slot_at(tick)];
             while at != NIL {
-                let entry = &self.entries[at as usize];
+                let entry = self.entry(at as usize);
                 best = [best, entry.deadline].into_iter().flatten().min();
                 at = entry.next;
             }

@@ -107,7 +107,7 @@ impl Shard {
             sessions: Sessions::new(node, settings.sessions, rng.fork()),
             body: vec![0; POOL_SLOT].into_boxed_slice(),
             stranded: Stranded::new(settings.pool / 4),
-            reports: VecDeque::with_capacity(MAX_REPORTS),
+            reports: VecDeque::new(),
             readable: VecDeque::new(),
             rng,
             counts: Counts::default(),

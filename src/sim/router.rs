@@ -50,6 +50,18 @@ pub(super) struct Rings {
     pub(super) reports: bool,
 }
 
+/// Room for what a router gives out: one does for all, since they take turns, and it stays in the processor's cache.
+pub(super) struct Desk {
+    batch: Batch,
+    record: Vec<u8>,
+}
+
+impl Desk {
+    pub(super) fn new() -> Desk {
+        Desk { batch: Batch::new(BATCH), record: vec![0; MAX_RECORD] }
+    }
+}
+
 /// A shard and a control.
 pub(super) struct Router {
     pub(super) shard: Shard,
@@ -57,8 +69,6 @@ pub(super) struct Router {
     /// When control's timer is due, where that was asked since control last had anything to do: it takes long to say.
     control_due: Cell<Option<Option<Instant>>>,
     pub(super) rings: Rings,
-    batch: Batch,
-    record: Vec<u8>,
     /// Links that were ever added: others have carried nothing, and to ask what they did takes long.
     added: BTreeSet<LinkId>,
     /// What links carried that were removed.
@@ -96,8 +106,6 @@ impl Router {
             control: control.expect("the simulator's configurations are valid"),
             control_due: Cell::new(None),
             rings: Rings::default(),
-            batch: Batch::new(BATCH),
-            record: vec![0; MAX_RECORD],
             added: BTreeSet::new(),
             removed: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -161,10 +169,15 @@ impl Router {
     }
 
     /// Passes messages between shard and control and effects to `world` until nothing moves.
-    pub(super) fn settle(&mut self, now: Instant, mut world: impl FnMut(Effect<'_>) -> Result<(), i32>) {
+    pub(super) fn settle(
+        &mut self,
+        now: Instant,
+        desk: &mut Desk,
+        mut world: impl FnMut(Effect<'_>) -> Result<(), i32>,
+    ) {
         for _ in 0..MAX_ROUNDS {
-            let mut moved = self.transmit(now, &mut world);
-            moved |= self.deliver(now, &mut world);
+            let mut moved = self.transmit(now, &mut desk.batch, &mut world);
+            moved |= self.deliver(now, &mut desk.record, &mut world);
             if !self.rings.reports {
                 moved |= self.take_reports(now, &mut world);
             }
@@ -183,21 +196,31 @@ impl Router {
         panic!("a router does not come to rest after {MAX_ROUNDS} rounds at {now}");
     }
 
-    fn transmit(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) -> bool {
-        self.batch.clear();
-        self.shard.poll_transmit(now, &mut self.batch);
-        for (transmit, bytes) in self.batch.iter() {
+    fn transmit(
+        &mut self,
+        now: Instant,
+        batch: &mut Batch,
+        world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>,
+    ) -> bool {
+        batch.clear();
+        self.shard.poll_transmit(now, batch);
+        for (transmit, bytes) in batch.iter() {
             if let Err(errno) = world(Effect::Transmit(transmit.to, bytes)) {
                 self.shard.handle_send_failed(now, transmit.link, transmit.len, errno);
             }
         }
-        !self.batch.is_empty()
+        !batch.is_empty()
     }
 
-    fn deliver(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) -> bool {
+    fn deliver(
+        &mut self,
+        now: Instant,
+        record: &mut [u8],
+        world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>,
+    ) -> bool {
         let mut moved = false;
-        while let Some((session, len)) = self.shard.poll_deliver(now, &mut self.record) {
-            match world(Effect::Record(session, &self.record[..len])) {
+        while let Some((session, len)) = self.shard.poll_deliver(now, record) {
+            match world(Effect::Record(session, &record[..len])) {
                 Ok(()) => self.shard.delivered(now, session),
                 Err(_) => self.shard.blocked(now, session),
             }

@@ -22,7 +22,7 @@ use super::capture::Capture;
 use super::check::hops::Carried;
 use super::ledger::{Ledger, Struck};
 use super::observe::{Detection, Watch};
-use super::router::Router;
+use super::router::{Desk, Router};
 use super::storm::Storm;
 use super::topology::{LinkSettings, Topology, node};
 use super::wire::{Conditions, Wire};
@@ -67,6 +67,7 @@ pub struct World {
     /// Kept for the next use.
     arrivals: Vec<(Instant, usize, Box<[u8]>)>,
     scratch: Vec<u8>,
+    desk: Desk,
 }
 
 impl World {
@@ -100,6 +101,7 @@ impl World {
             rare: false,
             arrivals: Vec::new(),
             scratch: Vec::new(),
+            desk: Desk::new(),
             topology,
         };
         for router in 0..world.topology.routers {

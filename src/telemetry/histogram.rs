@@ -1,74 +1,79 @@
-//! Latency histograms: HdrHistogram over nanoseconds, recorded without allocation.
+//! Latency histograms: HdrHistogram over nanoseconds, recorded without allocation but for the first time.
 
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Longest duration told apart, ns: longer ones count as this.
 const HIGHEST_NS: u64 = 100_000_000_000;
 
-/// Durations from 1 µs to 100 s with 1 % precision, in a fixed memory of about 25 KiB.
-#[derive(Clone, Debug)]
-pub struct Histogram(hdrhistogram::Histogram<u64>);
+type Inner = hdrhistogram::Histogram<u64>;
 
-impl Default for Histogram {
-    fn default() -> Histogram {
-        Histogram::new()
-    }
+/// Durations from 1 µs to 100 s with 1 % precision, in a fixed memory of about 25 KiB, which the first of them takes:
+/// most of a router's histograms never count anything.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram(Option<Box<Inner>>);
+
+fn empty() -> Inner {
+    Inner::new_with_bounds(1_000, HIGHEST_NS, 2).expect("the bounds are constants that HdrHistogram accepts")
 }
 
 impl Histogram {
     /// An empty histogram.
-    pub fn new() -> Histogram {
-        let inner = hdrhistogram::Histogram::new_with_bounds(1_000, HIGHEST_NS, 2);
-        Histogram(inner.expect("the bounds are constants that HdrHistogram accepts"))
+    pub const fn new() -> Histogram {
+        Histogram(None)
+    }
+
+    fn inner_mut(&mut self) -> &mut Inner {
+        self.0.get_or_insert_with(|| Box::new(empty()))
     }
 
     /// Counts one duration.
     pub fn record(&mut self, duration: Duration) {
-        self.0.saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS));
+        self.inner_mut().saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS));
     }
 
     /// Adds another histogram's counts.
     pub fn merge(&mut self, other: &Histogram) {
-        let added = self.0.add(&other.0);
+        let Some(more) = &other.0 else { return };
+        let added = self.inner_mut().add(&**more);
         added.expect("all histograms of this type have the same bounds");
     }
 
     /// Number of durations counted.
     pub fn count(&self) -> u64 {
-        self.0.len()
+        self.0.as_ref().map_or(0, |inner| inner.len())
     }
 
     /// Its counts, to be summarised elsewhere.
     pub fn counts(&self) -> Counts {
-        if self.0.is_empty() {
-            return Counts::default();
-        }
+        let Some(inner) = &self.0 else { return Counts::default() };
         let mut counts = Vec::with_capacity(64);
-        counts.extend(self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())));
+        counts.extend(inner.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())));
         Counts(counts)
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.0.reset();
+        if let Some(inner) = &mut self.0 {
+            inner.reset();
+        }
     }
 
     /// The histogram underneath, in nanoseconds.
-    pub const fn inner(&self) -> &hdrhistogram::Histogram<u64> {
-        &self.0
+    pub fn inner(&self) -> &hdrhistogram::Histogram<u64> {
+        static EMPTY: OnceLock<Inner> = OnceLock::new();
+        self.0.as_deref().unwrap_or_else(|| EMPTY.get_or_init(empty))
     }
 
     /// The figures users read.
     pub fn summary(&self) -> Summary {
-        if self.0.is_empty() {
-            return Summary::default();
-        }
-        let at = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / 1e3;
+        let Some(inner) = self.0.as_deref().filter(|inner| !inner.is_empty()) else { return Summary::default() };
+        let at = |quantile: f64| inner.value_at_quantile(quantile) as f64 / 1e3;
         Summary {
-            count: self.0.len(),
-            mean_us: self.0.mean() / 1e3,
-            sd_us: self.0.stdev() / 1e3,
+            count: inner.len(),
+            mean_us: inner.mean() / 1e3,
+            sd_us: inner.stdev() / 1e3,
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
@@ -91,7 +96,7 @@ impl Counts {
         }
         let mut histogram = Histogram::new();
         for &(value, count) in &self.0 {
-            histogram.0.saturating_record_n(value, count);
+            histogram.inner_mut().saturating_record_n(value, count);
         }
         histogram.summary()
     }
@@ -125,11 +130,12 @@ mod tests {
     #[test]
     fn recording_never_grows_it() {
         let mut histogram = Histogram::new();
+        histogram.record(Duration::from_millis(1));
         let places = histogram.inner().distinct_values();
         for duration in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(99), Duration::MAX] {
             histogram.record(duration);
         }
-        assert_eq!((histogram.count(), histogram.inner().distinct_values()), (4, places));
+        assert_eq!((histogram.count(), histogram.inner().distinct_values()), (5, places));
         assert!(!histogram.inner().is_auto_resize());
     }
 

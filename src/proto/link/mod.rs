@@ -279,7 +279,7 @@ impl Link {
             pacer: Pacer::new(),
             mtu: Mtu::new(settings.max_datagram),
             counters: Counters::new(),
-            deliveries: VecDeque::with_capacity(64),
+            deliveries: VecDeque::new(),
             stranded: VecDeque::new(),
             leftovers: Vec::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),

@@ -71,7 +71,7 @@ pub(super) struct Queued {
     pub(super) waited: Duration,
 }
 
-/// The queue of one link.
+/// The queue of one link. Its memory comes with the first message: many a link only ever carries control messages.
 #[derive(Debug)]
 pub(super) struct Queue {
     entries: Vec<Entry>,
@@ -90,11 +90,11 @@ impl Queue {
     pub(super) fn new(bound: usize, target: Duration) -> Queue {
         let bound = bound.max(1);
         Queue {
-            entries: Vec::with_capacity(bound.min(256)),
-            free: Vec::with_capacity(bound.min(256)),
-            buckets: vec![EMPTY; BUCKETS].into_boxed_slice(),
-            by_length: ByLength::new(BUCKETS, bound),
-            active: VecDeque::with_capacity(BUCKETS),
+            entries: Vec::new(),
+            free: Vec::new(),
+            buckets: Box::default(),
+            by_length: ByLength::new(0, 0),
+            active: VecDeque::new(),
             len: 0,
             peak: 0,
             bound,
@@ -142,7 +142,18 @@ impl Queue {
         Ok(())
     }
 
+    fn furnish(&mut self) {
+        self.entries.reserve(self.bound.min(256));
+        self.free.reserve(self.bound.min(256));
+        self.buckets = vec![EMPTY; BUCKETS].into_boxed_slice();
+        self.by_length = ByLength::new(BUCKETS, self.bound);
+        self.active.reserve(BUCKETS);
+    }
+
     fn append(&mut self, index: usize, entry: Entry) {
+        if self.buckets.is_empty() {
+            self.furnish();
+        }
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.entries[slot as usize] = entry;

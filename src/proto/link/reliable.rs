@@ -48,10 +48,10 @@ pub(super) struct Reliable {
 impl Reliable {
     pub(super) fn new() -> Reliable {
         Reliable {
-            unacked: VecDeque::with_capacity(256),
+            unacked: VecDeque::new(),
             base: 0,
-            again: VecDeque::with_capacity(256),
-            control: VecDeque::with_capacity(MAX_CONTROL),
+            again: VecDeque::new(),
+            control: VecDeque::new(),
             seen: SequenceWindow::new(),
         }
     }

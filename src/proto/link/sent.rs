@@ -108,7 +108,7 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn new() -> Sent {
-        Sent { records: VecDeque::with_capacity(1024), next: 0, settled: 0, in_flight: 0, largest_acked: None }
+        Sent { records: VecDeque::new(), next: 0, settled: 0, in_flight: 0, largest_acked: None }
     }
 
     /// The number the next packet will have.

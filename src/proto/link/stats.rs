@@ -159,7 +159,7 @@ impl Kind {
     }
 }
 
-/// Where a link's time goes. Fixed memory; recording never allocates.
+/// Where a link's time goes. Fixed memory, which the first record of each takes; later ones never allocate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Histograms {
     /// First sending to acknowledgement of what was repeated.

@@ -19,7 +19,8 @@ impl World {
     /// Lets a router finish what an input started and carries out its effects.
     pub(super) fn settle(&mut self, router: usize) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        let World { routers, wires, flows, rng, violations, now, ledger, capture, watch, numbers, rare, .. } = self;
+        let World { routers, wires, flows, rng, violations, now, ledger, capture, watch, numbers, rare, desk, .. } =
+            self;
         let slot = &mut routers[router];
         slot.prepare_rare(*rare);
         let (calm, newer, local) = (slot.is_calm(), slot.newer, slot.clock.local(*now));
@@ -38,7 +39,7 @@ impl World {
             turns: Vec::new(),
             leaves: Vec::new(),
         };
-        running.settle(local, |effect| outside.take(effect));
+        running.settle(local, desk, |effect| outside.take(effect));
         let Outside { turns, leaves, .. } = outside;
         for (at, to, datagram) in arrivals.drain(..) {
             self.agenda.add(at, Event::Arrive { router: to, from: router, datagram });
