@@ -37,6 +37,8 @@ rules! {
     AckRefused,
     /// A link hands on a repeated message once.
     LinkDuplicates,
+    /// A link hands on what arrived at once, whatever is missing before it.
+    AnyOrder,
     /// A link over which nothing is heard goes down.
     Silence,
     /// A session hands on a repeated segment once.

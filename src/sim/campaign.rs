@@ -3,6 +3,7 @@
 pub use super::bound::Bound;
 use super::check::loops::Loops;
 use super::check::{bounds, convergence, counters, delivery, hops, links, memory, sound};
+use super::fault::Step;
 use super::ledger::Ledger;
 pub use super::observe::Detection;
 use super::plan::Plan;
@@ -113,7 +114,7 @@ struct Progress {
 pub fn execute(plan: &Plan, settings: &Settings) -> Outcome {
     rare::end();
     break_rule(settings.broken);
-    let mut world = World::new(plan.topology.clone(), plan.knobs.link_settings(), plan.conditions(), plan.seed);
+    let mut world = World::asleep(plan.topology.clone(), plan.knobs.link_settings(), plan.conditions(), plan.seed);
     if settings.log {
         world.keep_log();
     }
@@ -157,12 +158,16 @@ fn words(panic: &(dyn Any + Send)) -> String {
 
 /// The first phase: things go wrong, and nothing wrong may come of it.
 fn faults(world: &mut World, plan: &Plan) -> Result<(), String> {
+    let (before, after): (Vec<&Step>, Vec<&Step>) = plan.steps.iter().partition(|step| step.comes_before_start());
+    before.iter().for_each(|step| step.fault.strike(world));
+    world.start_all();
     world.begin_rare();
     for (number, spec) in plan.flows.iter().enumerate() {
         world.add_flow(Flow::new(number as u32, spec.clone()));
     }
-    for step in plan.steps.iter().filter(|step| step.at < plan.heal_at) {
+    for step in after.into_iter().filter(|step| step.at < plan.heal_at) {
         run_watched(world, step.at)?;
+        world.note(format_args!("fault {:?}", step.fault));
         step.fault.strike(world);
     }
     run_watched(world, plan.heal_at)

@@ -61,9 +61,14 @@ impl Clock {
         self.wall_error = self.wall_error.saturating_add(by);
     }
 
-    /// The wall clock is right from now on.
-    pub(super) const fn set_right(&mut self) {
-        self.wall_error = 0;
+    /// The wall clock is off by this much from now on.
+    pub(super) const fn set_wrong(&mut self, by: i64) {
+        self.wall_error = by;
+    }
+
+    /// Whether the wall clock is wrong.
+    pub(super) const fn is_wrong(&self) -> bool {
+        self.wall_error != 0
     }
 
     /// What the wall clock reads.
@@ -103,11 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_clock_jumps_and_is_set_right() {
+    fn the_wall_clock_jumps_and_is_set() {
         let mut clock = Clock::new();
         clock.step(-3_600_000_000_000);
         assert_eq!(clock.wall(Instant::ZERO).as_nanos(), WALL - 3_600_000_000_000);
-        clock.set_right();
-        assert_eq!(clock.wall(Instant::ZERO), right_wall(Instant::ZERO));
+        clock.step(1_000_000_000);
+        assert_eq!(clock.wall(Instant::ZERO).as_nanos(), WALL - 3_599_000_000_000);
+        clock.set_wrong(0);
+        assert_eq!((clock.wall(Instant::ZERO), clock.is_wrong()), (right_wall(Instant::ZERO), false));
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disk {
-    /// Everything: the clock went on, and is right.
+    /// Everything: the clock went on, right or wrong.
     Kept,
     /// Nothing: the clock starts at a date long past, as on a machine without a battery.
     Lost,
@@ -148,7 +148,7 @@ pub enum Fault {
         /// How many times.
         times: u32,
     },
-    /// A router's wall clock jumps.
+    /// A router's wall clock jumps. A router looks at it when it starts: at instant zero this is the clock it starts with.
     ClockStep {
         /// Which.
         router: usize,
@@ -189,6 +189,10 @@ pub enum Fault {
         /// What paths are short in.
         #[serde(default)]
         metric: Metric,
+        /// Most messages in the queue of each of its links; none for what it was at first. A link that changes in this
+        /// comes down and up again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queue: Option<usize>,
     },
     /// A router's rare branches are taken with this probability.
     Rare {
@@ -222,6 +226,13 @@ pub struct Step {
     pub fault: Fault,
 }
 
+impl Step {
+    /// Whether it is a property of the machine that its router finds when it starts for the first time.
+    pub(super) fn comes_before_start(&self) -> bool {
+        self.at == Instant::ZERO && matches!(self.fault, Fault::ClockStep { .. })
+    }
+}
+
 impl Fault {
     /// Lets it happen. What has happened already (a dead router dies) changes nothing and is not counted.
     pub fn strike(&self, world: &mut World) {
@@ -248,7 +259,9 @@ impl Fault {
             Fault::Drift { router, ppm } => world.drift(router, ppm),
             Fault::Coalesce { router, to } => world.coalesce(router, to),
             Fault::Rings { router, commands, reports } => world.fill_rings(router, commands, reports),
-            Fault::Reload { router, ref without, metric } => world.reload(router, without, metric.into()),
+            Fault::Reload { router, ref without, metric, queue } => {
+                world.reload(router, without, metric.into(), queue);
+            }
             Fault::Rare { router, chance } => world.set_rare(router, chance),
             Fault::Newer { router, on } => world.set_newer(router, on),
             Fault::NewerMessage { router } => world.send_newer_message(router),

@@ -61,21 +61,21 @@ strikes! {
     /// A router died with all it knew.
     Crash = "crash",
     /// A router came back; its clock went on.
-    RestartWithDisk = "restart with disk",
-    /// A router came back with a clock from before.
-    RestartWithoutDisk = "restart without disk",
-    /// A router came back to what it had written before the last time.
-    RestartLostWrite = "restart, last write lost",
-    /// A router came back to nonsense in place of what it had written.
-    RestartTornWrite = "restart, last write torn",
+    Restart = "restart",
+    /// A router came back with a clock from long past: it has no disk and no battery.
+    RestartLongPast = "restart, clock long past",
+    /// A router came back with the time of an hour ago: what it wrote last was lost.
+    RestartBehind = "restart, clock behind",
+    /// A router came back with any date: what it wrote last was torn.
+    RestartAnyDate = "restart, clock of any date",
     /// A router stood still.
     Freeze = "freeze",
     /// A router became slow.
     Slow = "slowness",
     /// A datagram found a frozen or slow router's socket buffer full.
     SocketFull = "socket buffer full",
-    /// A router's wall clock jumped.
-    ClockStep = "wall-clock step",
+    /// A router started by a wall clock that was wrong: it had been so from the first, had jumped, or was set so.
+    WrongWall = "start by a wrong clock",
     /// A router's monotonic clock began to run fast or slow.
     Drift = "clock drift",
     /// A timer fired late because timers are coalesced.
@@ -96,6 +96,8 @@ strikes! {
     LinkRemoved = "reload: link removed",
     /// A reload added a link.
     LinkAdded = "reload: link added",
+    /// A reload changed a link's settings: it came down and up again.
+    LinkReplaced = "reload: link replaced",
     /// A reload changed the metric.
     MetricChanged = "reload: metric",
     /// A datagram of a protocol version that its receiver does not speak.

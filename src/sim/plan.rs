@@ -10,6 +10,7 @@ use super::topology::{LinkSettings, Topology};
 use super::units::{millis, seconds};
 use super::workload::{Kind, Spec};
 use crate::base::{Instant, Rng};
+use crate::config::settings::Congestion;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -43,6 +44,12 @@ pub struct Knobs {
     /// Age at which keys are replaced, ms; 0 for the usual one.
     #[serde(with = "millis")]
     pub rekey: Duration,
+    /// The fixed rate of every link, kbit/s; 0 for a fair share.
+    pub kbps: u64,
+    /// Only one end of every link knows the other's address.
+    pub one_ended: bool,
+    /// The ends of every link share a secret.
+    pub preshared: bool,
 }
 
 impl Default for Knobs {
@@ -56,6 +63,9 @@ impl Default for Knobs {
             pool: usual.pool,
             metric: Metric::Expected,
             rekey: Duration::ZERO,
+            kbps: 0,
+            one_ended: false,
+            preshared: false,
         }
     }
 }
@@ -64,12 +74,22 @@ impl Knobs {
     fn draw(rng: &mut Rng) -> Knobs {
         let usual = Knobs::default();
         let metrics = [Metric::Hops, Metric::Latency, Metric::Loss];
+        let hello = match rng.below(10) {
+            0 => Duration::from_millis(10),
+            1 => Duration::from_millis(100),
+            _ => usual.hello,
+        };
         Knobs {
+            hello,
+            dead: hello * 7,
+            queue_delay: if rng.chance(0.2) { Duration::from_millis(5 + rng.below(60)) } else { usual.queue_delay },
             queue: if rng.chance(0.2) { 64 + rng.below(512) as usize } else { usual.queue },
             pool: if rng.chance(0.2) { 512 + rng.below(2048) as usize } else { usual.pool },
             metric: if rng.chance(0.2) { metrics[rng.below(3) as usize] } else { usual.metric },
             rekey: if rng.chance(0.3) { Duration::from_millis(2000 + rng.below(10_000)) } else { usual.rekey },
-            ..usual
+            kbps: if rng.chance(0.1) { 5_000 + rng.below(20_000) } else { usual.kbps },
+            one_ended: rng.chance(0.15),
+            preshared: rng.chance(0.3),
         }
     }
 
@@ -83,7 +103,9 @@ impl Knobs {
             pool: self.pool,
             metric: self.metric.into(),
             rekey: (!self.rekey.is_zero()).then_some(self.rekey),
-            ..LinkSettings::default()
+            congestion: if self.kbps == 0 { Congestion::Cubic } else { Congestion::FixedKbps(self.kbps) },
+            one_ended: self.one_ended,
+            preshared: self.preshared,
         }
     }
 }

@@ -223,6 +223,16 @@ impl Author<'_> {
             let (router, (at, _)) = (self.router(), self.interval());
             let millis = self.rng.below(7_200_000) as i64 - 3_600_000;
             self.push(at, Fault::ClockStep { router, millis });
+            // It is by this clock that a router starts anew.
+            self.push(at, Fault::Crash { router });
+            let back = at + Duration::from_millis(1 + self.rng.below(500));
+            self.push(back, Fault::Restart { router, disk: Disk::Kept });
+        }
+        if self.rng.chance(0.3) {
+            for router in 0..self.topology.routers {
+                let millis = self.rng.below(7_200_000) as i64 - 3_600_000;
+                self.push(Instant::ZERO, Fault::ClockStep { router, millis });
+            }
         }
         if self.rng.chance(0.3) {
             for router in 0..self.topology.routers {
@@ -269,16 +279,26 @@ impl Author<'_> {
                 _ => vec![(a, b), (b, a)],
             };
             for (router, without) in ends {
-                self.push(from, Fault::Reload { router, without: vec![without], metric: Metric::default() });
-                self.push(to, Fault::Reload { router, without: Vec::new(), metric: Metric::default() });
+                self.push(
+                    from,
+                    Fault::Reload { router, without: vec![without], metric: Metric::default(), queue: None },
+                );
+                self.push(to, Fault::Reload { router, without: Vec::new(), metric: Metric::default(), queue: None });
             }
         }
         for _ in 0..self.times(0.15, 2) {
             let (router, (from, to)) = (self.router(), self.interval());
             let metrics = [Metric::Hops, Metric::Latency, Metric::Loss];
             let metric = metrics[self.rng.below(3) as usize];
-            self.push(from, Fault::Reload { router, without: Vec::new(), metric });
-            self.push(to, Fault::Reload { router, without: Vec::new(), metric: Metric::default() });
+            self.push(from, Fault::Reload { router, without: Vec::new(), metric, queue: None });
+            self.push(to, Fault::Reload { router, without: Vec::new(), metric: Metric::default(), queue: None });
+        }
+        for _ in 0..self.times(0.15, 2) {
+            let (router, (from, to)) = (self.router(), self.interval());
+            let changed = |queue| Fault::Reload { router, without: Vec::new(), metric: Metric::default(), queue };
+            let queue = Some(64 + self.rng.below(4096) as usize);
+            self.push(from, changed(queue));
+            self.push(to, changed(None));
         }
     }
 

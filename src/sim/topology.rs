@@ -101,8 +101,8 @@ impl Topology {
         let members = (0..self.routers).map(member);
         let link = |&peer: &usize| Link {
             peer: name(peer),
-            remote: Some(address(peer)),
-            preshared_key: None,
+            remote: (peer < router || !settings.one_ended).then(|| address(peer)),
+            preshared_key: settings.preshared.then(|| secret(router, peer)),
             hello: settings.hello,
             dead: settings.dead,
             congestion: settings.congestion,
@@ -165,6 +165,10 @@ pub struct LinkSettings {
     pub metric: Metric,
     /// Age at which keys are replaced; none for the usual one.
     pub rekey: Option<Duration>,
+    /// Of every link, only the end with the higher number knows the other's address.
+    pub one_ended: bool,
+    /// The ends of every link share a secret.
+    pub preshared: bool,
 }
 
 impl Default for LinkSettings {
@@ -178,8 +182,18 @@ impl Default for LinkSettings {
             pool: 4096,
             metric: Metric::Expected,
             rekey: None,
+            one_ended: false,
+            preshared: false,
         }
     }
+}
+
+/// What the ends of a link share.
+fn secret(a: usize, b: usize) -> [u8; 32] {
+    let mut secret = [0; 32];
+    secret[..8].copy_from_slice(&(a.min(b) as u64).to_be_bytes());
+    secret[8..16].copy_from_slice(&(a.max(b) as u64).to_be_bytes());
+    secret
 }
 
 /// The router's name: `r0`, `r1`, …

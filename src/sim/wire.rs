@@ -4,6 +4,7 @@ pub use super::conditions::{Conditions, Flap};
 use super::ledger::{Ledger, Struck};
 use crate::base::limits::MIN_DATAGRAM;
 use crate::base::{Instant, Rng};
+use std::fmt;
 use std::time::Duration;
 
 /// What went into a wire and came out of it.
@@ -57,6 +58,31 @@ pub struct Fate {
     pub flip: Option<usize>,
     /// Keep this many bytes.
     pub keep: Option<usize>,
+    /// Why no copy arrives.
+    pub lost: Option<Struck>,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = self.lost {
+            return write!(f, "lost ({})", why.name());
+        }
+        for at in [self.first, self.second].into_iter().flatten() {
+            write!(f, "arrives {at} ")?;
+        }
+        let damaged = self.flip.map(|bit| ("bit flipped:", bit));
+        for (what, place) in damaged.into_iter().chain(self.keep.map(|bytes| ("cut short:", bytes))) {
+            write!(f, "{what} {place} ")?;
+        }
+        Ok(())
+    }
+}
+
+impl Fate {
+    fn lost(why: Struck, ledger: &mut Ledger) -> Fate {
+        ledger.count(why);
+        Fate { lost: Some(why), ..Fate::default() }
+    }
 }
 
 impl Wire {
@@ -121,27 +147,22 @@ impl Wire {
     fn pass(&mut self, now: Instant, len: usize, both: bool, rng: &mut Rng, ledger: &mut Ledger) -> Fate {
         let conditions = self.conditions;
         if let Some(struck) = self.is_cut(now, both) {
-            ledger.count(struck);
-            return Fate::default();
+            return Fate::lost(struck, ledger);
         }
         if self.narrow.is_some_and(|mtu| len + HEADERS > mtu) {
-            ledger.count(Struck::Narrow);
-            return Fate::default();
+            return Fate::lost(Struck::Narrow, ledger);
         }
         if conditions.mtu.is_some_and(|mtu| len + HEADERS > mtu) {
-            ledger.count(Struck::Mtu);
-            return Fate::default();
+            return Fate::lost(Struck::Mtu, ledger);
         }
         let Some(departure) = self.depart(now, len + HEADERS) else {
-            ledger.count(Struck::Overflow);
-            return Fate::default();
+            return Fate::lost(Struck::Overflow, ledger);
         };
         if departure > now + time_of(len + HEADERS, conditions.rate) {
             ledger.count(Struck::Rate);
         }
         if let Some(struck) = self.loses(rng) {
-            ledger.count(struck);
-            return Fate::default();
+            return Fate::lost(struck, ledger);
         }
         let mut fate = Fate { first: Some(self.arrive(departure, rng, ledger)), ..Fate::default() };
         if rng.chance(conditions.duplicate) {

@@ -35,11 +35,16 @@ pub(super) use slot::Handled;
 use agenda::{Agenda, Event};
 use slot::{Attached, Slot};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 /// Checks of signatures that are remembered: some advertisements of every router of the largest network.
 const VERDICTS: usize = 1 << 14;
+
+/// Adds a line to a log.
+fn note(log: &mut String, now: Instant, what: fmt::Arguments<'_>) {
+    writeln!(log, "{now} {what}").expect("writing to a string does not fail");
+}
 
 /// A network, its applications and its time.
 pub struct World {
@@ -73,6 +78,13 @@ pub struct World {
 impl World {
     /// A network whose routers are all running and whose wires are all in the given condition.
     pub fn new(topology: Topology, settings: LinkSettings, conditions: Conditions, seed: u64) -> World {
+        let mut world = World::asleep(topology, settings, conditions, seed);
+        world.start_all();
+        world
+    }
+
+    /// The same before the first router starts.
+    pub fn asleep(topology: Topology, settings: LinkSettings, conditions: Conditions, seed: u64) -> World {
         verdicts::remember(Some(VERDICTS));
         let nodes: Vec<NodeId> = (0..topology.routers).map(node).collect();
         let mut wires = BTreeMap::new();
@@ -80,7 +92,7 @@ impl World {
             wires.insert((a, b), Wire::new(conditions));
             wires.insert((b, a), Wire::new(conditions));
         }
-        let mut world = World {
+        World {
             now: Instant::ZERO,
             routers: (0..topology.routers).map(|_| Slot::new()).collect(),
             numbers: nodes.iter().enumerate().map(|(router, &node)| (node, router)).collect(),
@@ -103,16 +115,24 @@ impl World {
             scratch: Vec::new(),
             desk: Desk::new(),
             topology,
-        };
-        for router in 0..world.topology.routers {
-            world.start(router);
         }
-        world
+    }
+
+    /// Starts all routers.
+    pub fn start_all(&mut self) {
+        (0..self.topology.routers).for_each(|router| self.start(router));
     }
 
     /// Writes every event down from now on.
     pub fn keep_log(&mut self) {
         self.log = Some(String::new());
+    }
+
+    /// Writes a line into the log that says more than the events, if one is kept.
+    pub(in crate::sim) fn note(&mut self, what: fmt::Arguments<'_>) {
+        if let Some(log) = &mut self.log {
+            note(log, self.now, what);
+        }
     }
 
     /// Writes every datagram down from now on.
@@ -319,8 +339,7 @@ impl World {
         let place = mix64(self.now.as_nanos() ^ ((router as u64) << 48) ^ hash64(what.as_bytes()));
         self.trace = mix64(self.trace.rotate_left(7) ^ place ^ end ^ (bytes.len() as u64).rotate_left(17));
         if let Some(log) = &mut self.log {
-            let written = writeln!(log, "{} r{router} {what} {} {:016x}", self.now, bytes.len(), self.trace);
-            written.expect("writing to a string does not fail");
+            note(log, self.now, format_args!("r{router} {what} {} {:016x}", bytes.len(), self.trace));
         }
     }
 }

@@ -92,6 +92,7 @@ pub use stats::{ClassStats, LinkStats};
 
 use crate::base::limits::{MAX_DATAGRAM, MAX_MESSAGE};
 use crate::base::rare::rarely;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
 use crate::base::{Class, DownReason, Instant, LinkMetrics, Rng};
 use crate::containers::pool::Urgency;
@@ -484,6 +485,9 @@ impl Link {
 impl Link {
     /// The next message that arrived.
     pub fn poll_deliver(&mut self) -> Option<Delivery> {
+        if broken(Rule::AnyOrder) && self.reliable.misses_one() {
+            return None;
+        }
         self.deliveries.pop_front()
     }
 

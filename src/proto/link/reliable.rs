@@ -168,6 +168,12 @@ impl Reliable {
         self.seen.next()
     }
 
+    /// Whether one of the last sixty-four frames has not arrived while a later one has.
+    pub(super) fn misses_one(&self) -> bool {
+        let next = self.seen.next();
+        (next.saturating_sub(64)..next).any(|sequence| self.seen.check(sequence) == Seen::New)
+    }
+
     /// The frame was taken in.
     pub(super) fn accept(&mut self, sequence: u64) {
         self.seen.insert(sequence);

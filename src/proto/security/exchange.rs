@@ -23,7 +23,7 @@ impl Security {
     pub(super) fn initiate(&mut self, now: Instant, link: LinkId) {
         let (timestamp, rng) = (self.timestamp(now), self.ephemeral());
         let peer = self.peers[link.index()].as_mut().expect("only live links have timers");
-        let Some(to) = peer.remote else {
+        let Some(to) = peer.whom_to_ask() else {
             peer.retry_at = None;
             return;
         };
@@ -95,9 +95,14 @@ impl Security {
         let link = self.link_of(&key, from)?;
         let peer = self.peers[link.index()].as_mut()?;
         let lower = self.node < peer.node;
-        if peer.heard_timestamp.is_some_and(|newest| hello.timestamp <= newest)
-            || peer.keys.is_retired(hello.incarnation)
-        {
+        if peer.keys.is_retired(hello.incarnation) {
+            return None;
+        }
+        if peer.heard_timestamp.is_some_and(|newest| hello.timestamp <= newest) {
+            if peer.keys.is_new(hello.incarnation) {
+                peer.doubt(now, from, &mut self.rng, &self.settings);
+                self.reschedule();
+            }
             return None;
         }
         peer.heard_timestamp = Some(hello.timestamp);

@@ -26,6 +26,9 @@
 //! window run on while keys change. A life that was followed by another never returns; since it takes a packet sealed
 //! under new keys to begin one, replayed handshake messages cannot.
 //!
+//! An initiation whose timestamp is not newer than the last is not answered: it may be a replay. But it may also come from
+//! a life whose clock was set back, so an end without keys asks where it came from, once for each: the living answer.
+//!
 //! # Timers
 //!
 //! | timer | default | then |

@@ -54,6 +54,8 @@ pub(super) struct Peer {
     unanswered_since: Option<Instant>,
     /// The newest timestamp heard from the other end: initiations up to it are replays.
     pub(super) heard_timestamp: Option<u64>,
+    /// Where an initiation came from that may be a replay or of a life whose clock went back: asked there once.
+    doubtful: Option<SocketAddr>,
     cookie: Option<(Mac, Instant)>,
 }
 
@@ -79,6 +81,7 @@ impl Peer {
             rekey_at: None,
             unanswered_since: None,
             heard_timestamp: None,
+            doubtful: None,
             cookie: None,
         }
     }
@@ -90,6 +93,23 @@ impl Peer {
             self.retry_at = Some(now);
         }
         wanted
+    }
+
+    /// An initiation from there has an old timestamp: without keys, whoever is there is asked, since only the living
+    /// can answer. Not at once: the other end would take the question for one that crossed its own.
+    pub(super) fn doubt(&mut self, now: Instant, from: SocketAddr, rng: &mut Rng, settings: &Settings) {
+        if self.keys.get(Place::Current).is_some_and(|keys| keys.usable(now)) {
+            return;
+        }
+        self.doubtful = Some(from);
+        if self.retry_at.is_none() {
+            self.retry_at = Some(now + rng.jitter(settings.retry / 2, 0.2));
+        }
+    }
+
+    /// Where to ask for keys.
+    pub(super) fn whom_to_ask(&mut self) -> Option<SocketAddr> {
+        self.doubtful.take().or(self.remote)
     }
 
     /// Counts an attempt and plans the next.
@@ -109,7 +129,7 @@ impl Peer {
     /// New keys are in use: nothing is due until they age. The end that asked for these asks again first.
     pub(super) fn established(&mut self, now: Instant, rng: &mut Rng, settings: &Settings, indices: &mut IndexTable) {
         self.cancel(indices);
-        self.retry_at = None;
+        (self.retry_at, self.doubtful) = (None, None);
         self.attempts = 0;
         self.unanswered_since = None;
         let initiator = self.keys.get(Place::Current).is_some_and(|keys| keys.terms.initiator);

@@ -1,6 +1,7 @@
 //! What a router does to the world outside it.
 
 use super::agenda::Event;
+use super::note;
 use super::slot::{Attached, Handled};
 use super::{Flow, Side, World};
 use crate::base::{Instant, NodeId, Rng, SessionId};
@@ -19,8 +20,10 @@ impl World {
     /// Lets a router finish what an input started and carries out its effects.
     pub(super) fn settle(&mut self, router: usize) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        let World { routers, wires, flows, rng, violations, now, ledger, capture, watch, numbers, rare, desk, .. } =
-            self;
+        let World {
+            routers, wires, flows, rng, violations, now, ledger, capture, log, watch, numbers, rare, desk, ..
+        } = self;
+        self;
         let slot = &mut routers[router];
         slot.prepare_rare(*rare);
         let (calm, newer, local) = (slot.is_calm(), slot.newer, slot.clock.local(*now));
@@ -35,7 +38,7 @@ impl World {
             numbers,
             violations,
             handled: &mut slot.handled,
-            sending: Sending { wires, rng, ledger, capture, arrivals: &mut arrivals, newer },
+            sending: Sending { wires, rng, ledger, capture, log, arrivals: &mut arrivals, newer },
             turns: Vec::new(),
             leaves: Vec::new(),
         };
@@ -107,6 +110,9 @@ impl Outside<'_> {
         let Some(attached) = self.sessions.get_mut(&session) else { return FULL };
         let (flow, side) = (attached.flow, attached.side);
         let taken = self.flows[flow].handle_record(self.now, (side, session), record, self.violations);
+        if let Some(log) = self.sending.log {
+            note(log, self.now, format_args!("r{} hands {} to flow {flow}", self.router, record.len()));
+        }
         if taken.wants_turn {
             self.turns.push(flow);
         }
@@ -134,6 +140,7 @@ struct Sending<'a> {
     rng: &'a mut Rng,
     ledger: &'a mut Ledger,
     capture: &'a mut Option<Capture>,
+    log: &'a mut Option<String>,
     arrivals: &'a mut Vec<(Instant, usize, Box<[u8]>)>,
     /// The router speaks a protocol that nobody else knows.
     newer: bool,
@@ -150,6 +157,9 @@ impl Sending<'_> {
             capture.datagram(now, address(from), to, bytes);
         }
         let fate = wire.send(now, bytes.len(), both, self.rng, self.ledger);
+        if let Some(log) = self.log {
+            note(log, now, format_args!("r{from} sends {} to r{number}: {fate}", bytes.len()));
+        }
         for at in [fate.first, fate.second].into_iter().flatten() {
             let mut datagram: Box<[u8]> = bytes[..fate.keep.unwrap_or(bytes.len())].into();
             if self.newer

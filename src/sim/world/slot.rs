@@ -53,6 +53,7 @@ pub(super) struct Slot {
     pub(super) newer: bool,
     pub(super) without: Vec<usize>,
     pub(super) metric: Option<Metric>,
+    pub(super) queue: Option<usize>,
     /// Since it started.
     pub(super) handled: Handled,
     /// What its links carried, by neighbour, in the lives that are over.
@@ -77,6 +78,7 @@ impl Slot {
             newer: false,
             without: Vec::new(),
             metric: None,
+            queue: None,
             handled: Handled::default(),
             buried: BTreeMap::new(),
         }

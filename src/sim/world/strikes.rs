@@ -46,6 +46,9 @@ impl World {
         if let Some(metric) = slot.metric {
             config.routing.metric = metric;
         }
+        if let Some(queue) = slot.queue {
+            config.links.iter_mut().for_each(|link| link.queue = queue);
+        }
         config
     }
 
@@ -58,7 +61,11 @@ impl World {
         slot.handled = Handled::default();
         slot.busy_until = now;
         let (local, wall) = (slot.clock.local(now), slot.clock.wall(now));
+        let wrong = slot.clock.is_wrong();
         slot.router = Some(Router::start(local, wall, router, config, &self.settings, &mut rng));
+        if wrong {
+            self.count(Struck::WrongWall);
+        }
         self.watch.started(now, router);
         self.record(router, "start", &[]);
         self.settle(router);
@@ -109,20 +116,19 @@ impl World {
             return;
         }
         let clock = &mut self.routers[router].clock;
-        clock.set_right();
         let struck = match disk {
-            Disk::Kept => Struck::RestartWithDisk,
+            Disk::Kept => Struck::Restart,
             Disk::Lost => {
-                clock.step(LONG_PAST);
-                Struck::RestartWithoutDisk
+                clock.set_wrong(LONG_PAST);
+                Struck::RestartLongPast
             }
             Disk::LostWrite => {
-                clock.step(-DAY / 24);
-                Struck::RestartLostWrite
+                clock.set_wrong(-DAY / 24);
+                Struck::RestartBehind
             }
             Disk::TornWrite { days } => {
-                clock.step(i64::from(days) * DAY);
-                Struck::RestartTornWrite
+                clock.set_wrong(i64::from(days) * DAY);
+                Struck::RestartAnyDate
             }
         };
         self.count(struck);
@@ -170,7 +176,6 @@ impl World {
     }
 
     pub(in crate::sim) fn step_clock(&mut self, router: usize, millis: i64) {
-        self.count(Struck::ClockStep);
         self.routers[router].clock.step(millis.saturating_mul(1_000_000));
     }
 
@@ -201,25 +206,29 @@ impl World {
     }
 
     /// The router reads a configuration without links to `without`.
-    pub(in crate::sim) fn reload(&mut self, router: usize, without: &[usize], metric: Metric) {
+    pub(in crate::sim) fn reload(&mut self, router: usize, without: &[usize], metric: Metric, queue: Option<usize>) {
         let usual = self.settings.metric;
+        let neighbours = self.topology.neighbours(router);
         let slot = &mut self.routers[router];
         let gone = without.iter().filter(|peer| !slot.without.contains(peer)).count();
         let back = slot.without.iter().filter(|peer| !without.contains(peer)).count();
+        let stays = |peer: &&usize| !without.contains(peer) && !slot.without.contains(peer) && queue != slot.queue;
+        let replaced: Vec<usize> = neighbours.iter().filter(stays).copied().collect();
         let changed = slot.metric.unwrap_or(usual) != metric;
         slot.without = without.to_vec();
-        slot.metric = Some(metric);
+        (slot.metric, slot.queue) = (Some(metric), queue);
         let config = self.config(router);
         let (now, slot) = (self.now, &mut self.routers[router]);
         let Some(running) = &mut slot.router else { return };
         running.reload(slot.clock.local(now), config);
         (0..gone).for_each(|_| self.count(Struck::LinkRemoved));
         (0..back).for_each(|_| self.count(Struck::LinkAdded));
+        replaced.iter().for_each(|_| self.count(Struck::LinkReplaced));
         if changed {
             self.count(Struck::MetricChanged);
         }
         self.watch.strained(now, router);
-        without.iter().for_each(|&peer| self.watch.removed(router, peer));
+        without.iter().chain(&replaced).for_each(|&peer| self.watch.removed(router, peer));
         self.settle(router);
     }
 
@@ -259,7 +268,7 @@ impl World {
             self.fill_rings(router, false, false);
             self.slow(router, 1);
             self.coalesce(router, Duration::ZERO);
-            self.reload(router, &[], self.settings.metric);
+            self.reload(router, &[], self.settings.metric, None);
             if core.contains(&router) {
                 self.set_newer(router, false);
                 if !self.is_running(router) {

@@ -259,3 +259,43 @@ fn whatever_happened_a_kind_network_heals_it() {
         net.ends.iter().for_each(End::tidy);
     }
 }
+
+#[test]
+fn a_clock_set_back_locks_nobody_out_who_was_heard_and_never_answered() {
+    // Only end 0 knows where the other is. Its first life is heard, and ends before an answer arrives.
+    for who in 0..2 {
+        let knows = [who == 0, who == 1];
+        let mut net = Net::new([Settings::default(), Settings::default()], knows);
+        net.script = Box::new(|flight| if flight.bytes[0] == KIND_RESPONSE { Fate::Lose } else { Fate::Pass });
+        net.run(ms(600));
+        assert_eq!(net.ends[1 - who].room.remote(LINK), None);
+        net.script = Box::new(|_| Fate::Pass);
+        net.restart(who, Settings::default(), 5, 1000, true);
+        net.chat(ms(5000), ms(50));
+        assert_eq!((net.ends[0].fresh(), net.ends[1].fresh()), (1, 1), "{who}");
+        assert!(net.works());
+    }
+}
+
+#[test]
+fn a_replay_makes_an_end_ask_once_where_it_came_from_and_only_without_keys() {
+    let mut net = Net::new([Settings::default(), Settings::default()], [true, false]);
+    net.script = Box::new(|flight| if flight.bytes[0] == KIND_RESPONSE { Fate::Lose } else { Fate::Pass });
+    net.run(ms(100));
+    let recorded = net.sent_by(0, KIND_INITIATION).remove(0);
+    net.script = Box::new(|_| Fate::Lose);
+    let attacker = SocketAddr::from(([198, 51, 100, 66], 666));
+    for _ in 0..5 {
+        net.deliver(1, attacker, &recorded.bytes);
+    }
+    net.run(ms(3000));
+    let asked = net.sent_by(1, KIND_INITIATION);
+    assert_eq!((asked.len(), asked.first().map(|flight| flight.to)), (1, Some(attacker)));
+    assert_eq!(net.ends[1].room.remote(LINK), None, "nobody is believed to be there");
+    net.script = Box::new(|_| Fate::Pass);
+    net.chat(ms(3000), ms(50));
+    assert!(net.works());
+    net.deliver(1, attacker, &recorded.bytes);
+    net.chat(ms(3000), ms(50));
+    assert_eq!(net.sent_by(1, KIND_INITIATION).len(), 1, "who has keys asks nobody");
+}
