@@ -1,12 +1,14 @@
 //! Floor 1: fixed-capacity containers. Sized at construction, no allocation afterwards, every overflow a value.
 
 pub mod batch;
+pub mod numbers;
 pub mod pool;
 pub mod ranges;
 pub mod wheel;
 pub mod window;
 
 pub use batch::Batch;
+pub use numbers::NumberSet;
 pub use pool::{Packet, Pool};
 pub use ranges::RangeSet;
 pub use wheel::Wheel;

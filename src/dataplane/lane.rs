@@ -4,7 +4,7 @@ use super::messages::{LinkReport, NamedHistogram};
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{Instant, LinkId, NodeId};
-use crate::proto::link::{Link, LinkStats, Reason};
+use crate::proto::link::{Link, LinkStats};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,58 +12,20 @@ use std::time::Duration;
 /// How long a removed lane stays to tell its other end.
 pub(super) const FAREWELL: Duration = Duration::from_millis(50);
 
-/// A link, who is at its other end, and when it goes.
+/// A link, and who is at its other end.
 #[derive(Debug)]
 pub(super) struct Lane {
     link: Link,
-    pub(super) peer: NodeId,
-    /// Set when the lane was removed: it is forgotten then.
-    pub(super) gone_at: Option<Instant>,
-    /// The link's deadline, if it was asked for since the link last had a chance to change it.
-    deadline: Cell<Option<Option<(Instant, Reason)>>>,
-    /// The link had nothing to send, and nothing happened to it since: it has nothing before its deadline.
-    resting: bool,
+    peer: NodeId,
 }
 
 impl Lane {
     pub(super) const fn new(link: Link, peer: NodeId) -> Lane {
-        Lane { link, peer, gone_at: None, deadline: Cell::new(None), resting: false }
+        Lane { link, peer }
     }
 
     pub(super) const fn link(&self) -> &Link {
         &self.link
-    }
-
-    /// The link, to be changed.
-    pub(super) fn link_mut(&mut self) -> &mut Link {
-        self.deadline.set(None);
-        self.resting = false;
-        &mut self.link
-    }
-
-    /// What the link gives out by `take`, which changes nothing if there is nothing.
-    pub(super) fn poll<T>(&mut self, take: impl FnOnce(&mut Link) -> Option<T>) -> Option<T> {
-        let taken = take(&mut self.link)?;
-        self.deadline.set(None);
-        self.resting = false;
-        Some(taken)
-    }
-
-    /// The link had nothing to send.
-    pub(super) const fn rest(&mut self) {
-        self.resting = true;
-    }
-
-    /// Whether there is no use in asking the link for something to send.
-    pub(super) fn is_resting(&self, now: Instant) -> bool {
-        self.resting && self.deadline().is_none_or(|at| at > now)
-    }
-
-    /// When the link wants to be called.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let deadline = self.deadline.get().unwrap_or_else(|| self.link.poll_timeout());
-        self.deadline.set(Some(deadline));
-        deadline.map(|(at, _)| at)
     }
 
     /// Everything of the link but `stats`, which are given.
@@ -91,31 +53,96 @@ impl Lane {
     }
 }
 
+/// What every turn of the loop asks of every lane.
+#[derive(Clone, Debug, Default)]
+struct Turn {
+    /// The link's deadline, if it was asked for since the link last had a chance to change it.
+    deadline: Cell<Option<Option<Instant>>>,
+    /// Set when the lane was removed: it is forgotten then.
+    gone_at: Option<Instant>,
+    /// The link had nothing to send, and nothing happened to it since: it has nothing before its deadline.
+    resting: bool,
+}
+
+impl Turn {
+    /// Something may have happened to the link.
+    fn end(&mut self) {
+        self.deadline.set(None);
+        self.resting = false;
+    }
+}
+
 /// All lanes of a shard: found by their link, walked without the empty places between them.
 #[derive(Debug)]
 pub(super) struct Lanes {
     /// Apart from one another, so that a lane found costs no walk over others' memory.
     places: Box<[Option<Box<Lane>>]>,
+    /// Side by side, so that a turn of the loop touches no lane that has nothing to do.
+    turns: Box<[Turn]>,
     /// The links of the places that are not empty, ascending.
     live: Vec<LinkId>,
 }
 
 impl Lanes {
     pub(super) fn new() -> Lanes {
-        Lanes { places: (0..MAX_LINKS).map(|_| None).collect(), live: Vec::with_capacity(MAX_LINKS) }
+        Lanes {
+            places: (0..MAX_LINKS).map(|_| None).collect(),
+            turns: vec![Turn::default(); MAX_LINKS].into_boxed_slice(),
+            live: Vec::with_capacity(MAX_LINKS),
+        }
     }
 
     pub(super) fn get(&self, link: LinkId) -> Option<&Lane> {
         self.places.get(link.index())?.as_deref()
     }
 
-    pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Lane> {
-        self.places.get_mut(link.index())?.as_deref_mut()
+    /// A lane's link, to be changed.
+    pub(super) fn link_mut(&mut self, link: LinkId) -> Option<&mut Link> {
+        let lane = self.places.get_mut(link.index())?.as_deref_mut()?;
+        self.turns[link.index()].end();
+        Some(&mut lane.link)
+    }
+
+    /// What a link gives out by `take`, which changes nothing if there is nothing.
+    pub(super) fn poll<T>(&mut self, link: LinkId, take: impl FnOnce(&mut Link) -> Option<T>) -> Option<T> {
+        let taken = take(&mut self.places.get_mut(link.index())?.as_deref_mut()?.link)?;
+        self.turns[link.index()].end();
+        Some(taken)
+    }
+
+    /// A link had nothing to send.
+    pub(super) fn rest(&mut self, link: LinkId) {
+        self.turns[link.index()].resting = true;
+    }
+
+    /// Whether there is no use in asking a link for something to send.
+    pub(super) fn is_resting(&self, now: Instant, link: LinkId) -> bool {
+        self.turns[link.index()].resting && self.link_deadline(link).is_none_or(|at| at > now)
+    }
+
+    /// When a link wants to be called.
+    pub(super) fn link_deadline(&self, link: LinkId) -> Option<Instant> {
+        let turn = &self.turns[link.index()];
+        let ask = || self.get(link)?.link.poll_timeout().map(|(at, _)| at);
+        let deadline = turn.deadline.get().unwrap_or_else(ask);
+        turn.deadline.set(Some(deadline));
+        deadline
+    }
+
+    /// When a lane that was removed is forgotten.
+    pub(super) fn gone_at(&self, link: LinkId) -> Option<Instant> {
+        self.turns[link.index()].gone_at
+    }
+
+    /// A lane is removed, and forgotten then.
+    pub(super) fn go(&mut self, link: LinkId, at: Instant) {
+        self.turns[link.index()].gone_at = Some(at);
     }
 
     /// Puts a lane in a place that is empty.
     pub(super) fn insert(&mut self, link: LinkId, lane: Lane) {
         assert!(self.places[link.index()].replace(Box::new(lane)).is_none(), "a link's former lane is forgotten first");
+        self.turns[link.index()] = Turn::default();
         let at = self.live.partition_point(|&other| other < link);
         self.live.insert(at, link);
     }
@@ -123,6 +150,7 @@ impl Lanes {
     pub(super) fn remove(&mut self, link: LinkId) {
         if let Some(lane) = self.places.get_mut(link.index()) {
             *lane = None;
+            self.turns[link.index()] = Turn::default();
         }
         self.live.retain(|&other| other != link);
     }
@@ -143,9 +171,9 @@ impl Lanes {
 
     /// When the first of the lanes wants to be called, and what for.
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
-        self.iter().fold(None, |next, (_, lane)| {
-            let next = sooner(next, lane.deadline().map(|at| (at, "link")));
-            sooner(next, lane.gone_at.map(|at| (at, "farewell")))
+        self.live.iter().fold(None, |next, &link| {
+            let next = sooner(next, self.link_deadline(link).map(|at| (at, "link")));
+            sooner(next, self.gone_at(link).map(|at| (at, "farewell")))
         })
     }
 }
@@ -158,16 +186,21 @@ mod tests {
     use crate::proto::link::Settings;
 
     const START: Instant = Instant::from_millis(5);
+    const LINK: LinkId = LinkId(1);
 
     fn lane(peer: u64) -> Lane {
         Lane::new(Link::new(Settings::default(), Rng::from_u64(peer)), NodeId(peer))
     }
 
-    /// Gives the link keys and lets it say its first hello.
-    fn begin(lane: &mut Lane) {
-        lane.link_mut().attach(START, true);
-        let hello = lane.link_mut().poll_transmit(START, &mut Pool::new(8), &mut [0; 1500]);
+    /// A lane whose link has keys and said its first hello.
+    fn begun() -> Lanes {
+        let mut lanes = Lanes::new();
+        lanes.insert(LINK, lane(1));
+        let link = lanes.link_mut(LINK).expect("it is there");
+        link.attach(START, true);
+        let hello = link.poll_transmit(START, &mut Pool::new(8), &mut [0; 1500]);
         assert!(hello.is_some(), "it has not said hello yet");
+        lanes
     }
 
     #[test]
@@ -187,16 +220,20 @@ mod tests {
 
     #[test]
     fn a_lane_rests_until_its_deadline_or_until_something_happens_to_it() {
-        let mut lane = lane(1);
-        begin(&mut lane);
-        let due = lane.deadline().expect("a hello is due some time");
-        assert!(!lane.is_resting(Instant::ZERO), "it was not asked yet");
-        lane.rest();
-        assert!(lane.is_resting(Instant::from_nanos(due.as_nanos() - 1)) && !lane.is_resting(due));
-        assert_eq!(lane.poll(Link::poll_event), None);
-        assert!(lane.is_resting(Instant::ZERO), "nothing came of it");
-        lane.link_mut();
-        assert!(!lane.is_resting(Instant::ZERO));
+        let mut lanes = begun();
+        let due = lanes.link_deadline(LINK).expect("a hello is due some time");
+        assert!(!lanes.is_resting(Instant::ZERO, LINK), "it was not asked yet");
+        lanes.rest(LINK);
+        assert!(lanes.is_resting(Instant::from_nanos(due.as_nanos() - 1), LINK) && !lanes.is_resting(due, LINK));
+        assert_eq!(lanes.poll(LINK, Link::poll_event), None);
+        assert!(lanes.is_resting(Instant::ZERO, LINK), "nothing came of it");
+        lanes.link_mut(LINK);
+        assert!(!lanes.is_resting(Instant::ZERO, LINK));
+        lanes.rest(LINK);
+        lanes.go(LINK, START);
+        lanes.remove(LINK);
+        lanes.insert(LINK, lane(2));
+        assert_eq!((lanes.is_resting(Instant::ZERO, LINK), lanes.gone_at(LINK)), (false, None), "another one's");
     }
 
     #[test]
@@ -204,12 +241,11 @@ mod tests {
         let mut lanes = Lanes::new();
         lanes.insert(LinkId(1), lane(1));
         assert_eq!(lanes.deadline(), None, "without keys it wants nothing");
-        let lane = lanes.get_mut(LinkId(1)).expect("it is there");
-        begin(lane);
-        let expected = lane.link().poll_timeout().map(|(at, _)| (at, "link"));
+        let mut lanes = begun();
+        let expected = lanes.get(LINK).and_then(|lane| lane.link().poll_timeout()).map(|(at, _)| (at, "link"));
         assert!(expected.is_some_and(|(at, _)| at > START));
         assert_eq!((lanes.deadline(), lanes.deadline()), (expected, expected));
-        lanes.get_mut(LinkId(1)).expect("it is there").gone_at = Some(Instant::ZERO);
+        lanes.go(LINK, Instant::ZERO);
         assert_eq!(lanes.deadline(), Some((Instant::ZERO, "farewell")));
     }
 }

@@ -123,14 +123,14 @@ impl Shard {
         self.drain_security(now);
         match received {
             Received::Packet { link, number, plaintext } => {
-                let Some(lane) = self.lanes.get_mut(link) else {
+                let Some(state) = self.lanes.link_mut(link) else {
                     self.counts.strays += 1;
                     return;
                 };
                 self.counts.opened += 1;
-                let attached = lane.link().is_attached();
-                lane.link_mut().handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
-                if attached && !lane.link().is_attached() && lane.gone_at.is_none() {
+                let attached = state.is_attached();
+                state.handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
+                if attached && !state.is_attached() && self.lanes.gone_at(link).is_none() {
                     self.security.left(now, link);
                 }
                 self.drain_lane(now, link);
@@ -233,13 +233,12 @@ impl Shard {
         self.drain_security(now);
         let mut at = 0;
         while let Some(link) = self.lanes.nth(at) {
-            let lane = self.lanes.get_mut(link).expect("it lives");
-            if lane.gone_at.is_some_and(|at| at <= now) {
+            if self.lanes.gone_at(link).is_some_and(|at| at <= now) {
                 self.forget_lane(now, link);
                 continue;
             }
-            if lane.deadline().is_some_and(|at| at <= now) {
-                lane.link_mut().handle_timeout(now, &mut self.pool);
+            if self.lanes.link_deadline(link).is_some_and(|at| at <= now) {
+                self.lanes.link_mut(link).expect("it lives").handle_timeout(now, &mut self.pool);
                 self.drain_lane(now, link);
             }
             at += 1;
@@ -403,11 +402,11 @@ impl Shard {
     }
 
     fn link_mut(&mut self, link: LinkId) -> Option<&mut Link> {
-        self.lanes.get_mut(link).map(Lane::link_mut)
+        self.lanes.link_mut(link)
     }
 
     fn poll_lane<T>(&mut self, link: LinkId, take: impl FnOnce(&mut Link) -> Option<T>) -> Option<T> {
-        self.lanes.get_mut(link)?.poll(take)
+        self.lanes.poll(link, take)
     }
 
     fn add_link(&mut self, now: Instant, link: LinkId, spec: LinkSpec) {
@@ -423,10 +422,10 @@ impl Shard {
     }
 
     fn close_lane(&mut self, now: Instant, link: LinkId, reason: CloseReason) {
-        let Some(lane) = self.lanes.get_mut(link) else { return };
-        lane.link_mut().close(now, reason);
+        let Some(state) = self.link_mut(link) else { return };
+        state.close(now, reason);
         if reason == CloseReason::Removed {
-            lane.gone_at = Some(now + FAREWELL);
+            self.lanes.go(link, now + FAREWELL);
         }
         self.drain_lane(now, link);
     }
@@ -467,8 +466,8 @@ impl Shard {
     }
 
     fn send_control(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
-        let Some(lane) = self.lanes.get_mut(link) else { return };
-        if !lane.link_mut().send_control(now, bytes, &mut self.pool) {
+        let Some(state) = self.lanes.link_mut(link) else { return };
+        if !state.send_control(now, bytes, &mut self.pool) {
             self.counts.other_drops.count(DropReason::ControlRefused);
         }
     }
@@ -477,9 +476,7 @@ impl Shard {
         while let Some(event) = self.security.poll_event() {
             match event {
                 // The other end asks for a new life of a link that only says goodbye here.
-                security::Event::Established { link, fresh: true, .. }
-                    if self.lanes.get(link).is_some_and(|lane| lane.gone_at.is_some()) =>
-                {
+                security::Event::Established { link, fresh: true, .. } if self.lanes.gone_at(link).is_some() => {
                     self.forget_lane(now, link);
                 }
                 security::Event::Established { link, fresh, .. } => {
@@ -655,12 +652,12 @@ impl Shard {
     }
 
     fn send(&mut self, now: Instant, link: LinkId, packet: Packet, header: &Header) {
-        let Some(lane) = self.lanes.get_mut(link) else {
+        let Some(state) = self.lanes.link_mut(link) else {
             return self.discard(packet, DropReason::NoRoute);
         };
-        match lane.link_mut().send(now, packet, header, &mut self.pool) {
+        match state.send(now, packet, header, &mut self.pool) {
             Ok(()) => self.counts.handed += 1,
-            Err(packet) => match (lane.link().is_up(), header.class) {
+            Err(packet) => match (state.is_up(), header.class) {
                 (false, Class::Reliable) => self.strand(now, packet),
                 (false, Class::BestEffort) => self.discard(packet, DropReason::LinkDown),
                 (true, _) => self.discard(packet, DropReason::QueueFull),
@@ -686,12 +683,11 @@ impl Shard {
     /// Seals what one lane has ready.
     fn transmit_lane(&mut self, now: Instant, link: LinkId, batch: &mut Batch) {
         let Shard { lanes, security, pool, counts, .. } = self;
-        let Some(lane) = lanes.get_mut(link) else { return };
-        if lane.is_resting(now) || !security.can_seal(now, link) {
+        if lanes.is_resting(now, link) || !security.can_seal(now, link) {
             return;
         }
         let Some(to) = security.remote(link) else { return };
-        let state = lane.link_mut();
+        let Some(state) = lanes.link_mut(link) else { return };
         while batch.push_with(|slot| {
             let (head, room) = (datagram::HEADER_LEN, slot.len() - datagram::TAG_LEN);
             let outgoing = state.poll_transmit(now, pool, &mut slot[head..room])?;
@@ -702,7 +698,7 @@ impl Shard {
             Some(Transmit { link: Some(link), to, len })
         }) {}
         if !batch.is_full() {
-            lane.rest();
+            lanes.rest(link);
         }
         self.drain_lane(now, link);
     }

@@ -8,6 +8,7 @@
 //! | `effects.rs` | and what they do to the world comes of it |
 //! | `turns.rs` | applications send and leave |
 //! | `strikes.rs` | faults |
+//! | `wires.rs` | the wires, by their ends |
 //! | `ways.rs` | whether there is a way from one router to another |
 
 mod agenda;
@@ -17,6 +18,7 @@ mod slot;
 mod strikes;
 mod turns;
 mod ways;
+mod wires;
 
 use super::capture::Capture;
 use super::check::hops::Carried;
@@ -37,6 +39,7 @@ use slot::{Attached, Slot};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
+use wires::Wires;
 
 /// Checks of signatures that are remembered: some advertisements of every router of the largest network.
 const VERDICTS: usize = 1 << 14;
@@ -52,7 +55,7 @@ pub struct World {
     topology: Topology,
     settings: LinkSettings,
     routers: Vec<Slot>,
-    wires: BTreeMap<(usize, usize), Wire>,
+    wires: Wires,
     agenda: Agenda,
     rng: Rng,
     flows: Vec<Flow>,
@@ -69,6 +72,8 @@ pub struct World {
     numbers: BTreeMap<NodeId, usize>,
     /// The routers' ids: working one out takes a hash.
     nodes: Vec<NodeId>,
+    /// Routers at which something arrived in this instant.
+    ready: Vec<usize>,
     /// Kept for the next use.
     arrivals: Vec<(Instant, usize, Box<[u8]>)>,
     scratch: Vec<u8>,
@@ -87,11 +92,7 @@ impl World {
     pub fn asleep(topology: Topology, settings: LinkSettings, conditions: Conditions, seed: u64) -> World {
         verdicts::remember(Some(VERDICTS));
         let nodes: Vec<NodeId> = (0..topology.routers).map(node).collect();
-        let mut wires = BTreeMap::new();
-        for &(a, b) in &topology.links {
-            wires.insert((a, b), Wire::new(conditions));
-            wires.insert((b, a), Wire::new(conditions));
-        }
+        let wires = Wires::new(topology.routers, &topology.links, conditions);
         World {
             now: Instant::ZERO,
             routers: (0..topology.routers).map(|_| Slot::new()).collect(),
@@ -111,6 +112,7 @@ impl World {
             watch: Watch::new(settings.dead + settings.hello),
             storm: Storm::new(topology.routers),
             rare: false,
+            ready: Vec::new(),
             arrivals: Vec::new(),
             scratch: Vec::new(),
             desk: Desk::new(),
@@ -197,7 +199,7 @@ impl World {
 
     /// The wire from `from` to `to`.
     pub fn wire(&self, from: usize, to: usize) -> &Wire {
-        &self.wires[&(from, to)]
+        self.wires.get(&(from, to)).expect("the topology has this link")
     }
 
     /// The wire from `from` to `to`, to change its condition.
@@ -270,9 +272,11 @@ impl World {
 
     /// Runs until `end`.
     pub fn run_until(&mut self, end: Instant) {
-        while !self.storm.rages()
-            && let Some((at, event)) = self.agenda.next_until(end)
-        {
+        while !self.storm.rages() {
+            if self.agenda.next_at().is_none_or(|at| at > self.now) && self.serve_ready() {
+                continue;
+            }
+            let Some((at, event)) = self.agenda.next_until(end) else { break };
             assert!(at >= self.now, "time does not run backwards");
             self.now = at;
             self.happen(event);
@@ -319,6 +323,7 @@ impl World {
             }
             Event::Wake { router } => {
                 self.routers[router].wakes = false;
+                self.record(router, "wake", &[]);
                 self.serve(router);
             }
             Event::Turn { flow } => self.turn(flow),

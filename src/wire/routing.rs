@@ -137,6 +137,12 @@ impl<'a> Advertisement<'a> {
         links.map(|bytes| AdvertisedLink::read(bytes).expect("checked by parse"))
     }
 
+    /// Whether another one tells of the same links.
+    pub fn says_what(&self, other: &Advertisement<'_>) -> bool {
+        let said = |of: &[u8]| ADVERTISEMENT_HEADER..of.len() - SIGNATURE_LEN;
+        self.bytes[said(self.bytes)] == other.bytes[said(other.bytes)]
+    }
+
     /// The message as its origin wrote it.
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes

@@ -37,8 +37,6 @@ pub(super) enum Taken {
     /// Another one with the same sequence is here: its origin, or somebody with its key, says two things at once. The
     /// first one stays.
     Equivocation,
-    /// No member.
-    UnknownOrigin,
     /// The signature is wrong.
     Forged,
     /// It was not looked at: too many came. At this moment another one will be.
@@ -68,13 +66,28 @@ impl Record {
     }
 }
 
+/// What is known of a member.
+#[derive(Debug)]
+struct Member {
+    identity: PublicIdentity,
+    record: Option<Record>,
+    /// What it may still have signed.
+    signed: Budget,
+}
+
+impl Member {
+    fn live(&self) -> Option<&Record> {
+        self.record.as_ref().filter(|record| !record.expired)
+    }
+}
+
 /// The newest advertisement of every member. Bounded by the number of members.
 #[derive(Debug)]
 pub(super) struct Database {
-    members: BTreeMap<NodeId, PublicIdentity>,
-    records: BTreeMap<NodeId, Record>,
-    /// What members may still have signed. Bounded by their number.
-    budgets: BTreeMap<NodeId, Budget>,
+    /// Members' ids, ascending. A member's number is its place here.
+    ids: Vec<NodeId>,
+    /// By number.
+    members: Vec<Member>,
     /// XOR over all live records, so that it does not depend on the order in which they came.
     fingerprint: u64,
     /// No record expires before this.
@@ -93,32 +106,49 @@ fn authentic(origin: &PublicIdentity, advertisement: &Advertisement<'_>) -> bool
 
 impl Database {
     pub(super) fn new(members: impl IntoIterator<Item = PublicIdentity>) -> Database {
-        let members = members.into_iter().map(|member| (member.node_id(), member)).collect();
-        let (records, budgets) = (BTreeMap::new(), BTreeMap::new());
-        Database { members, records, budgets, fingerprint: 0, next_expiry: Instant::MAX }
+        let mut database = Database { ids: Vec::new(), members: Vec::new(), fingerprint: 0, next_expiry: Instant::MAX };
+        database.set_members(members);
+        database
     }
 
-    /// Replaces the members; what those who left advertised is forgotten. True if a live record went.
-    pub(super) fn set_members(&mut self, members: impl IntoIterator<Item = PublicIdentity>) -> bool {
-        self.members = members.into_iter().map(|member| (member.node_id(), member)).collect();
-        self.budgets.retain(|origin, _| self.members.contains_key(origin));
-        let (members, fingerprint, mut changed) = (&self.members, &mut self.fingerprint, false);
-        self.records.retain(|origin, record| {
-            let stays = members.contains_key(origin);
-            if !stays && !record.expired {
-                *fingerprint ^= digest_of(*origin, record.sequence);
-                changed = true;
+    /// Replaces the members; what those who left advertised is forgotten. Gives the ids by the numbers that are no more.
+    pub(super) fn set_members(&mut self, members: impl IntoIterator<Item = PublicIdentity>) -> Vec<NodeId> {
+        let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.node_id(), member)).collect();
+        let before = std::mem::replace(&mut self.ids, members.keys().copied().collect());
+        let none = |identity| Member { identity, record: None, signed: Budget::default() };
+        let fresh = members.into_values().map(none).collect();
+        let left = std::mem::replace(&mut self.members, fresh);
+        for (&id, member) in before.iter().zip(left) {
+            if let Some(number) = self.number(id) {
+                self.members[number] = Member { identity: self.members[number].identity, ..member };
+            } else if let Some(record) = member.live() {
+                self.fingerprint ^= digest_of(id, record.sequence);
             }
-            stays
-        });
-        changed
+        }
+        before
     }
 
-    /// Takes in what was received over a link with these `trials` left. Signatures are verified last, only where the
-    /// answer matters, and only as often as the budgets allow.
-    pub(super) fn take(&mut self, now: Instant, advertisement: &Advertisement<'_>, trials: &mut Budget) -> Taken {
-        let Some(&member) = self.members.get(&advertisement.origin) else { return Taken::UnknownOrigin };
-        let held = self.records.get(&advertisement.origin);
+    /// A member's number.
+    pub(super) fn number(&self, node: NodeId) -> Option<usize> {
+        self.ids.binary_search(&node).ok()
+    }
+
+    /// The member with this number.
+    pub(super) fn id(&self, number: usize) -> NodeId {
+        self.ids[number]
+    }
+
+    /// Takes in what was received of member `origin` over a link with these `trials` left. Signatures are verified last,
+    /// only where the answer matters, and only as often as the budgets allow.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        origin: usize,
+        advertisement: &Advertisement<'_>,
+        trials: &mut Budget,
+    ) -> Taken {
+        assert_eq!(self.ids[origin], advertisement.origin, "the caller looked it up");
+        let held = self.members[origin].record.as_ref();
         if let Some(held) = held {
             let newer = advertisement.sequence.counter >= held.sequence.counter;
             let older = if broken(Rule::BootEpoch) { !newer } else { advertisement.sequence < held.sequence };
@@ -130,11 +160,11 @@ impl Database {
             }
         }
         let twice = held.is_some_and(|held| advertisement.sequence == held.sequence);
-        match self.verify(now, &member, advertisement, twice, trials) {
+        match self.verify(now, origin, advertisement, twice, trials) {
             Err(at) => Taken::Refused(at),
             Ok(false) => Taken::Forged,
             Ok(true) if twice => Taken::Equivocation,
-            Ok(true) => Taken::Newer { changed: self.store(now, advertisement) },
+            Ok(true) => Taken::Newer { changed: self.store(now, origin, advertisement) },
         }
     }
 
@@ -143,17 +173,17 @@ impl Database {
     pub(super) fn verify(
         &mut self,
         now: Instant,
-        origin: &PublicIdentity,
+        origin: usize,
         advertisement: &Advertisement<'_>,
         worthless: bool,
         trials: &mut Budget,
     ) -> Result<bool, Instant> {
-        let signed = self.budgets.entry(advertisement.origin).or_default();
+        let Member { identity, signed, .. } = &mut self.members[origin];
         let at = signed.ready_at(SIGNED, 0).max(trials.ready_at(TRIALS, 0));
         if at > now {
             return Err(at);
         }
-        let authentic = authentic(origin, advertisement);
+        let authentic = authentic(identity, advertisement);
         if authentic && !worthless {
             signed.spend(now, SIGNED)
         } else {
@@ -163,19 +193,29 @@ impl Database {
     }
 
     /// Stores an advertisement that is known to be newer and authentic; true if it says anything new.
-    pub(super) fn store(&mut self, now: Instant, advertisement: &Advertisement<'_>) -> bool {
-        let origin = advertisement.origin;
-        let record = Record::new(now, advertisement);
-        self.fingerprint ^= digest_of(origin, record.sequence);
+    pub(super) fn store(&mut self, now: Instant, origin: usize, advertisement: &Advertisement<'_>) -> bool {
+        let (id, sequence) = (advertisement.origin, advertisement.sequence);
+        self.fingerprint ^= digest_of(id, sequence);
         self.next_expiry = self.next_expiry.min(now + EXPIRY);
-        let same = |old: &Record| !old.expired && old.advertisement().links().eq(advertisement.links());
-        let unchanged = self.records.get(&origin).is_some_and(same);
-        if let Some(old) = self.records.insert(origin, record)
-            && !old.expired
-        {
-            self.fingerprint ^= digest_of(origin, old.sequence);
+        match &mut self.members[origin].record {
+            Some(record) => {
+                let unchanged = !record.expired && record.advertisement().says_what(advertisement);
+                if !record.expired {
+                    self.fingerprint ^= digest_of(id, record.sequence);
+                }
+                (record.sequence, record.received, record.expired) = (sequence, now, false);
+                if record.bytes.len() == advertisement.bytes().len() {
+                    record.bytes.copy_from_slice(advertisement.bytes());
+                } else {
+                    record.bytes = advertisement.bytes().into();
+                }
+                !unchanged
+            }
+            none => {
+                *none = Some(Record::new(now, advertisement));
+                true
+            }
         }
-        !unchanged
     }
 
     /// Expires what is due, except `own`, and tells whose that was.
@@ -184,7 +224,9 @@ impl Database {
             return;
         }
         self.next_expiry = Instant::MAX;
-        for (origin, record) in self.records.iter_mut().filter(|(origin, record)| **origin != own && !record.expired) {
+        let records =
+            self.ids.iter().zip(&mut self.members).filter_map(|(id, member)| Some((id, member.record.as_mut()?)));
+        for (origin, record) in records.filter(|(origin, record)| **origin != own && !record.expired) {
             let due = record.received + EXPIRY;
             if due <= now {
                 record.expired = true;
@@ -202,21 +244,13 @@ impl Database {
     }
 
     /// How this sequence of a member compares with what is, or was, here: greater if it is newer.
-    pub(super) fn compare(&self, origin: NodeId, sequence: Sequence) -> Option<Ordering> {
-        match self.records.get(&origin) {
-            Some(held) => Some(sequence.cmp(&held.sequence)),
-            None => self.members.contains_key(&origin).then_some(Ordering::Greater),
-        }
-    }
-
-    /// Whether somebody is a member.
-    pub(super) fn is_member(&self, node: NodeId) -> bool {
-        self.members.contains_key(&node)
+    pub(super) fn compare(&self, origin: usize, sequence: Sequence) -> Ordering {
+        self.members[origin].record.as_ref().map_or(Ordering::Greater, |held| sequence.cmp(&held.sequence))
     }
 
     /// All members, ascending.
     pub(super) fn member_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.keys().copied()
+        self.ids.iter().copied()
     }
 
     /// How many members there are.
@@ -225,18 +259,18 @@ impl Database {
     }
 
     /// The bytes of a live advertisement.
-    pub(super) fn bytes(&self, origin: NodeId) -> Option<&[u8]> {
-        self.records.get(&origin).filter(|record| !record.expired).map(|record| &*record.bytes)
+    pub(super) fn bytes(&self, origin: usize) -> Option<&[u8]> {
+        self.members[origin].live().map(|record| &*record.bytes)
     }
 
     /// The sequence of a live advertisement.
-    pub(super) fn sequence(&self, origin: NodeId) -> Option<Sequence> {
-        self.records.get(&origin).filter(|record| !record.expired).map(|record| record.sequence)
+    pub(super) fn sequence(&self, origin: usize) -> Option<Sequence> {
+        self.members[origin].live().map(|record| record.sequence)
     }
 
     /// What a member advertises, ascending by neighbour, if that is live.
     pub(super) fn links(&self, origin: NodeId) -> Option<impl Iterator<Item = AdvertisedLink> + '_> {
-        let live = self.records.get(&origin).filter(|record| !record.expired);
+        let live = self.members[self.number(origin)?].live();
         live.map(|record| record.advertisement().links())
     }
 
@@ -256,6 +290,6 @@ impl Database {
     }
 
     fn live(&self) -> impl Iterator<Item = (NodeId, &Record)> {
-        self.records.iter().filter(|(_, record)| !record.expired).map(|(&origin, record)| (origin, record))
+        self.ids.iter().zip(&self.members).filter_map(|(&id, member)| Some((id, member.live()?)))
     }
 }

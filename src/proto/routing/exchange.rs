@@ -19,6 +19,11 @@
 //! [`HOLD_BACK`] later if nothing came; one that left requests unanswered lately holds nobody back. What waits is told
 //! once, in its newest form, and not to those who have named it themselves meanwhile.
 //!
+//! # Numbers
+//! Everybody is known here by the place among the members, ascending by id ([`super::database::Database::number`]): sets
+//! are bits, and what they hold ascends by id too. When the members are others, so are the numbers
+//! ([`Exchange::renumber`]).
+//!
 //! # Bounds
 //! A request of a kilobyte asks for a hundred. What a neighbour asks for is *owed* to it: a set, so each origin at most
 //! once however often it is asked for; paid [`PAYMENT`] origins every [`PAYMENT_SPACING`], so that the ring and the link
@@ -26,9 +31,10 @@
 //! is owed is forgotten while the link is up.
 
 use super::budget::{Budget, Rate};
-use crate::base::{Instant, NodeId};
+use crate::base::Instant;
+use crate::containers::NumberSet;
 use crate::wire::routing::{MAX_REQUEST, Sequence};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time between two summaries to a neighbour, give or take a tenth.
@@ -66,6 +72,16 @@ pub(super) fn allowance(members: usize) -> Rate {
     Rate { burst: 256 + 2 * members, period: Duration::from_secs(10) / (160 + members) }
 }
 
+/// What a neighbour has of a member.
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    sequence: Sequence,
+    /// When it was asked for it, if it was.
+    asked: Instant,
+}
+
+const NO_OFFER: Offer = Offer { sequence: Sequence { epoch: 0, counter: 0 }, asked: Instant::ZERO };
+
 /// The exchange with the neighbour at the other end of one link.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -75,24 +91,26 @@ pub(super) struct Exchange {
     pub(super) summary_at: Instant,
     /// What it has, by its own word, and we lack: members only, so bounded by their number. Each is in one of the next
     /// three.
-    offers: BTreeMap<NodeId, Sequence>,
+    offered: NumberSet,
+    /// By number; of those in `offered`. Gone when there are none.
+    offers: Vec<Offer>,
     /// To be asked for.
-    wanted: BTreeSet<NodeId>,
-    /// Asked for, and when.
-    asked: BTreeMap<NodeId, Instant>,
+    wanted: NumberSet,
+    /// Asked for.
+    asked: NumberSet,
     /// Another neighbour was asked for it.
-    spare: BTreeSet<NodeId>,
+    spare: NumberSet,
     asked_at: Instant,
     /// It left the last requests unanswered.
     silent: bool,
     /// What it sent and we could not afford to check: asked for again later. Members only.
-    later: BTreeMap<NodeId, Sequence>,
+    later: BTreeMap<usize, Sequence>,
     /// What it asked for and did not get yet. Members only.
-    owed: BTreeSet<NodeId>,
+    owed: NumberSet,
     pay_at: Instant,
     paid: Budget,
     /// What it is to be told, and since when something was. Members only.
-    news: BTreeSet<NodeId>,
+    news: NumberSet,
     news_since: Instant,
     pushed: Budget,
     pushed_at: Option<Instant>,
@@ -108,17 +126,18 @@ impl Exchange {
         Exchange {
             up: false,
             summary_at: Instant::MAX,
-            offers: BTreeMap::new(),
-            wanted: BTreeSet::new(),
-            asked: BTreeMap::new(),
-            spare: BTreeSet::new(),
+            offered: NumberSet::new(),
+            offers: Vec::new(),
+            wanted: NumberSet::new(),
+            asked: NumberSet::new(),
+            spare: NumberSet::new(),
             asked_at: Instant::ZERO,
             silent: false,
             later: BTreeMap::new(),
-            owed: BTreeSet::new(),
+            owed: NumberSet::new(),
             pay_at: Instant::ZERO,
             paid: Budget::default(),
-            news: BTreeSet::new(),
+            news: NumberSet::new(),
             news_since: Instant::ZERO,
             pushed: Budget::default(),
             pushed_at: None,
@@ -133,18 +152,25 @@ impl Exchange {
         self.up = up;
         self.summary_at = if up { summary_at } else { Instant::MAX };
         // The budgets stay: a link that comes and goes must not renew them.
-        self.retain(|_| false);
+        self.renumber(|_| None);
     }
 
-    /// The members are others now: nothing of those that left is asked for, sent or announced.
-    pub(super) fn retain(&mut self, stays: impl Fn(NodeId) -> bool) {
-        for set in [&mut self.wanted, &mut self.spare, &mut self.owed, &mut self.news] {
-            set.retain(|&origin| stays(origin));
+    /// The members are others now: nothing of those that left is asked for, sent or announced, and those that stay have
+    /// `new` numbers.
+    pub(super) fn renumber(&mut self, new: impl Fn(usize) -> Option<usize>) {
+        let mut offers = Vec::new();
+        for number in self.offered.iter() {
+            if let Some(new) = new(number) {
+                put(&mut offers, new, self.offers[number]);
+            }
         }
-        for map in [&mut self.offers, &mut self.later] {
-            map.retain(|&origin, _| stays(origin));
+        self.offers = offers;
+        let Exchange { offered, wanted, asked, spare, owed, news, .. } = self;
+        for set in [offered, wanted, asked, spare, owed, news] {
+            *set = set.iter().filter_map(&new).collect();
         }
-        self.asked.retain(|&origin, _| stays(origin));
+        let later = std::mem::take(&mut self.later).into_iter();
+        self.later = later.filter_map(|(number, sequence)| Some((new(number)?, sequence))).collect();
     }
 
     /// Whether anything is to be done for this neighbour now, in a network of so many members.
@@ -161,7 +187,7 @@ impl Exchange {
     // --- what it gets ------------------------------------------------------------------------------------------------
 
     /// There is news of `origin`: true if it is to be sent at once, else it waits for [`Exchange::news`].
-    pub(super) fn tell(&mut self, now: Instant, origin: NodeId) -> bool {
+    pub(super) fn tell(&mut self, now: Instant, origin: usize) -> bool {
         if self.news.is_empty() {
             if self.push_at() <= now {
                 self.pushed.spend(now, PUSHED);
@@ -175,8 +201,8 @@ impl Exchange {
     }
 
     /// The neighbour has, or is going to get, what is here of `origin`.
-    pub(super) fn knows(&mut self, origin: NodeId) {
-        self.news.remove(&origin);
+    pub(super) fn knows(&mut self, origin: usize) {
+        self.news.remove(origin);
     }
 
     /// When news may be sent unasked.
@@ -197,8 +223,8 @@ impl Exchange {
     }
 
     /// What to send now, and what to announce, ascending.
-    pub(super) fn news(&mut self, now: Instant) -> (Vec<NodeId>, BTreeSet<NodeId>) {
-        let (mut sent, mut announced) = (Vec::new(), BTreeSet::new());
+    pub(super) fn news(&mut self, now: Instant) -> (Vec<usize>, NumberSet) {
+        let (mut sent, mut announced) = (Vec::new(), NumberSet::new());
         if self.news_at().is_none_or(|at| at > now) {
             return (sent, announced);
         }
@@ -219,14 +245,14 @@ impl Exchange {
     }
 
     /// The neighbour asks for `origin`, of which we have something; false if it asks too much.
-    pub(super) fn owe(&mut self, now: Instant, origin: NodeId, members: usize) -> bool {
+    pub(super) fn owe(&mut self, now: Instant, origin: usize, members: usize) -> bool {
         let affordable = self.paid.ready_at(allowance(members), 0) <= now;
         self.knows(origin);
         self.owed.insert(origin) && affordable
     }
 
     /// What to send now of what is owed.
-    pub(super) fn pay(&mut self, now: Instant, members: usize) -> Vec<NodeId> {
+    pub(super) fn pay(&mut self, now: Instant, members: usize) -> Vec<usize> {
         let mut batch = Vec::new();
         if self.payment_at(members).is_none_or(|at| at > now) {
             return batch;
@@ -260,21 +286,26 @@ impl Exchange {
     // --- what it is asked for ----------------------------------------------------------------------------------------
 
     /// The neighbour says that it has this of `origin`, and we lack it.
-    pub(super) fn want(&mut self, origin: NodeId, sequence: Sequence) {
-        let offered = self.offers.entry(origin).or_insert(sequence);
-        *offered = sequence.max(*offered);
-        if !self.asked.contains_key(&origin) && !self.spare.contains(&origin) {
+    pub(super) fn want(&mut self, origin: usize, sequence: Sequence) {
+        if self.offered.insert(origin) {
+            put(&mut self.offers, origin, Offer { sequence, ..NO_OFFER });
             self.wanted.insert(origin);
+        } else {
+            let offer = &mut self.offers[origin];
+            offer.sequence = sequence.max(offer.sequence);
         }
     }
 
     /// This of `origin` arrived, from whomever: whatever is not newer is not waited for. True if the neighbour has it, by
     /// its own word.
-    pub(super) fn arrived(&mut self, origin: NodeId, sequence: Sequence) -> bool {
-        let Some(&offered) = self.offers.get(&origin) else { return false };
+    pub(super) fn arrived(&mut self, origin: usize, sequence: Sequence) -> bool {
+        if !self.offered.contains(origin) {
+            return false;
+        }
+        let offered = self.offers[origin].sequence;
         if offered <= sequence {
             self.drop_offer(origin);
-        } else if self.spare.remove(&origin) {
+        } else if self.spare.remove(origin) {
             // Whoever was asked first had less to give.
             self.wanted.insert(origin);
         }
@@ -282,28 +313,31 @@ impl Exchange {
     }
 
     /// This of `origin` arrived from this neighbour.
-    pub(super) fn delivered(&mut self, origin: NodeId, sequence: Sequence) {
-        if self.asked.contains_key(&origin) {
+    pub(super) fn delivered(&mut self, origin: usize, sequence: Sequence) {
+        if self.asked.contains(origin) {
             self.silent = false;
         }
         self.arrived(origin, sequence);
     }
 
-    fn drop_offer(&mut self, origin: NodeId) {
-        self.offers.remove(&origin);
-        self.wanted.remove(&origin);
-        self.asked.remove(&origin);
-        self.spare.remove(&origin);
+    fn drop_offer(&mut self, origin: usize) {
+        self.offered.remove(origin);
+        self.wanted.remove(origin);
+        self.asked.remove(origin);
+        self.spare.remove(origin);
+        if self.offered.is_empty() {
+            self.offers = Vec::new();
+        }
     }
 
     /// The neighbour sent something of `origin` that could not be checked now.
-    pub(super) fn postpone(&mut self, origin: NodeId, sequence: Sequence) {
+    pub(super) fn postpone(&mut self, origin: usize, sequence: Sequence) {
         self.drop_offer(origin);
         self.later.insert(origin, sequence);
     }
 
     /// The time has come for what was postponed.
-    pub(super) fn resume(&mut self, origin: NodeId) {
+    pub(super) fn resume(&mut self, origin: usize) {
         if let Some(sequence) = self.later.remove(&origin) {
             self.want(origin, sequence);
         }
@@ -313,7 +347,7 @@ impl Exchange {
     pub(super) fn give_up(&mut self, now: Instant) -> bool {
         let late = self.deadline().is_some_and(|at| at <= now);
         if late {
-            std::mem::take(&mut self.asked).into_keys().for_each(|origin| self.drop_offer(origin));
+            std::mem::take(&mut self.asked).iter().for_each(|origin| self.drop_offer(origin));
             self.silent = true;
             self.summary_at = self.summary_at.min(now + SUMMARY_AFTER_SILENCE);
         }
@@ -321,8 +355,8 @@ impl Exchange {
     }
 
     /// Whether other neighbours are not to be asked for `origin` now.
-    pub(super) fn holds_back(&self, now: Instant, origin: NodeId) -> bool {
-        self.up && !self.silent && self.asked.get(&origin).is_some_and(|&at| now < at + HOLD_BACK)
+    pub(super) fn holds_back(&self, now: Instant, origin: usize) -> bool {
+        self.up && !self.silent && self.asked.contains(origin) && now < self.offers[origin].asked + HOLD_BACK
     }
 
     /// Those who hold back may not do so any more.
@@ -337,23 +371,24 @@ impl Exchange {
     }
 
     /// What to ask for now, ascending; empty if nothing. [`Exchange::asked`] or [`Exchange::spared`] follows for each.
-    pub(super) fn ask(&self) -> Vec<NodeId> {
+    pub(super) fn ask(&self) -> Vec<usize> {
         let most = if self.may_ask() { MAX_REQUEST } else { 0 };
-        self.wanted.iter().copied().take(most).collect()
+        self.wanted.iter().take(most).collect()
     }
 
     /// The neighbour is asked for these.
-    pub(super) fn asked(&mut self, now: Instant, origins: &[NodeId]) {
-        for origin in origins {
+    pub(super) fn asked(&mut self, now: Instant, origins: &[usize]) {
+        for &origin in origins {
             self.wanted.remove(origin);
-            self.asked.insert(*origin, now);
+            self.asked.insert(origin);
+            self.offers[origin].asked = now;
         }
         self.asked_at = now;
     }
 
     /// Another neighbour was asked for it already.
-    pub(super) fn spared(&mut self, origin: NodeId) {
-        self.wanted.remove(&origin);
+    pub(super) fn spared(&mut self, origin: usize) {
+        self.wanted.remove(origin);
         self.spare.insert(origin);
     }
 
@@ -361,4 +396,11 @@ impl Exchange {
     fn deadline(&self) -> Option<Instant> {
         (!self.asked.is_empty()).then(|| self.asked_at + PATIENCE)
     }
+}
+
+fn put(offers: &mut Vec<Offer>, number: usize, offer: Offer) {
+    if number >= offers.len() {
+        offers.resize(number + 1, NO_OFFER);
+    }
+    offers[number] = offer;
 }

@@ -37,6 +37,12 @@ impl Half {
         Half { to, rtt_us, jitter_us, loss_ppm, cost: UNREACHED }
     }
 
+    /// Whether another one says the same of the same link.
+    const fn says_what(&self, other: &Half) -> bool {
+        let words = self.to == other.to && self.rtt_us == other.rtt_us;
+        words && self.jitter_us == other.jitter_us && self.loss_ppm == other.loss_ppm
+    }
+
     const fn quality(&self) -> AdvertisedLink {
         let Half { rtt_us, jitter_us, loss_ppm, .. } = *self;
         AdvertisedLink { neighbour: NodeId(0), rtt_us, jitter_us, loss_ppm }
@@ -63,6 +69,8 @@ pub struct Map {
     metric: Metric,
     /// What every member advertises, ascending by the other end; nothing if it said nothing lately.
     said: Vec<Option<Vec<Half>>>,
+    /// Memory for what is said next.
+    spare: Vec<Half>,
 }
 
 /// Shortest paths from one router.
@@ -85,7 +93,7 @@ impl Map {
         let nodes: Arc<[NodeId]> = nodes.into_iter().collect();
         assert!(nodes.is_sorted_by(|a, b| a < b), "members ascend");
         let said = nodes.iter().map(|_| None).collect();
-        Map { nodes, metric, said }
+        Map { nodes, metric, said, spare: Vec::new() }
     }
 
     /// A member's place in the map.
@@ -115,8 +123,14 @@ impl Map {
         I: IntoIterator<Item = AdvertisedLink>,
     {
         let halves = links.map(|links| self.resolve(index, links));
-        let old = std::mem::replace(&mut self.said[index], halves);
-        let (one, old) = (index as u32, old.unwrap_or_default());
+        let old = std::mem::replace(&mut self.said[index], halves).unwrap_or_default();
+        self.compare(index, &old, &mut changed);
+        self.spare = old;
+    }
+
+    /// Joins what `index` says now with what others say, and tells what is not as it was when it said `old`.
+    fn compare(&mut self, index: usize, old: &[Half], changed: &mut impl FnMut(Change)) {
+        let one = index as u32;
         // Both lists ascend: one walk over both.
         let (mut place, mut before) = (0, old.iter().peekable());
         loop {
@@ -134,7 +148,11 @@ impl Map {
                 }
                 (held, Some(next)) => {
                     let held = before.next_if(|_| held.is_some_and(|held| held.to == next.to));
-                    let (was, now) = (held.map_or(UNREACHED, |held| held.cost), self.join(index, place));
+                    let was = held.map_or(UNREACHED, |held| held.cost);
+                    let now = match held.filter(|held| held.says_what(&next)) {
+                        Some(_) => self.keep(index, place, was),
+                        None => self.join(index, place),
+                    };
                     if was != now {
                         changed(Change { one, other: next.to, before: was, now });
                     }
@@ -155,6 +173,14 @@ impl Map {
         }
     }
 
+    /// Nothing else was said of a link, so it costs what it did.
+    fn keep(&mut self, index: usize, place: usize, cost: u64) -> u64 {
+        if let Some(halves) = &mut self.said[index] {
+            halves[place].cost = cost;
+        }
+        cost
+    }
+
     /// Finds the other end of a link and gives both the cost; [`UNREACHED`] if the other end does not know the link.
     fn join(&mut self, index: usize, place: usize) -> u64 {
         let metric = self.metric;
@@ -167,10 +193,7 @@ impl Map {
             None if broken(Rule::BothEnds) => metric.cost(&half.quality(), &half.quality()),
             None => UNREACHED,
         };
-        if let Some(halves) = &mut self.said[index] {
-            halves[place].cost = cost;
-        }
-        cost
+        self.keep(index, place, cost)
     }
 
     fn half(&mut self, from: u32, to: u32) -> Option<&mut Half> {
@@ -179,9 +202,18 @@ impl Map {
         Some(&mut halves[place])
     }
 
-    fn resolve(&self, index: usize, links: impl IntoIterator<Item = AdvertisedLink>) -> Vec<Half> {
-        let member = |link: AdvertisedLink| Some(Half::new(self.index(link.neighbour)? as u32, &link));
-        let halves: Vec<Half> = links.into_iter().filter_map(member).collect();
+    fn resolve(&mut self, index: usize, links: impl IntoIterator<Item = AdvertisedLink>) -> Vec<Half> {
+        let mut halves = std::mem::take(&mut self.spare);
+        halves.clear();
+        let links = links.into_iter();
+        halves.reserve_exact(links.size_hint().0);
+        let old = self.said[index].as_deref().unwrap_or_default();
+        for (place, link) in links.enumerate() {
+            // Most often the same neighbours as before are named.
+            let same = old.get(place).filter(|half| self.nodes[half.to as usize] == link.neighbour);
+            let to = same.map(|half| half.to).or_else(|| Some(self.index(link.neighbour)? as u32));
+            halves.extend(to.map(|to| Half::new(to, &link)));
+        }
         assert!(halves.is_sorted_by(|a, b| a.to < b.to), "neighbours ascend");
         assert!(halves.iter().all(|half| half.to as usize != index), "nobody is linked to itself");
         halves

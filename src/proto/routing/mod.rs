@@ -285,13 +285,13 @@ impl Routing {
 
     fn set_members(&mut self, members: Vec<PublicIdentity>) {
         assert!(members.len() <= MAX_NODES, "the configuration bounds the members");
-        self.database.set_members(members.into_iter().chain([self.identity.public()]));
+        let before = self.database.set_members(members.into_iter().chain([self.identity.public()]));
         self.paths.set_members(self.database.member_ids(), self.metric);
         self.database.live_links().for_each(|(origin, links)| self.paths.say(origin, Some(links)));
         self.relinked = true;
-        let stays = |origin| self.database.is_member(origin);
-        self.postponed.retain(|&origin, _| stays(origin));
-        self.exchanges.values_mut().for_each(|exchange| exchange.retain(stays));
+        self.postponed.retain(|&origin, _| self.database.number(origin).is_some());
+        let number = |old: usize| self.database.number(before[old]);
+        self.exchanges.values_mut().for_each(|exchange| exchange.renumber(number));
         // What a new member advertised before it was one was refused: ask again.
         for link in self.up_links() {
             self.send_digest(link, true);
@@ -309,7 +309,13 @@ impl Routing {
             Ok(Message::Advertisement(advertisement)) => self.advertisement(now, link, &advertisement),
             Ok(_) if !up => self.stats.misplaced += 1,
             Ok(Message::Digest(digest)) => self.compare_digest(now, link, &digest),
-            Ok(Message::Request(request)) => request.origins().for_each(|origin| self.owe(now, link, origin)),
+            Ok(Message::Request(request)) => {
+                for origin in request.origins() {
+                    if let Some(origin) = self.database.number(origin) {
+                        self.owe(now, link, origin);
+                    }
+                }
+            }
             Ok(Message::Summary(fingerprint)) => {
                 if fingerprint != self.database.fingerprint() {
                     self.answer_digest(now, link, true);
@@ -320,21 +326,25 @@ impl Routing {
     }
 
     fn advertisement(&mut self, now: Instant, link: LinkId, advertisement: &Advertisement<'_>) {
-        let (origin, sequence) = (advertisement.origin, advertisement.sequence);
+        let sequence = advertisement.sequence;
         let Some(exchange) = self.exchanges.get_mut(&link) else { return };
+        let Some(origin) = self.database.number(advertisement.origin) else {
+            self.stats.unknown_origin += 1;
+            return self.ask(now, link);
+        };
         // Only over this link: a neighbour that sends something worthless must not keep us from asking others.
         exchange.delivered(origin, sequence);
-        if origin == self.own.node {
-            self.own_advertisement(now, link, advertisement);
+        if advertisement.origin == self.own.node {
+            self.own_advertisement(now, link, origin, advertisement);
         } else {
-            let taken = self.database.take(now, advertisement, &mut exchange.trials);
+            let taken = self.database.take(now, origin, advertisement, &mut exchange.trials);
             *self.counter(taken) += 1;
             match taken {
                 Taken::Newer { changed } => {
                     if changed {
-                        self.paths.say(origin, Some(advertisement.links()));
+                        self.paths.say(advertisement.origin, Some(advertisement.links()));
                     }
-                    self.pass_on(now, link, advertisement);
+                    self.pass_on(now, link, origin, advertisement);
                 }
                 Taken::Duplicate => self.known(link, origin),
                 // The neighbour sent something old: it gets the newer one.
@@ -347,26 +357,26 @@ impl Routing {
     }
 
     /// The neighbour has the newest of `origin`.
-    fn known(&mut self, link: LinkId, origin: NodeId) {
+    fn known(&mut self, link: LinkId, origin: usize) {
         if let Some(exchange) = self.exchanges.get_mut(&link) {
             exchange.knows(origin);
         }
     }
 
     /// Tells all neighbours but the one it came from, and those that have it by their own word.
-    fn pass_on(&mut self, now: Instant, from: LinkId, advertisement: &Advertisement<'_>) {
+    fn pass_on(&mut self, now: Instant, from: LinkId, origin: usize, advertisement: &Advertisement<'_>) {
         for (&link, exchange) in &mut self.exchanges {
-            let has = exchange.arrived(advertisement.origin, advertisement.sequence);
+            let has = exchange.arrived(origin, advertisement.sequence);
             if has || link == from {
-                exchange.knows(advertisement.origin);
-            } else if exchange.up && !broken(Rule::Flooding) && exchange.tell(now, advertisement.origin) {
+                exchange.knows(origin);
+            } else if exchange.up && !broken(Rule::Flooding) && exchange.tell(now, origin) {
                 self.actions.push_back(Action::Send { link, bytes: advertisement.bytes().to_vec() });
             }
         }
     }
 
     /// The neighbour is to get what is here of `origin`.
-    fn owe(&mut self, now: Instant, link: LinkId, origin: NodeId) {
+    fn owe(&mut self, now: Instant, link: LinkId, origin: usize) {
         let (members, here) = (self.database.members(), self.database.bytes(origin).is_some());
         if let Some(exchange) = self.exchanges.get_mut(&link).filter(|exchange| exchange.up && here)
             && !exchange.owe(now, origin, members)
@@ -376,10 +386,10 @@ impl Routing {
     }
 
     /// There was no budget to look at what the neighbour sent of `origin`: it is asked for when there is.
-    fn postpone(&mut self, link: LinkId, origin: NodeId, sequence: Sequence, at: Instant) {
+    fn postpone(&mut self, link: LinkId, origin: usize, sequence: Sequence, at: Instant) {
         if let Some(exchange) = self.exchanges.get_mut(&link) {
             exchange.postpone(origin, sequence);
-            self.postponed.entry(origin).or_insert(at);
+            self.postponed.entry(self.database.id(origin)).or_insert(at);
         }
     }
 
@@ -389,24 +399,22 @@ impl Routing {
             Taken::Duplicate => &mut self.stats.duplicate,
             Taken::Older => &mut self.stats.older,
             Taken::Equivocation => &mut self.stats.equivocations,
-            Taken::UnknownOrigin => &mut self.stats.unknown_origin,
             Taken::Forged => &mut self.stats.forged,
             Taken::Refused(_) => &mut self.stats.refused,
         }
     }
 
-    fn own_advertisement(&mut self, now: Instant, link: LinkId, advertisement: &Advertisement<'_>) {
-        let ours = self.database.bytes(self.own.node) == Some(advertisement.bytes());
+    fn own_advertisement(&mut self, now: Instant, link: LinkId, origin: usize, advertisement: &Advertisement<'_>) {
+        let ours = self.database.bytes(origin) == Some(advertisement.bytes());
         if ours || advertisement.sequence < self.own.sequence {
             self.stats.duplicate += 1;
             return;
         }
         let Some(exchange) = self.exchanges.get_mut(&link) else { return };
-        let own = self.identity.public();
-        match self.database.verify(now, &own, advertisement, false, &mut exchange.trials) {
+        match self.database.verify(now, origin, advertisement, false, &mut exchange.trials) {
             Err(at) => {
                 self.stats.refused += 1;
-                self.postpone(link, self.own.node, advertisement.sequence, at);
+                self.postpone(link, origin, advertisement.sequence, at);
             }
             Ok(false) => self.stats.forged += 1,
             Ok(true) => {
@@ -421,10 +429,11 @@ impl Routing {
     fn compare_digest(&mut self, now: Instant, link: LinkId, digest: &Digest<'_>) {
         if let Some(exchange) = self.exchanges.get_mut(&link) {
             for (origin, sequence) in digest.entries() {
+                let Some(origin) = self.database.number(origin) else { continue };
                 match self.database.compare(origin, sequence) {
-                    Some(Ordering::Greater) => exchange.want(origin, sequence),
-                    Some(Ordering::Equal) => exchange.knows(origin),
-                    Some(Ordering::Less) | None => {}
+                    Ordering::Greater => exchange.want(origin, sequence),
+                    Ordering::Equal => exchange.knows(origin),
+                    Ordering::Less => {}
                 }
             }
         }
@@ -454,6 +463,7 @@ impl Routing {
             }
             if !free.is_empty() {
                 exchange.asked(now, &free);
+                let free: Vec<NodeId> = free.into_iter().map(|origin| self.database.id(origin)).collect();
                 self.send(link, |writer| wire::emit_request(writer, &free));
             }
         }
@@ -535,7 +545,8 @@ impl Routing {
         let Ok(Message::Advertisement(advertisement)) = Message::parse(bytes) else {
             panic!("what this router writes it can read");
         };
-        self.relinked |= self.database.store(now, &advertisement);
+        let own = self.database.number(self.own.node).expect("a router is a member of its own network");
+        self.relinked |= self.database.store(now, own, &advertisement);
         self.stats.originated += 1;
         for link in self.up_links() {
             self.actions.push_back(Action::Send { link, bytes: bytes.to_vec() });
@@ -545,7 +556,8 @@ impl Routing {
     fn exchange(&mut self, now: Instant) {
         if self.postponed.values().any(|at| *at <= now) {
             let due = |at: &Instant| *at <= now;
-            let origins: Vec<NodeId> = self.postponed.iter().filter(|(_, at)| due(at)).map(|(&it, _)| it).collect();
+            let ready = self.postponed.iter().filter(|(_, at)| due(at));
+            let origins: Vec<usize> = ready.filter_map(|(&origin, _)| self.database.number(origin)).collect();
             self.postponed.retain(|_, at| !due(at));
             let resume = |exchange: &mut Exchange| origins.iter().for_each(|&origin| exchange.resume(origin));
             self.exchanges.values_mut().for_each(resume);
@@ -578,8 +590,8 @@ impl Routing {
         if summary {
             exchange.summary_at = now + self.rng.jitter(SUMMARY_INTERVAL, 0.1);
         }
-        let entry = |origin| Some((origin, self.database.sequence(origin)?));
-        let entries: Vec<_> = announced.into_iter().filter_map(entry).collect();
+        let entry = |origin| Some((self.database.id(origin), self.database.sequence(origin)?));
+        let entries: Vec<_> = announced.iter().filter_map(entry).collect();
         for chunk in entries.chunks(wire::MAX_DIGEST) {
             self.send(link, |writer| wire::emit_digest(writer, false, chunk));
         }

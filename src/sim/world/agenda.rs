@@ -61,6 +61,11 @@ impl Agenda {
         self.heap.push(Scheduled { at, order: self.order, event });
     }
 
+    /// When the next event happens.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.heap.peek().map(|next| next.at)
+    }
+
     /// Takes the next event, if it happens until `end`.
     pub(super) fn next_until(&mut self, end: Instant) -> Option<(Instant, Event)> {
         if self.heap.peek()?.at > end {

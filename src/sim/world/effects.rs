@@ -3,6 +3,7 @@
 use super::agenda::Event;
 use super::note;
 use super::slot::{Attached, Handled};
+use super::wires::Wires;
 use super::{Flow, Side, World};
 use crate::base::{Instant, NodeId, Rng, SessionId};
 use crate::control::ClientId;
@@ -11,7 +12,6 @@ use crate::sim::ledger::{Ledger, Struck};
 use crate::sim::observe::Watch;
 use crate::sim::router::{Effect, FULL};
 use crate::sim::topology::{address, router_at};
-use crate::sim::wire::Wire;
 use crate::wire::admin::Response;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +23,6 @@ impl World {
         let World {
             routers, wires, flows, rng, violations, now, ledger, capture, log, watch, numbers, rare, desk, ..
         } = self;
-        self;
         let slot = &mut routers[router];
         slot.prepare_rare(*rare);
         let (calm, newer, local) = (slot.is_calm(), slot.newer, slot.clock.local(*now));
@@ -136,7 +135,7 @@ impl Outside<'_> {
 
 /// What a datagram that leaves a router meets.
 struct Sending<'a> {
-    wires: &'a mut BTreeMap<(usize, usize), Wire>,
+    wires: &'a mut Wires,
     rng: &'a mut Rng,
     ledger: &'a mut Ledger,
     capture: &'a mut Option<Capture>,

@@ -8,12 +8,14 @@ use crate::sim::router::{Router, cost};
 use crate::sim::topology::address;
 use std::time::Duration;
 
+/// Most datagrams that a router takes in one turn, as a worker does.
+const BATCH: u32 = 64;
 /// Socket buffer of a router, bytes: what comes while it stands still waits here.
 const SOCKET_BUFFER: usize = 32 << 10;
 
 impl World {
-    /// A datagram reaches a router: it is taken at once, or waits in the socket's buffer, or is gone.
-    pub(super) fn arrive(&mut self, router: usize, from: usize, mut datagram: Box<[u8]>) {
+    /// A datagram reaches a router: it waits in the socket's buffer for the end of this instant, or longer, or is gone.
+    pub(super) fn arrive(&mut self, router: usize, from: usize, datagram: Box<[u8]>) {
         if let Some(wire) = self.wires.get_mut(&(from, router)) {
             wire.counts.arrived += 1;
         }
@@ -25,17 +27,29 @@ impl World {
                 self.ledger.count(Struck::Refused);
                 self.agenda.add(self.now + back.delay, Event::Refused { router: from, by: router });
             }
-        } else if self.now < slot.busy_until || !slot.inbox.is_empty() {
-            if slot.inbox_bytes + datagram.len() > SOCKET_BUFFER {
-                self.ledger.count(Struck::SocketFull);
-                return;
-            }
+        } else if self.now < slot.busy_until && slot.inbox_bytes + datagram.len() > SOCKET_BUFFER {
+            self.ledger.count(Struck::SocketFull);
+        } else {
             slot.inbox_bytes += datagram.len();
             slot.inbox.push_back((from, datagram));
-            self.wake(router);
-        } else {
-            self.hand(router, from, &mut datagram);
+            if self.now < slot.busy_until {
+                self.wake(router);
+            } else if !std::mem::replace(&mut slot.ready, true) {
+                self.ready.push(router);
+            }
         }
+    }
+
+    /// Routers take what arrived in the instant that ends, each all of it in one turn. False if nothing had arrived.
+    pub(super) fn serve_ready(&mut self) -> bool {
+        let mut ready = std::mem::take(&mut self.ready);
+        let any = !ready.is_empty();
+        for router in ready.drain(..) {
+            self.routers[router].ready = false;
+            self.serve(router);
+        }
+        self.ready = ready;
+        any
     }
 
     fn hand(&mut self, router: usize, from: usize, datagram: &mut [u8]) {
@@ -44,8 +58,7 @@ impl World {
         let Some(running) = &mut slot.router else { return };
         slot.handled.handed += 1;
         running.handle_datagram(slot.clock.local(self.now), address(from), datagram);
-        slot.busy_until = slot.busy_until.max(self.now + cost(slot.times));
-        self.settle(router);
+        slot.busy_until = slot.busy_until.max(self.now) + cost(slot.times);
     }
 
     /// The kernel tells a router that nothing listens where it sent to.
@@ -65,6 +78,10 @@ impl World {
         slot.prepare_rare(self.rare);
         let Some(running) = &mut slot.router else { return };
         let local = slot.clock.local(self.now);
+        if running.poll_timeout().is_none_or(|at| at > local) {
+            // What it was set for was done otherwise.
+            return self.set_timer(router);
+        }
         if slot.coalesce > Duration::ZERO && running.poll_timeout().is_some_and(|at| at < local) {
             self.ledger.count(Struck::CoalescedTimer);
         }
@@ -87,20 +104,23 @@ impl World {
         if self.routers[router].router.is_none() {
             return;
         }
-        self.record(router, "wake", &[]);
-        while self.now >= self.routers[router].busy_until {
+        if self.now < self.routers[router].busy_until {
+            return self.wake(router);
+        }
+        for _ in 0..BATCH {
             let slot = &mut self.routers[router];
-            let Some((from, mut datagram)) = slot.inbox.pop_front() else {
-                let due = slot.router.as_ref().and_then(Router::poll_timeout);
-                if due.is_some_and(|at| at <= slot.clock.local(self.now)) {
-                    self.fire(router);
-                }
-                return self.settle(router);
-            };
+            let Some((from, mut datagram)) = slot.inbox.pop_front() else { break };
             slot.inbox_bytes -= datagram.len();
             self.hand(router, from, &mut datagram);
         }
-        self.wake(router);
+        self.settle(router);
+        let slot = &self.routers[router];
+        let due = slot.router.as_ref().and_then(Router::poll_timeout);
+        if !slot.inbox.is_empty() {
+            self.wake(router);
+        } else if due.is_some_and(|at| at <= slot.clock.local(self.now)) {
+            self.fire(router);
+        }
     }
 
     pub(super) fn set_timer(&mut self, router: usize) {

@@ -44,6 +44,8 @@ pub(super) struct Slot {
     /// It stands still, or is busy, until then.
     pub(super) busy_until: Instant,
     pub(super) wakes: bool,
+    /// Something arrived in this instant.
+    pub(super) ready: bool,
     pub(super) inbox: VecDeque<(usize, Box<[u8]>)>,
     pub(super) inbox_bytes: usize,
     /// How many times as slow as a fast one.
@@ -70,6 +72,7 @@ impl Slot {
             sessions: BTreeMap::new(),
             busy_until: Instant::ZERO,
             wakes: false,
+            ready: false,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             times: 1,
