@@ -7,7 +7,7 @@ use super::stop::Stop;
 use crate::config::units;
 use crate::telemetry::table::{ago, percent, thousands};
 use crate::telemetry::{Table, prometheus};
-use crate::wire::admin::{LinkEntry, NodeEntry, Request, Response, RouteEntry};
+use crate::wire::admin::{LinkEntry, NEVER_HEARD, NodeEntry, Request, Response, RouteEntry};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -31,7 +31,8 @@ JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
   nodes     {\"nodes\": [{\"name\", \"node\", \"reachable\", \"links\", \"this\"}, ...]}
   links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"since_s\", \"metrics\":
             {\"rtt_ms\", \"jitter_ms\", \"loss_ppm\"}, \"one_way_us\", \"one_way_error_us\", \"queue\",
-            \"queue_delay_p99_us\"}, ...]}
+            \"queue_delay_p99_us\", \"recovery_p99_us\"}, ...]}; metrics of a link that is down are null,
+            the recovery is that of messages lost on the link, until they were acknowledged
   routes    {\"generation\", \"routes\": [{\"name\", \"node\", \"via\", \"path\": [name, ...], \"hops\",
             \"cost\"}, ...]}
   sessions  {\"sessions\": [...]}, each with its ends, class and counters
@@ -152,7 +153,12 @@ fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Fai
     }
     match (&response, args.what) {
         (Response::Nodes { nodes }, _) => output::print(nodes_table(nodes))?,
-        (Response::Links { links }, _) => output::print(links_table(links, &latencies))?,
+        (Response::Links { links }, _) => {
+            output::print(links_table(links, &latencies))?;
+            if let Some(advice) = advice(links) {
+                output::note(format_args!("{advice}"));
+            }
+        }
         (Response::Routes { generation, routes }, _) => {
             output::print(routes_table(routes))?;
             output::line(format_args!("table {generation}"))?;
@@ -183,6 +189,11 @@ fn as_json(what: What, response: &Response, latencies: &Latencies) -> Result<Val
     }
     for link in value.get_mut("links").and_then(Value::as_array_mut).into_iter().flatten() {
         let latency = latencies.of(&plain(&link["node"]));
+        if link["up"] == false
+            && let Some(measured) = link.get_mut("metrics").and_then(Value::as_object_mut)
+        {
+            measured.values_mut().for_each(|figure| *figure = Value::Null);
+        }
         if let Some(entries) = link.as_object_mut() {
             entries.insert("one_way_us".to_owned(), latency.one_way_us.into());
             entries.insert("one_way_error_us".to_owned(), latency.error_us.into());
@@ -276,6 +287,19 @@ impl Latencies {
     fn of(&self, node: &str) -> Latency {
         self.0.get(node).copied().unwrap_or_default()
     }
+}
+
+/// What to look at if links were never up.
+fn advice(links: &[LinkEntry]) -> Option<String> {
+    let never = links.iter().filter(|link| link.down_reason.as_deref() == Some(NEVER_HEARD));
+    let never: Vec<&str> = never.map(|link| link.peer.as_str()).collect();
+    (!never.is_empty()).then(|| {
+        format!(
+            "never heard from {}: does its router run, is `remote` its address and port, does UDP pass the firewalls, and do \
+             both configurations have the other's public key (`sinew key show`) and the same `preshared_key`, if any?",
+            never.join(", ")
+        )
+    })
 }
 
 fn links_table(links: &[LinkEntry], latencies: &Latencies) -> Table {
@@ -382,6 +406,9 @@ mod tests {
                 "queue_delay_best_effort": {"p99_us": p99}, "queue_delay_reliable": {"p99_us": 250.0}})
         };
         let lane = |one_way, p99| json!({"links": [{"peer": NodeId(1), "stats": stats(one_way, p99)}]});
+        assert_eq!(advice(&[link("b", true), link("c", false)]), None, "it was up once");
+        let never = LinkEntry { down_reason: Some(NEVER_HEARD.to_owned()), ..link("c", false) };
+        assert!(advice(&[link("b", true), never]).is_some_and(|text| text.starts_with("never heard from c: ")));
         let latencies = Latencies::new(&[lane(9_870, 1_250.0), lane(9_000, 900.0)]);
         let shown = links_table(&[link("b", true), link("c", false)], &latencies).to_string();
         assert_eq!(

@@ -9,6 +9,7 @@ mod times;
 
 use super::failure::Failure;
 use super::output;
+use super::stop::Stop;
 use crate::base::sabotage::Rule;
 use crate::sim::campaign::Settings;
 use crate::sim::plan::Plan;
@@ -40,8 +41,10 @@ Examples:
 A seed that fails is shrunk: as few faults and applications as it takes to fail in the same way,
 printed and written to sim-seed-N.toml beside you.
 
+Ctrl-C ends a range early: what ran until then is printed, and written to the --ledger.
+
 Exit codes: 0 nothing wrong, 1 a seed failed (the command that repeats it is printed) or a file
-could not be written, 2 wrong command line or no such scenario.")]
+could not be written, 2 wrong command line or no such scenario, 130 Ctrl-C came first.")]
 pub(super) struct Args {
     /// Run one seed
     #[arg(long, conflicts_with_all = ["seeds", "scenario"])]
@@ -150,12 +153,24 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         return growth::run(usize::from(routers), args.links, args.seed.unwrap_or(1), args.json);
     }
     let settings = settings(&args)?;
-    let source = source(&args)?;
+    let mut source = source(&args)?;
     if let (Some(path), Source::Seeds(seeds)) = (&args.save, &source) {
         return save(path, settings.draw(seeds.start).to_toml().as_bytes(), args.force);
     }
-    let (outcomes, took) = match &source {
-        Source::Seeds(seeds) => seeds::run_all(seeds.clone(), args.jobs.unwrap_or_else(seeds::cores).max(1), &settings),
+    let stop = Stop::on_signals();
+    let (outcomes, took) = match &mut source {
+        Source::Seeds(seeds) => {
+            let ran = seeds::run_all(seeds.clone(), args.jobs.unwrap_or_else(seeds::cores).max(1), &settings, &stop);
+            // Seeds are taken in order, and one that was taken is run to its end.
+            let asked = std::mem::replace(&mut seeds.end, seeds.start + ran.0.len() as u64);
+            if *seeds != (seeds.start..asked) {
+                output::note(format_args!("interrupted after {} of {} seeds", ran.0.len(), asked - seeds.start));
+            }
+            if ran.0.is_empty() {
+                return Err(Failure::Interrupted);
+            }
+            ran
+        }
         Source::Scenario(_, plan) => seeds::run_one(plan, &settings),
     };
     if let Some(log) = outcomes.first().and_then(|outcome| outcome.log.as_deref()).filter(|_| args.trace) {
@@ -173,7 +188,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     } else {
         text::print(&tally, args.all)?;
     }
-    if tally.failed.is_empty() { Ok(()) } else { Err(Failure::Degraded) }
+    match tally.failed.is_empty() {
+        false => Err(Failure::Degraded),
+        true if stop.is_set() => Err(Failure::Interrupted),
+        true => Ok(()),
+    }
 }
 
 fn settings(args: &Args) -> Result<Settings, Failure> {
@@ -231,12 +250,20 @@ mod tests {
         args: Args,
     }
 
+    #[test]
+    fn who_is_asked_to_stop_takes_no_further_seed() {
+        let stop = Stop::default();
+        stop.set();
+        let (outcomes, _) = run_all(0..100, 2, &Settings::default(), &stop);
+        assert!(outcomes.is_empty());
+    }
+
     fn tally_of(words: &[&str]) -> Value {
         let args = Line::try_parse_from([&["sim"], words].concat()).unwrap_or_else(|error| panic!("{error}")).args;
         let settings = settings(&args).unwrap_or_else(|_| panic!("the sizes fit"));
         let source = source(&args).unwrap_or_else(|_| panic!("seeds need no file"));
         let Source::Seeds(seeds) = &source else { panic!("seeds were asked for") };
-        let (outcomes, _) = run_all(seeds.clone(), args.jobs.unwrap_or(1), &settings);
+        let (outcomes, _) = run_all(seeds.clone(), args.jobs.unwrap_or(1), &settings, &Stop::default());
         let tally = tally::tally(&outcomes, &source, &args, Took::default());
         let tally = tally.unwrap_or_else(|_| panic!("nothing is written"));
         let text = serde_json::to_string(&tally).expect("a tally is plain values");
@@ -283,7 +310,7 @@ mod tests {
     fn a_ledger_says_what_ran_what_struck_and_how_long_it_took() {
         let args = Line::try_parse_from(["sim", "--seeds", "0..3", "--routers", "4"]).expect("fits").args;
         let settings = settings(&args).unwrap_or_else(|_| panic!("the sizes fit"));
-        let (outcomes, took) = run_all(0..3, 1, &settings);
+        let (outcomes, took) = run_all(0..3, 1, &settings, &Stop::default());
         let simulated: f64 = outcomes.iter().map(|outcome| outcome.simulated.as_secs_f64()).sum();
         let source = source(&args).unwrap_or_else(|_| panic!("seeds need no file"));
         let tally = tally::tally(&outcomes, &source, &args, took).unwrap_or_else(|_| panic!("nothing is written"));

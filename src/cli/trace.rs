@@ -105,6 +105,7 @@ struct Tracer {
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     let router = Router::connect(socket)?;
     let target = router.resolve(&args.node)?;
+    router.check_route(target)?;
     let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
     let hops = vec![Hop::default(); usize::from(args.max_hops)];
     let mut tracer = Tracer { id: std::process::id(), target, hops, end: None };

@@ -6,11 +6,8 @@
 use crate::base::limits::MAX_LINKS;
 use crate::base::{DownReason, Instant, LinkId, LinkMetrics, NodeId};
 use crate::proto::routing::Input;
-use crate::wire::admin::LinkEntry;
+use crate::wire::admin::{LinkEntry, NEVER_HEARD};
 use std::net::SocketAddr;
-
-/// Why a link is down that was never up.
-const NEVER_UP: &str = "never heard from";
 
 /// A link of this router.
 #[derive(Debug)]
@@ -94,7 +91,7 @@ impl Link {
             up: self.up,
             down_reason: match self.down_reason {
                 Some(reason) => Some(describe(reason).to_owned()),
-                None => (!self.up).then(|| NEVER_UP.to_owned()),
+                None => (!self.up).then(|| NEVER_HEARD.to_owned()),
             },
             since_s: now.since(self.since).as_secs_f64(),
             metrics: self.metrics().unwrap_or_default(),

@@ -134,6 +134,9 @@ pub struct NodeEntry {
     pub this: bool,
 }
 
+/// Why a link is down that was never up.
+pub const NEVER_HEARD: &str = "never heard from";
+
 /// A link of the router that answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkEntry {
@@ -145,7 +148,7 @@ pub struct LinkEntry {
     pub remote: Option<SocketAddr>,
     /// Whether the link carries traffic.
     pub up: bool,
-    /// Why it went down last, if it ever did.
+    /// Why it went down last, if it ever did; [`NEVER_HEARD`] while it was never up.
     pub down_reason: Option<String>,
     /// Seconds since it came up or went down.
     pub since_s: f64,

@@ -1,6 +1,7 @@
 //! Runs seeds on several threads, each run wholly in one of them.
 
 use crate::cli::output;
+use crate::cli::stop::Stop;
 use crate::sim::campaign::{self, Outcome, Settings};
 use crate::sim::plan::Plan;
 use std::io::{IsTerminal as _, Write as _};
@@ -32,8 +33,9 @@ pub(super) fn run_one(plan: &Plan, settings: &Settings) -> (Vec<Outcome>, Took) 
     (outcomes, Took { jobs: 1, wall: started.elapsed(), cpu: thread_time() - used })
 }
 
-/// Runs the seeds on `jobs` threads. What came of them, in the order of the seeds, however many threads there were.
-pub(super) fn run_all(seeds: Range<u64>, jobs: usize, settings: &Settings) -> (Vec<Outcome>, Took) {
+/// Runs the seeds on `jobs` threads. What came of them, in the order of the seeds, however many threads there were; of the
+/// first of them only if asked to stop.
+pub(super) fn run_all(seeds: Range<u64>, jobs: usize, settings: &Settings, stop: &Stop) -> (Vec<Outcome>, Took) {
     let (total, started) = (seeds.end - seeds.start, Instant::now());
     let (next, cpu) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let (done, finished) = mpsc::channel();
@@ -41,7 +43,7 @@ pub(super) fn run_all(seeds: Range<u64>, jobs: usize, settings: &Settings) -> (V
         for _ in 0..jobs {
             let (next, cpu, done, end) = (&next, &cpu, done.clone(), seeds.end);
             scope.spawn(move || {
-                loop {
+                while !stop.is_set() {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end || done.send(campaign::run(seed, settings)).is_err() {
                         break;
