@@ -28,7 +28,7 @@ use super::flows::Board;
 use super::ladder::Mode;
 use super::progress::Voice;
 use super::topology::{LinkSpec, Topology};
-use super::world::World;
+use super::world::{Router, World};
 use crate::base::Rng;
 use crate::telemetry::table::Table;
 use serde::Serialize;
@@ -84,6 +84,7 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed()));
     let not_possible = script.not_possible().clone();
     not_possible.iter().for_each(|(name, why)| voice.say(format!("not possible here: {name} ({why})")));
+    let mut hangs = false;
     let stuck = std::thread::scope(|scope| -> io::Result<Option<io::Error>> {
         // The scope waits for its threads: they must end also if this fails.
         let _ended = load.stop_at_end();
@@ -92,10 +93,15 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
         script.mend_all()?;
         voice.say("everything is whole again; waiting for what is under way");
         let stuck = world.wait_ready(PATIENCE).err();
-        load.finish(PATIENCE);
+        hangs = !load.finish(PATIENCE);
+        if hangs {
+            // Whoever waits for a stream that hangs would wait for ever.
+            world.routers().iter().for_each(Router::kill);
+        }
         Ok(stuck)
     })?;
-    watch.look_at_end(script.excused());
+    let killed = if hangs { (0..world.routers().len()).collect() } else { script.excused() };
+    watch.look_at_end(killed);
     let (faults, journal) = script.into_records();
     let mut violations = load.violations();
     violations.extend(watch.violations());
