@@ -29,6 +29,8 @@ mod chain;
 mod chaos;
 #[path = "system/clients.rs"]
 mod clients;
+#[path = "system/loopback.rs"]
+mod loopback;
 #[path = "system/reload.rs"]
 mod reload;
 #[path = "system/restart.rs"]

@@ -53,7 +53,7 @@ result.json, which --json prints:
                  goodput_kbps share_percent wire_bytes overhead_percent
                  of_tcp_percent below_tcp_percent seconds_kbps
   not_measured   transport, why, and what would enable it
-  noise          how late this machine is, in us
+  noise          how late this machine is, in us; null with --sim
   unread_frames  dropped before the emulator read them: if not 0, repeat it
   experiment mode command seed sequential sinew
 

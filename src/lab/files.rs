@@ -117,13 +117,15 @@ mod tests {
         let measured = Measured { flow, tally, sender: crate::telemetry::Histogram::new() };
         let mut outcome = Outcome::new(Experiment::Default, Mode::User, 1, false);
         outcome.runs.push(Run::new(measured, &place, 0, Some(7)));
+        let noise = crate::lab::noise::Noise { cores: 2, ..Default::default() };
+        outcome.noise = noise;
         outcome.cells.push(Cell {
             sweep: Sweep::Single,
             loss_percent: 1.0,
             rate_kbps: 500,
             hops: 5,
             link_delay_ms: 10.0,
-            noise: crate::lab::noise::Noise::default(),
+            noise,
             links: vec![],
             overlay: OverlayTraffic::default(),
         });

@@ -28,7 +28,8 @@ pub struct Outcome {
     pub seed: u64,
     /// Whether transports ran one after another.
     pub sequential: bool,
-    /// The machine's noise floor: the worst of all cells.
+    /// The machine's noise floor: the worst of all cells. Null in JSON where a simulator had no machine to measure.
+    #[serde(serialize_with = "if_measured")]
     pub noise: Noise,
     /// Frames that the kernel dropped before the emulator read them. Above 0 the figures show losses that no link was
     /// asked for.
@@ -43,6 +44,11 @@ pub struct Outcome {
     pub cells: Vec<Cell>,
     /// Bulk transfers.
     pub bulk: Vec<Bulk>,
+}
+
+/// A noise floor, or null if there is none.
+fn if_measured<S: serde::Serializer>(noise: &Noise, serializer: S) -> Result<S::Ok, S::Error> {
+    (noise.cores > 0).then_some(noise).serialize(serializer)
 }
 
 impl Outcome {
@@ -249,6 +255,7 @@ pub struct Cell {
     /// Delay of each, one way.
     pub link_delay_ms: f64,
     /// The noise floor during it.
+    #[serde(serialize_with = "if_measured")]
     pub noise: Noise,
     /// What each link carried, both directions.
     pub links: Vec<LinkTraffic>,
@@ -285,7 +292,8 @@ impl LinkTraffic {
         both.collect()
     }
 
-    fn new(from: &str, to: &str, counters: Counters, kinds: &[&str]) -> LinkTraffic {
+    /// Of what was counted for these kinds of traffic.
+    pub(super) fn new(from: &str, to: &str, counters: Counters, kinds: &[&str]) -> LinkTraffic {
         let named = |values: &[u64]| -> BTreeMap<String, u64> {
             let seen = kinds.iter().zip(values).filter(|&(_, &value)| value > 0);
             seen.map(|(kind, &value)| ((*kind).into(), value)).collect()

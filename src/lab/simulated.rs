@@ -5,25 +5,29 @@
 //!
 //! - a kernel: its TCP and its bare UDP are said to be not measured, and fairness, which is beside a TCP, is refused;
 //! - Ethernet: a frame's 14 bytes are counted where bytes are, but take no time on the wire;
-//! - a machine: no noise floor, and time in a router costs nothing.
+//! - a queue's own count: what found it full is among what a link lost;
+//! - a machine: no noise floor (null in `result.json`), and time in a router costs nothing.
 
 use super::args::{Args, Experiment};
 use super::bulk;
 use super::conditions::Conditions;
+use super::emulator::Counters;
 use super::flows::{Flow, Measured};
 use super::ladder::Mode;
 use super::noise::Noise;
-use super::outcome::{Bulk, Cell, LinkTraffic, NotMeasured, Outcome, OverlayTraffic, Place, Run, Sweep};
+use super::outcome::{Bulk, Cell, LinkTraffic, NotMeasured, Outcome, OverlayLink, OverlayTraffic, Place, Run, Sweep};
 use super::progress::Voice;
 use super::sweep::{self, LINK_KBPS};
 use super::tally::{Sample, Tally};
 use super::topology::{self, Topology};
 use super::transport::Transport;
+use super::world::OVERLAY_KIND;
 use crate::sim::experiment::{self, Carried, Course};
 use crate::sim::topology::Topology as Shape;
 use crate::sim::wire::Conditions as Wire;
 use crate::sim::workload::{Arrival, Kind};
 use crate::telemetry::Histogram;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -116,6 +120,7 @@ impl Bench<'_> {
         sweep: Sweep,
     ) -> io::Result<()> {
         let cell = self.outcome.cells.len();
+        let mut seen = Seen::new(topology);
         for transport in self.transports.clone() {
             let flow = Flow {
                 from: from.clone(),
@@ -129,11 +134,13 @@ impl Bench<'_> {
             let seed = self.outcome.seed.wrapping_add(cell as u64);
             let course = course(topology, ends, &flow.transport, size, flow.interval(), seed).map_err(wrong)?;
             let measured = sound(experiment::paced(&course, flow.messages as u32))?;
+            seen.add(&course, &measured);
             let bytes = measured.links.iter().flatten().map(on_wire).sum();
             let tally = tally(flow.messages, &measured.arrivals);
             let measured = Measured { flow, tally, sender: Histogram::new() };
             self.outcome.runs.push(Run::new(measured, &place, cell, Some(bytes)));
         }
+        let (links, overlay) = seen.into_traffic();
         self.outcome.cells.push(Cell {
             sweep,
             loss_percent: place.loss_percent,
@@ -141,8 +148,8 @@ impl Bench<'_> {
             hops: place.hops,
             link_delay_ms: place.link_delay_ms,
             noise: Noise::default(),
-            links: Vec::<LinkTraffic>::new(),
-            overlay: OverlayTraffic::default(),
+            links,
+            overlay,
         });
         Ok(())
     }
@@ -208,6 +215,66 @@ fn sound(measured: Result<experiment::Measured, String>) -> io::Result<experimen
     match measured.violation {
         Some(violation) => Err(io::Error::other(violation)),
         None => Ok(measured),
+    }
+}
+
+/// What links carried and routers counted, of all transports of a cell together.
+struct Seen<'a> {
+    topology: &'a Topology,
+    /// By the places of the routers from and to.
+    wires: BTreeMap<(usize, usize), Counters>,
+    links: BTreeMap<(usize, usize), OverlayLink>,
+    overlay: OverlayTraffic,
+}
+
+impl Seen<'_> {
+    const fn new(topology: &Topology) -> Seen<'_> {
+        let overlay = OverlayTraffic {
+            datagrams: 0,
+            transmissions: 0,
+            retransmissions: 0,
+            needless_retransmissions: 0,
+            retransmission_percent: 0.0,
+            worst_link_percent: 0.0,
+            links: Vec::new(),
+        };
+        Seen { topology, wires: BTreeMap::new(), links: BTreeMap::new(), overlay }
+    }
+
+    fn add(&mut self, course: &Course, measured: &experiment::Measured) {
+        for (&(a, b), &[forward, back]) in course.topology.links.iter().zip(&measured.links) {
+            for (ends, carried) in [((a, b), forward), ((b, a), back)] {
+                let counters = self.wires.entry(ends).or_default();
+                counters.frames += carried.datagrams;
+                counters.bytes += on_wire(&carried);
+                counters.delivered += carried.arrived;
+                counters.lost += carried.lost;
+                counters.duplicated += carried.doubled;
+                counters.frames_by_kind[0] += carried.datagrams;
+                counters.bytes_by_kind[0] += on_wire(&carried);
+                counters.lost_by_kind[0] += carried.lost;
+            }
+        }
+        for (router, counted) in measured.routers.iter().enumerate() {
+            self.overlay.datagrams += counted.datagrams;
+            self.overlay.transmissions += counted.transmissions;
+            for link in &counted.links {
+                let sum = self.links.entry((router, link.to)).or_default();
+                sum.recovered += link.recovered;
+                sum.retransmissions += link.retransmissions;
+                sum.needless_retransmissions += link.needless_retransmissions;
+            }
+        }
+    }
+
+    fn into_traffic(self) -> (Vec<LinkTraffic>, OverlayTraffic) {
+        let name = |place: usize| self.topology.routers[place].clone();
+        let of_wire = |((from, to), counters)| LinkTraffic::new(&name(from), &name(to), counters, &[OVERLAY_KIND]);
+        let wires: Vec<LinkTraffic> = self.wires.into_iter().map(of_wire).collect();
+        let named = |((from, to), link)| OverlayLink { from: name(from), to: name(to), ..link };
+        let overlay = OverlayTraffic { links: self.links.into_iter().map(named).collect(), ..self.overlay };
+        let overlay = overlay.since(&OverlayTraffic::default(), &wires);
+        (wires, overlay)
     }
 }
 
@@ -309,6 +376,25 @@ mod tests {
         assert_eq!(both.runs.iter().map(|run| run.transport.as_str()).collect::<Vec<_>>(), ["best-effort", "reliable"]);
         let missing = |name: &str| both.not_measured.iter().any(|missing| missing.transport == name);
         assert!(missing("raw-udp") && both.not_measured.iter().any(|missing| missing.transport.starts_with("tcp-")));
+    }
+
+    #[test]
+    fn what_links_carried_is_told_and_what_no_machine_showed_is_null() {
+        let outcome = simulate("--messages 200 --loss 5");
+        let value = serde_json::to_value(&outcome).expect("is JSON");
+        assert!(value["noise"].is_null() && value["cells"][0]["noise"].is_null());
+        let cell = &outcome.cells[0];
+        let sum = |of: fn(&LinkTraffic) -> u64| cell.links.iter().map(of).sum::<u64>();
+        assert_eq!(cell.links.len(), 10, "five links, both ways");
+        let bytes: u64 = outcome.runs.iter().filter_map(|run| run.bytes).sum();
+        assert_eq!((sum(|link| link.counters.bytes), LinkTraffic::bytes_of(&cell.links, OVERLAY_KIND)), (bytes, bytes));
+        let lossy: Vec<_> = cell.links.iter().filter(|link| link.counters.lost > 0).map(|link| &*link.from).collect();
+        assert_eq!(lossy, ["c", "d"], "the middle link");
+        // What routers sent is what wires were given.
+        assert_eq!(cell.overlay.datagrams, sum(|link| link.counters.frames));
+        assert!(cell.overlay.transmissions >= 2 * 5 * 195 && cell.overlay.retransmissions > 0, "{:?}", cell.overlay);
+        let repeats = |link: &&OverlayLink| link.retransmissions > 0;
+        assert!(cell.overlay.links.iter().filter(repeats).all(|link| link.loss_percent > 1.0), "{:?}", cell.overlay);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use super::check;
 use super::topology::{LinkSettings, Topology};
-use super::wire::Conditions;
+use super::wire::{Conditions, WireCounts};
 use super::workload::{Arrival, Flow, Kind, Spec};
 use super::world::World;
 use crate::base::Instant;
+use crate::dataplane::messages::LinkReport;
 use std::time::Duration;
 
 /// How long routers may take to find each other.
@@ -68,6 +69,8 @@ pub struct Measured {
     pub sent: u32,
     /// What went into each link meanwhile, in the order of the topology: from the smaller number, and back.
     pub links: Vec<[Carried; 2]>,
+    /// What each router counted meanwhile.
+    pub routers: Vec<Counted>,
     /// A rule that was broken, if one was.
     pub violation: Option<String>,
 }
@@ -79,6 +82,67 @@ pub struct Carried {
     pub datagrams: u64,
     /// Their bytes, headers of IP and UDP included.
     pub bytes: u64,
+    /// Of these, datagrams that the wire lost: by chance, for want of room in its queue, or cut.
+    pub lost: u64,
+    /// Copies that arrived in addition.
+    pub doubled: u64,
+    /// Datagrams and copies that arrived.
+    pub arrived: u64,
+}
+
+/// What a router counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Datagrams sent.
+    pub datagrams: u64,
+    /// Messages originated by its sessions, and forwarded.
+    pub transmissions: u64,
+    /// Each of its links.
+    pub links: Vec<CountedLink>,
+}
+
+/// What a router counted of a link of its.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedLink {
+    /// The router at the other end.
+    pub to: usize,
+    /// Recovered messages (reliable and control) sent for the first time.
+    pub recovered: u64,
+    /// Those sent again.
+    pub retransmissions: u64,
+    /// Of these, messages whose earlier copy had arrived.
+    pub needless_retransmissions: u64,
+}
+
+impl Counted {
+    fn of(world: &World, router: usize) -> Counted {
+        let Some(stats) = world.stats(router) else { return Counted::default() };
+        let link = |link: &LinkReport| {
+            Some(CountedLink {
+                to: world.number(link.peer)?,
+                recovered: link.stats.reliable.sent + link.stats.control.sent,
+                retransmissions: link.stats.retransmissions,
+                needless_retransmissions: link.stats.needless_retransmissions,
+            })
+        };
+        Counted {
+            datagrams: stats.datagrams_out,
+            transmissions: stats.originated + stats.forwarded,
+            links: stats.links.iter().filter_map(link).collect(),
+        }
+    }
+
+    fn since(mut self, then: &Counted) -> Counted {
+        self.datagrams -= then.datagrams;
+        self.transmissions -= then.transmissions;
+        for link in &mut self.links {
+            let Some(then) = then.links.iter().find(|then| then.to == link.to) else { continue };
+            link.recovered -= then.recovered;
+            link.retransmissions -= then.retransmissions;
+            link.needless_retransmissions -= then.needless_retransmissions;
+        }
+        self
+    }
 }
 
 /// Runs the chain until everything has arrived, at most ten minutes of virtual time after the last message was due.
@@ -116,6 +180,7 @@ struct Begun {
     world: World,
     start: Instant,
     before: Vec<[Carried; 2]>,
+    counted: Vec<Counted>,
 }
 
 impl Begun {
@@ -140,22 +205,29 @@ impl Begun {
         let Course { kind, from, to, size, interval, .. } = *course;
         let spec = Spec { kind, from, to, port: 7, messages, size, interval, start, leaves: false };
         let before = carried(&world, course);
+        let counted = (0..course.topology.routers).map(|router| Counted::of(&world, router)).collect();
         world.add_flow(Flow::new(0, spec));
-        Ok(Begun { world, start, before })
+        Ok(Begun { world, start, before, counted })
     }
 
     fn measured(&self, course: &Course) -> Measured {
         let less = |now: Carried, then: Carried| Carried {
             datagrams: now.datagrams - then.datagrams,
             bytes: now.bytes - then.bytes,
+            lost: now.lost - then.lost,
+            doubled: now.doubled - then.doubled,
+            arrived: now.arrived - then.arrived,
         };
         let after = carried(&self.world, course);
         let links = after.iter().zip(&self.before).map(|(now, then)| [less(now[0], then[0]), less(now[1], then[1])]);
+        let routers = self.counted.iter().enumerate();
+        let routers = routers.map(|(router, then)| Counted::of(&self.world, router).since(then));
         Measured {
             start: self.start,
             arrivals: self.world.flows()[0].arrivals().to_vec(),
             sent: self.world.flows()[0].sent_count(),
             links: links.collect(),
+            routers: routers.collect(),
             violation: check::sound(&self.world).err(),
         }
     }
@@ -164,7 +236,8 @@ impl Begun {
 fn carried(world: &World, course: &Course) -> Vec<[Carried; 2]> {
     let of = |from, to| {
         let counts = world.wire(from, to).counts;
-        Carried { datagrams: counts.sent, bytes: counts.bytes }
+        let WireCounts { sent, bytes, lost, doubled, arrived } = counts;
+        Carried { datagrams: sent, bytes, lost, doubled, arrived }
     };
     course.topology.links.iter().map(|&(a, b)| [of(a, b), of(b, a)]).collect()
 }

@@ -4,7 +4,7 @@ use super::super::clock;
 use super::super::conditions::Conditions;
 use super::super::world::{ClockShift, Router, World};
 use super::load::Load;
-use super::{ANCHORS, MEAN_PAUSE};
+use super::{ANCHORS, MEAN_PAUSE, spared};
 use crate::base::Rng;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -108,6 +108,8 @@ pub(super) struct Script<'w> {
     world: &'w World,
     load: &'w Load,
     rng: Rng,
+    /// How long the run is, s: who is spared when follows from it.
+    seconds: u64,
     next: Duration,
     /// The kinds that strike here.
     kinds: Vec<Kind>,
@@ -122,7 +124,7 @@ pub(super) struct Script<'w> {
 }
 
 impl<'w> Script<'w> {
-    pub(super) fn new(world: &'w World, load: &'w Load, rng: Rng) -> Script<'w> {
+    pub(super) fn new(world: &'w World, load: &'w Load, rng: Rng, seconds: u64) -> Script<'w> {
         let mut kinds = KINDS.to_vec();
         let mut not_possible = BTreeMap::new();
         if let Err(error) = world.routers()[0].can_shift_clocks() {
@@ -133,6 +135,7 @@ impl<'w> Script<'w> {
             world,
             load,
             rng,
+            seconds,
             // The first fault waits until traffic flows.
             next: Duration::from_secs(1),
             deck: Vec::with_capacity(kinds.len()),
@@ -217,7 +220,7 @@ impl<'w> Script<'w> {
         let (least, most) = kind.lasts();
         let lasts = Duration::from_millis(least + self.rng.below(most - least + 1));
         let struck = match kind {
-            Kind::Kill | Kind::Clock | Kind::Freeze | Kind::Flood | Kind::Reload => self.strike_router(kind)?,
+            Kind::Kill | Kind::Clock | Kind::Freeze | Kind::Flood | Kind::Reload => self.strike_router(now, kind)?,
             _ => self.strike_link(kind),
         };
         // Everything of that sort is in trouble already.
@@ -228,11 +231,15 @@ impl<'w> Script<'w> {
         Ok(())
     }
 
-    fn strike_router(&mut self, kind: Kind) -> io::Result<Option<(Victim, String, Option<Flood>)>> {
+    fn strike_router(&mut self, now: Duration, kind: Kind) -> io::Result<Option<(Victim, String, Option<Flood>)>> {
         let routers = self.world.routers();
+        let spared = spared(now, self.seconds);
         let fit = |&router: &usize| {
             let busy = self.open.iter().any(|open| matches!(open.victim, Victim::Router(other) if other == router));
-            !busy && (!kind.kills() || !ANCHORS.contains(&routers[router].name()))
+            !busy && {
+                let name = routers[router].name();
+                !kind.kills() || !(ANCHORS.contains(&name) || spared.contains(&name))
+            }
         };
         let fit: Vec<usize> = (0..routers.len()).filter(fit).collect();
         let Some(router) = self.choose(&fit) else { return Ok(None) };

@@ -2,13 +2,15 @@
 //!
 //! A stream is a head, its number and its length, and bytes that follow from the number; the reader makes the same
 //! bytes and compares. Reliable datagrams are numbered and ordered. Between the anchors nothing may be lost. A stream with
-//! another end may break with that end; what arrived of it must be right all the same.
+//! another end may break with that end; what arrived of it must be right all the same. Once all is whole again every
+//! stream, wherever it ends, must end or break: one that does neither is reported.
 
 use super::super::world::{Router, World};
 use super::ANCHORS;
 use crate::base::{Class, Rng};
 use crate::client::{Datagrams, Endpoint, Event, Listener, Stream};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,6 +81,19 @@ pub(super) struct Load {
     violations: Mutex<Vec<String>>,
     /// Which router was killed when.
     kills: Mutex<Vec<(String, Instant)>>,
+    /// Ends of streams that are being opened, written or read, by number.
+    open: Mutex<BTreeMap<u64, String>>,
+    /// Numbers given to them.
+    numbers: AtomicU64,
+}
+
+/// An end of a stream that is in use until this is dropped.
+struct Open<'a>(&'a Load, u64);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 /// Ends all traffic when dropped.
@@ -98,7 +113,16 @@ fn is_anchored(flow: usize) -> bool {
 impl Load {
     pub(super) fn new(seed: u64) -> Load {
         let (stop, end) = (AtomicBool::new(false), AtomicBool::new(false));
-        Load { seed, stop, end, counts: Counts::default(), violations: Mutex::default(), kills: Mutex::default() }
+        Load {
+            seed,
+            stop,
+            end,
+            counts: Counts::default(),
+            violations: Mutex::default(),
+            kills: Mutex::default(),
+            open: Mutex::default(),
+            numbers: AtomicU64::new(0),
+        }
     }
 
     /// Ends all traffic when the answer is dropped.
@@ -123,9 +147,23 @@ impl Load {
         Ok(())
     }
 
-    /// Sends no more, and waits until what was sent has arrived; what has not in time is a violation.
-    pub(super) fn finish(&self, patience: Duration) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// An end of a stream is in use until the answer is dropped.
+    fn open(&self, flow: usize, what: &str) -> Open<'_> {
+        let number = self.numbers.fetch_add(1, Ordering::AcqRel);
+        let (from, to) = STREAMS[flow];
+        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        open.insert(number, format!("stream {from}-{to}, being {what},"));
+        Open(self, number)
+    }
+
+    fn still_open(&self) -> Vec<String> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Sends no more, and waits until what was sent has arrived and every stream has ended or broken; what has not in
+    /// time is a violation. False if a stream still hangs, and with it the thread that uses it.
+    pub(super) fn finish(&self, patience: Duration) -> bool {
+        self.stop.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + patience;
         let counts = &self.counts;
         let missing = || {
@@ -135,17 +173,21 @@ impl Load {
         };
         // Senders see the stop within one step of theirs.
         std::thread::sleep(TICK);
-        while missing() != (0, 0) && Instant::now() < deadline {
+        while (missing() != (0, 0) || !self.still_open().is_empty()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
         let (streams, datagrams) = missing();
+        let (open, seconds) = (self.still_open(), patience.as_secs());
+        for stream in &open {
+            self.violation(format!("{stream} neither ended nor broke within {seconds} s of whole links"));
+        }
         if (streams, datagrams) != (0, 0) {
-            let seconds = patience.as_secs();
             self.violation(format!(
                 "{streams} streams and {datagrams} datagrams did not arrive within {seconds} s of whole links"
             ));
         }
         self.end.store(true, Ordering::Relaxed);
+        open.is_empty()
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -188,10 +230,18 @@ impl Load {
         let name = format!("{}-{}", from.name(), to.name());
         while !self.stop.load(Ordering::Relaxed) {
             let target = Endpoint { node: to.public().node_id(), port: PORT + flow as u16 };
+            let opening = self.open(flow, "opened");
+            // Whoever waits for open streams saw this one before, or it is not opened.
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
             let Ok(stream) = from.overlay().and_then(|overlay| overlay.stream(target)) else {
+                drop(opening);
                 std::thread::sleep(RETRY);
                 continue;
             };
+            let _written = self.open(flow, "written");
+            drop(opening);
             self.counts.opened.fetch_add(1, Ordering::AcqRel);
             if is_anchored(flow) {
                 self.counts.anchored.fetch_add(1, Ordering::AcqRel);
@@ -264,6 +314,7 @@ impl Load {
     fn read_stream(&self, stream: Stream, flow: usize) {
         let (from, to) = STREAMS[flow];
         let (anchored, accepted) = (is_anchored(flow), Instant::now());
+        let _read = self.open(flow, "read");
         match self.compare(&stream) {
             Ok(()) => {
                 self.counts.whole.fetch_add(1, Ordering::AcqRel);
@@ -275,7 +326,7 @@ impl Load {
             Err(Wrong::Broken(_)) => {
                 self.counts.excused.fetch_add(1, Ordering::AcqRel);
             }
-            // The end of the run; what was not whole by then is counted already.
+            // The end of the run; that it was open by then is a violation already.
             Err(Wrong::Ended) => return,
         }
         if anchored {
@@ -372,5 +423,37 @@ enum Wrong {
 impl From<io::Error> for Wrong {
     fn from(error: io::Error) -> Wrong {
         Wrong::Broken(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_never_ends_is_a_violation_wherever_it_ends() {
+        for flow in 0..STREAMS.len() {
+            let load = Load::new(1);
+            let _open = load.open(flow, "read");
+            assert!(!load.finish(Duration::from_millis(30)));
+            let (from, to) = STREAMS[flow];
+            let violations = load.violations();
+            assert_eq!(violations.len(), 1, "{violations:?}");
+            assert!(violations[0].starts_with(&format!("stream {from}-{to}, being read, neither")), "{violations:?}");
+        }
+    }
+
+    #[test]
+    fn streams_that_end_in_time_are_waited_for() {
+        let load = Load::new(1);
+        let open = load.open(2, "written");
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(2 * TICK);
+                drop(open);
+            });
+            assert!(load.finish(Duration::from_secs(20)));
+        });
+        assert_eq!(load.violations(), Vec::<String>::new());
     }
 }

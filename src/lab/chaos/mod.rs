@@ -13,6 +13,9 @@
 //!   is noticed where it arrives.
 //! - `watch` looks at the routers from outside: memory, descriptors, processes that ended by themselves, logs.
 //!
+//! In a run of ten minutes or more each router but the anchors is spared from kills for half of it, two at a time, so that
+//! everyone's memory can be judged; descriptors are judged of everyone at the end, in runs of any length.
+//!
 //! When the time is over everything is mended; then what was accepted must arrive. The findings go to `chaos.json`, the
 //! journal of faults to `chaos.log`. A kind of fault that this machine does not allow is said, and counted as not
 //! possible. The wall clock is left alone: it is one for the whole machine, whatever namespace it is read in.
@@ -28,7 +31,7 @@ use super::flows::Board;
 use super::ladder::Mode;
 use super::progress::Voice;
 use super::topology::{LinkSpec, Topology};
-use super::world::World;
+use super::world::{Router, World};
 use crate::base::Rng;
 use crate::telemetry::table::Table;
 use serde::Serialize;
@@ -50,6 +53,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The routers that are never killed.
 const ANCHORS: [&str; 2] = ["a", "d"];
+/// The others: in a run of [`ALL_JUDGED`] or more no process of the first two is killed in its first half, none of the
+/// last two in its second, so that all live long enough for their memory to be judged while kills strike throughout.
+const SPARED: [[&str; 2]; 2] = [["b", "e"], ["c", "f"]];
+/// A run that is long enough for that, s.
+const ALL_JUDGED: u64 = 600;
+// Half of it is what judging takes, and time to start a router that was killed just before.
+const _: () = assert!(ALL_JUDGED / 2 >= watch::WARM + watch::JUDGED + 15);
+
+/// Who beside the anchors is not killed at this time of a run.
+fn spared(now: Duration, seconds: u64) -> &'static [&'static str] {
+    match seconds >= ALL_JUDGED {
+        true => &SPARED[usize::from(now.as_secs() >= seconds / 2)],
+        false => &[],
+    }
+}
 
 /// What came of it: `chaos.json`.
 #[derive(Clone, Debug, Serialize)]
@@ -66,6 +84,10 @@ pub struct Findings {
     pub not_possible: BTreeMap<&'static str, String>,
     /// Whether some router lived long enough for the growth of its memory to mean anything.
     pub memory_judged: bool,
+    /// Routers none of whose processes lived long enough for that.
+    pub memory_not_judged: Vec<String>,
+    /// Routers whose descriptors were not compared at the end with those before all traffic.
+    pub descriptors_not_judged: Vec<String>,
     /// The traffic.
     pub traffic: load::Totals,
     /// Every process of a router that was watched.
@@ -81,9 +103,10 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     voice.say(format!("six routers run; faults for {seconds} s, seed {}", args.seed()));
     let mut watch = watch::Watch::new(&world);
     let load = load::Load::new(args.seed());
-    let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed()));
+    let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed()), seconds);
     let not_possible = script.not_possible().clone();
     not_possible.iter().for_each(|(name, why)| voice.say(format!("not possible here: {name} ({why})")));
+    let mut hangs = false;
     let stuck = std::thread::scope(|scope| -> io::Result<Option<io::Error>> {
         // The scope waits for its threads: they must end also if this fails.
         let _ended = load.stop_at_end();
@@ -92,23 +115,38 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
         script.mend_all()?;
         voice.say("everything is whole again; waiting for what is under way");
         let stuck = world.wait_ready(PATIENCE).err();
-        load.finish(PATIENCE);
+        hangs = !load.finish(PATIENCE);
+        if hangs {
+            // Whoever waits for a stream that hangs would wait for ever.
+            world.routers().iter().for_each(Router::kill);
+        }
         Ok(stuck)
     })?;
-    watch.look_at_end(script.excused());
+    let killed = if hangs { (0..world.routers().len()).collect() } else { script.excused() };
+    watch.look_at_end(killed);
     let (faults, journal) = script.into_records();
     let mut violations = load.violations();
     violations.extend(watch.violations());
     violations.extend(stuck.map(|error| format!("{PATIENCE:?} after all was whole again: {error}")));
+    let processes = watch.into_processes();
+    let without = |judged: fn(&watch::Process) -> bool| -> Vec<String> {
+        let names = world.routers().iter().map(Router::name);
+        let fits = |name: &&str| !processes.iter().any(|process| process.router == *name && judged(process));
+        names.filter(fits).map(str::to_owned).collect()
+    };
+    let memory_not_judged = without(|process| process.memory_judged);
+    let descriptors_not_judged = without(|process| process.descriptors_expected.is_some());
     let findings = Findings {
         violations,
         seconds,
         seed: args.seed(),
         faults,
         not_possible,
-        memory_judged: watch.has_judged_memory(),
+        memory_judged: memory_not_judged.len() < world.routers().len(),
+        memory_not_judged,
+        descriptors_not_judged,
         traffic: load.totals(),
-        processes: watch.into_processes(),
+        processes,
     };
     write(&args.out, &findings, &journal)?;
     if !findings.violations.is_empty() {
@@ -188,7 +226,16 @@ pub(super) fn render(findings: &Findings) -> String {
         traffic.datagrams_sent,
         traffic.datagrams_received
     );
-    let mut table = Table::new(["router", ">pid", ">lived s", ">memory KiB", ">growth %", ">descriptors"]);
+    let mut table = Table::new([
+        "router",
+        ">pid",
+        ">lived s",
+        ">memory KiB",
+        ">growth %",
+        ">descriptors",
+        ">expected",
+        "judged for",
+    ]);
     for process in findings.processes.iter().filter(|process| process.is_telling()) {
         table.row([
             process.router.clone(),
@@ -197,15 +244,43 @@ pub(super) fn render(findings: &Findings) -> String {
             process.rss_last_kib.to_string(),
             process.growth_percent().map_or("-".into(), |growth| format!("{growth:.2}")),
             process.descriptors_last.map_or("-".into(), |count| count.to_string()),
+            process.descriptors_expected.map_or("-".into(), |count| format!("<= {count}")),
+            process.judged_for().to_owned(),
         ]);
     }
     let _ = writeln!(text, "{table}");
-    if !findings.memory_judged {
-        text += "memory was watched and not judged: that takes a router that lived 270 s (--seconds 300 or more)\n";
+    if !findings.memory_not_judged.is_empty() {
+        let (names, alive) = (findings.memory_not_judged.join(", "), watch::WARM + watch::JUDGED);
+        text += &format!(
+            "memory of {names} was watched and not judged: that takes a process that lived {alive} s; all have one with \
+             --seconds {ALL_JUDGED} or more, a and d with 300\n"
+        );
+    }
+    if !findings.descriptors_not_judged.is_empty() {
+        text += &format!("descriptors of {} were not judged\n", findings.descriptors_not_judged.join(", "));
     }
     match findings.violations.as_slice() {
         [] => text += "nothing promised was broken\n",
         broken => broken.iter().for_each(|line| text += &format!("BROKEN: {line}\n")),
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_spares_everyone_for_long_enough_and_always_has_someone_to_kill() {
+        for seconds in [600, 601, 3600] {
+            for router in ["b", "c", "e", "f"] {
+                let spared = (0..seconds).filter(|&at| spared(Duration::from_secs(at), seconds).contains(&router));
+                let times: Vec<u64> = spared.collect();
+                assert!(times.len() as u64 >= 285, "{router} in {seconds} s: {}", times.len());
+                assert!(times.windows(2).all(|pair| pair[1] == pair[0] + 1), "{router}: at one go");
+            }
+            assert!((0..seconds).all(|at| spared(Duration::from_secs(at), seconds).len() == 2));
+        }
+        assert!((0..599).all(|at| spared(Duration::from_secs(at), 599).is_empty()), "short runs kill all they can");
+    }
 }

@@ -6,11 +6,13 @@ use serde::Serialize;
 use std::time::Duration;
 
 /// A process's memory is judged from this age on, s.
-const WARM: u64 = 30;
+pub(super) const WARM: u64 = 30;
 /// And over at least this long, s: below it, a page more or less says nothing.
-const JUDGED: u64 = 240;
+pub(super) const JUDGED: u64 = 240;
 /// How long a router may take to close what applications opened and left.
 const CLOSING: Duration = Duration::from_secs(10);
+/// How long a router gets to close what was open before the first look.
+const SETTLING: Duration = Duration::from_millis(300);
 /// Growth of a warm router's memory that is a leak, percent.
 const MOST_GROWTH: f64 = 1.0;
 
@@ -31,6 +33,11 @@ pub struct Process {
     pub descriptors_first: Option<usize>,
     /// At the last look.
     pub descriptors_last: Option<usize>,
+    /// Whether its memory was judged: it lived long enough.
+    pub memory_judged: bool,
+    /// Most descriptors it might have open at the end: what its router had before all traffic, with every link up and
+    /// no application. None if it was not judged: it ended before the end.
+    pub descriptors_expected: Option<usize>,
     #[serde(skip)]
     first_seen: Duration,
 }
@@ -42,20 +49,26 @@ impl Process {
         Some((self.rss_last_kib as f64 / warm - 1.0) * 100.0)
     }
 
-    /// What it keeps open with nothing to do, if it runs since before there was traffic.
+    /// What it keeps open with nothing to do, beyond what is expected.
     fn leak(&self) -> Option<String> {
-        let (first, last) = self.descriptors_first.zip(self.descriptors_last)?;
-        let leaks = self.first_seen.is_zero() && last > first;
-        leaks.then(|| format!("router {}: {first} descriptors before all traffic, {last} after it", self.router))
-    }
-
-    const fn is_judged(&self) -> bool {
-        self.lived_s >= WARM + JUDGED
+        let (expected, last) = self.descriptors_expected.zip(self.descriptors_last)?;
+        let text = || format!("router {}: {expected} descriptors before all traffic, {last} after it", self.router);
+        (last > expected).then(text)
     }
 
     /// Whether it lived long enough to tell anything.
     pub(super) const fn is_telling(&self) -> bool {
-        self.rss_warm_kib.is_some()
+        self.rss_warm_kib.is_some() || self.descriptors_expected.is_some()
+    }
+
+    /// What it was judged for.
+    pub(super) const fn judged_for(&self) -> &'static str {
+        match (self.memory_judged, self.descriptors_expected.is_some()) {
+            (true, true) => "memory, descriptors",
+            (true, false) => "memory",
+            (false, true) => "descriptors",
+            (false, false) => "-",
+        }
     }
 }
 
@@ -64,6 +77,8 @@ pub(super) struct Watch<'w> {
     world: &'w World,
     /// The process that runs each router.
     current: Vec<Option<Process>>,
+    /// Descriptors each router had before all traffic.
+    expected: Vec<Option<usize>>,
     ended: Vec<Process>,
     now: Duration,
     violations: Vec<String>,
@@ -73,8 +88,12 @@ impl<'w> Watch<'w> {
     /// A first look: before there is any traffic.
     pub(super) fn new(world: &'w World) -> Watch<'w> {
         let current = world.routers().iter().map(|_| None).collect();
-        let mut watch = Watch { world, current, ended: Vec::new(), now: Duration::ZERO, violations: Vec::new() };
+        let (expected, ended, violations) = (Vec::new(), Vec::new(), Vec::new());
+        let mut watch = Watch { world, current, expected, ended, now: Duration::ZERO, violations };
+        // Those who asked whether all was ready have left; what that opened is closed first.
+        std::thread::sleep(SETTLING);
         watch.look(Duration::ZERO, (0..world.routers().len()).collect());
+        watch.expected = watch.current.iter().map(|process| process.as_ref()?.descriptors_first).collect();
         watch
     }
 
@@ -104,29 +123,35 @@ impl<'w> Watch<'w> {
                 rss_last_kib: rss,
                 descriptors_first: descriptors,
                 descriptors_last: descriptors,
+                memory_judged: false,
+                descriptors_expected: None,
                 first_seen: now,
             });
             process.lived_s = now.saturating_sub(process.first_seen).as_secs();
             process.rss_last_kib = rss;
             process.descriptors_last = descriptors;
+            process.memory_judged = process.lived_s >= WARM + JUDGED;
             if process.lived_s >= WARM && process.rss_warm_kib.is_none() {
                 process.rss_warm_kib = Some(rss);
             }
         }
     }
 
-    /// The last look: all traffic has ended, and what it opened must be closed within a while. Processes of `excused`
-    /// routers may have ended since the look before.
+    /// The last look: all traffic has ended, and what it opened must be closed within a while: every router, whenever its
+    /// process started, may have open what it had before all traffic, and no more. Processes of `excused` routers may
+    /// have ended since the look before.
     pub(super) fn look_at_end(&mut self, mut excused: Vec<usize>) {
         let deadline = std::time::Instant::now() + CLOSING;
         loop {
             self.look(self.now, std::mem::take(&mut excused));
-            let leak = self.current.iter().flatten().find_map(Process::leak);
-            match leak {
-                None => return,
-                Some(leak) if std::time::Instant::now() > deadline => return self.violations.push(leak),
-                Some(_) => std::thread::sleep(Duration::from_millis(50)),
+            for (process, &expected) in self.current.iter_mut().zip(&self.expected) {
+                process.iter_mut().for_each(|process| process.descriptors_expected = expected);
             }
+            let leaks: Vec<String> = self.current.iter().flatten().filter_map(Process::leak).collect();
+            if leaks.is_empty() || std::time::Instant::now() > deadline {
+                return self.violations.extend(leaks);
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -135,7 +160,7 @@ impl<'w> Watch<'w> {
         let mut violations = self.violations.clone();
         for process in self.ended.iter().chain(self.current.iter().flatten()) {
             let growth = process.growth_percent().filter(|&growth| growth >= MOST_GROWTH);
-            if let Some(growth) = growth.filter(|_| process.is_judged()) {
+            if let Some(growth) = growth.filter(|_| process.memory_judged) {
                 violations.push(format!("router {}: memory grew by {growth:.2} % once warm", process.router));
             }
         }
@@ -146,11 +171,6 @@ impl<'w> Watch<'w> {
             }
         }
         violations
-    }
-
-    /// Whether some process lived long enough for its memory to be judged.
-    pub(super) fn has_judged_memory(&self) -> bool {
-        self.ended.iter().chain(self.current.iter().flatten()).any(Process::is_judged)
     }
 
     /// All processes seen.
@@ -166,6 +186,33 @@ fn descriptors(pid: u32) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn process(expected: Option<usize>, last: usize, memory_judged: bool) -> Process {
+        Process {
+            router: "b".into(),
+            pid: 7,
+            lived_s: 3,
+            rss_warm_kib: None,
+            rss_last_kib: 100,
+            descriptors_first: Some(40),
+            descriptors_last: Some(last),
+            memory_judged,
+            descriptors_expected: expected,
+            // Started while faults struck: judged all the same.
+            first_seen: Duration::from_secs(100),
+        }
+    }
+
+    #[test]
+    fn a_restarted_router_is_judged_by_what_it_had_before_all_traffic() {
+        let leak = process(Some(20), 21, false).leak();
+        assert_eq!(leak.as_deref(), Some("router b: 20 descriptors before all traffic, 21 after it"));
+        assert_eq!(process(Some(20), 20, false).leak(), None);
+        assert_eq!(process(None, 21, false).leak(), None, "it ended before the end");
+        let judged = [(Some(20), true), (Some(20), false), (None, true), (None, false)]
+            .map(|(expected, memory)| process(expected, 20, memory).judged_for());
+        assert_eq!(judged, ["memory, descriptors", "descriptors", "memory", "-"]);
+    }
 
     #[test]
     fn this_process_has_descriptors() {
