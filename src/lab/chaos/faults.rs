@@ -36,6 +36,7 @@ enum Kind {
     Corrupt,
     Disorder,
     Flood,
+    /// The configuration file changes and is read again; so it is when this is over, as it was before.
     Reload,
 }
 
@@ -64,7 +65,7 @@ impl Kind {
             Kind::Corrupt => "corrupted datagrams",
             Kind::Disorder => "reordering and duplication",
             Kind::Flood => "garbage flood",
-            Kind::Reload => "SIGHUP",
+            Kind::Reload => "SIGHUP with another file",
         }
     }
 
@@ -76,7 +77,7 @@ impl Kind {
             Kind::Cut | Kind::HalfCut => (50, 3_000),
             Kind::Loss | Kind::Corrupt | Kind::Disorder => (300, 3_000),
             Kind::Flood => (200, 1_000),
-            Kind::Reload => (0, 1),
+            Kind::Reload => (500, 3_000),
         }
     }
 
@@ -100,7 +101,16 @@ struct Open {
     kind: Kind,
     until: Duration,
     victim: Victim,
-    flood: Option<Flood>,
+    more: More,
+}
+
+/// What else must be undone.
+#[derive(Debug)]
+enum More {
+    Nothing,
+    Flood(Flood),
+    /// The configuration as it was.
+    File(String),
 }
 
 /// The faults of a run.
@@ -121,6 +131,8 @@ pub(super) struct Script<'w> {
     journal: String,
     /// Routers whose process may be a new one at the next look.
     killed: Vec<usize>,
+    /// What routers must say in their logs, for their files were changed.
+    reloads: Vec<(usize, String)>,
 }
 
 impl<'w> Script<'w> {
@@ -145,6 +157,7 @@ impl<'w> Script<'w> {
             kinds,
             journal: String::new(),
             killed: Vec::new(),
+            reloads: Vec::new(),
         };
         script.shuffle();
         // A run of seconds has it too.
@@ -210,6 +223,16 @@ impl<'w> Script<'w> {
         excused
     }
 
+    /// Changed files of which a router did not say that it took them up.
+    pub(super) fn unheeded(&self) -> Vec<String> {
+        let unheeded = self.reloads.iter().filter_map(|(router, said)| {
+            let router = &self.world.routers()[*router];
+            let heeded = router.log().contains(said.as_str());
+            (!heeded).then(|| format!("router {}: never said after SIGHUP: {said}", router.name()))
+        });
+        unheeded.collect()
+    }
+
     /// How often each fault struck, and the journal.
     pub(super) fn into_records(self) -> (BTreeMap<&'static str, u64>, String) {
         (self.struck, self.journal)
@@ -224,14 +247,14 @@ impl<'w> Script<'w> {
             _ => self.strike_link(kind),
         };
         // Everything of that sort is in trouble already.
-        let Some((victim, name, flood)) = struck else { return Ok(()) };
+        let Some((victim, name, more)) = struck else { return Ok(()) };
         *self.struck.entry(kind.name()).or_default() += 1;
         self.note(now, &format!("{} at {name} for {} ms", kind.name(), lasts.as_millis()));
-        self.open.push(Open { kind, until: now + lasts, victim, flood });
+        self.open.push(Open { kind, until: now + lasts, victim, more });
         Ok(())
     }
 
-    fn strike_router(&mut self, now: Duration, kind: Kind) -> io::Result<Option<(Victim, String, Option<Flood>)>> {
+    fn strike_router(&mut self, now: Duration, kind: Kind) -> io::Result<Option<(Victim, String, More)>> {
         let routers = self.world.routers();
         let spared = spared(now, self.seconds);
         let fit = |&router: &usize| {
@@ -243,7 +266,8 @@ impl<'w> Script<'w> {
         };
         let fit: Vec<usize> = (0..routers.len()).filter(fit).collect();
         let Some(router) = self.choose(&fit) else { return Ok(None) };
-        let mut flood = None;
+        let mut more = More::Nothing;
+        let mut name = routers[router].name().to_owned();
         match kind {
             Kind::Kill | Kind::Clock => {
                 self.killed.push(router);
@@ -251,13 +275,21 @@ impl<'w> Script<'w> {
                 routers[router].kill();
             }
             Kind::Freeze => routers[router].stop(),
-            Kind::Reload => routers[router].signal(libc::SIGHUP),
-            _ => flood = Some(Flood::start(self.world, router, self.rng.fork())?),
+            Kind::Reload => {
+                let before = std::fs::read_to_string(routers[router].config())?;
+                let (after, said) = changed(&before, &mut self.rng);
+                std::fs::write(routers[router].config(), after)?;
+                routers[router].signal(libc::SIGHUP);
+                name += &format!(" ({said})");
+                self.reloads.push((router, said));
+                more = More::File(before);
+            }
+            _ => more = More::Flood(Flood::start(self.world, router, self.rng.fork())?),
         }
-        Ok(Some((Victim::Router(router), routers[router].name().to_owned(), flood)))
+        Ok(Some((Victim::Router(router), name, more)))
     }
 
-    fn strike_link(&mut self, kind: Kind) -> Option<(Victim, String, Option<Flood>)> {
+    fn strike_link(&mut self, kind: Kind) -> Option<(Victim, String, More)> {
         let busy = |place: usize| {
             self.open.iter().any(|open| matches!(open.victim, Victim::Link(other, ..) if other == place))
         };
@@ -276,7 +308,7 @@ impl<'w> Script<'w> {
             link.set_back(change(back));
         }
         let (one, other) = link.between();
-        Some((Victim::Link(place, forward, back), format!("{one}-{other}"), None))
+        Some((Victim::Link(place, forward, back), format!("{one}-{other}"), More::Nothing))
     }
 
     fn choose(&mut self, among: &[usize]) -> Option<usize> {
@@ -300,7 +332,14 @@ impl<'w> Script<'w> {
                         );
                     }
                     Kind::Freeze => router.cont(),
-                    _ => drop(open.flood),
+                    _ => match open.more {
+                        More::File(before) => {
+                            std::fs::write(router.config(), before)?;
+                            router.signal(libc::SIGHUP);
+                        }
+                        More::Flood(flood) => drop(flood),
+                        More::Nothing => {}
+                    },
                 }
                 router.name().to_owned()
             }
@@ -319,6 +358,32 @@ impl<'w> Script<'w> {
         // Writing to a string cannot fail.
         let _ = writeln!(self.journal, "{:9.3} s  {what}", now.as_secs_f64());
     }
+}
+
+/// A configuration with another queue on some link, without some link, or with another metric; and what a router says
+/// that takes it up.
+fn changed(config: &str, rng: &mut Rng) -> (String, String) {
+    const LINK: &str = "\n[[link]]\n";
+    let mut parts: Vec<String> = config.split(LINK).map(str::to_owned).collect();
+    assert!(parts.len() > 2, "a router here has two links or more");
+    let place = 1 + rng.below(parts.len() as u64 - 1) as usize;
+    let peer = parts[place].lines().find_map(|line| line.strip_prefix("peer = \"")?.strip_suffix('"'));
+    let peer = peer.expect("every link names its peer").to_owned();
+    let said = match rng.below(3) {
+        0 => {
+            parts[place] += &format!("queue = {}\n", 100 + rng.below(400));
+            format!("link to `{peer}` restarts")
+        }
+        1 => {
+            parts.remove(place);
+            format!("link to `{peer}` removed")
+        }
+        _ => {
+            parts[0] = parts[0].replacen("\n[[member]]", "\n[routing]\nmetric = \"hops\"\n\n[[member]]", 1);
+            "routing metric is now `hops`".to_owned()
+        }
+    };
+    (parts.join(LINK), said)
 }
 
 /// Clocks that jumped by minutes or by days, forth or back, on a machine that has run for so long, s.
@@ -389,6 +454,31 @@ impl Drop for Flood {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_changed_file_differs_in_what_it_says() {
+        let config = "name = \"b\"\n\n[workers]\ncount = 1\n\n[[member]]\nname = \"a\"\n\n[[link]]\npeer = \"a\"\n\n\
+                      [[link]]\npeer = \"c\"\n";
+        let mut rng = Rng::from_u64(3);
+        let all: std::collections::BTreeSet<String> = (0..100)
+            .map(|_| {
+                let (text, said) = changed(config, &mut rng);
+                let links = text.matches("[[link]]").count();
+                match said.as_str() {
+                    "routing metric is now `hops`" => {
+                        assert!(text.contains("[routing]\nmetric = \"hops\"") && links == 2)
+                    }
+                    "link to `a` removed" => assert!(!text.contains("peer = \"a\"") && links == 1),
+                    "link to `c` removed" => assert!(!text.contains("peer = \"c\"") && links == 1),
+                    "link to `a` restarts" => assert!(text.contains("peer = \"a\"\nqueue = ") && links == 2),
+                    "link to `c` restarts" => assert!(text.contains("peer = \"c\"\nqueue = ") && links == 2),
+                    other => panic!("{other}"),
+                }
+                said
+            })
+            .collect();
+        assert_eq!(all.len(), 5);
+    }
 
     #[test]
     fn clocks_jump_by_minutes_to_days_both_ways_and_never_to_before_zero() {

@@ -124,8 +124,9 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     })?;
     let killed = if hangs { (0..world.routers().len()).collect() } else { script.excused() };
     watch.look_at_end(killed);
-    let (faults, journal) = script.into_records();
     let mut violations = load.violations();
+    violations.extend(script.unheeded());
+    let (faults, journal) = script.into_records();
     violations.extend(watch.violations());
     violations.extend(stuck.map(|error| format!("{PATIENCE:?} after all was whole again: {error}")));
     let processes = watch.into_processes();
