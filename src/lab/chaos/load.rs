@@ -432,11 +432,10 @@ mod tests {
 
     #[test]
     fn a_stream_that_never_ends_is_a_violation_wherever_it_ends() {
-        for flow in 0..STREAMS.len() {
+        for (flow, (from, to)) in STREAMS.into_iter().enumerate() {
             let load = Load::new(1);
             let _open = load.open(flow, "read");
             assert!(!load.finish(Duration::from_millis(30)));
-            let (from, to) = STREAMS[flow];
             let violations = load.violations();
             assert_eq!(violations.len(), 1, "{violations:?}");
             assert!(violations[0].starts_with(&format!("stream {from}-{to}, being read, neither")), "{violations:?}");

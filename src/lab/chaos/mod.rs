@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, mode: Mode, board: &Arc<Board>) -> io::Result<Fin
     let world = World::with_mode(&topology(args), mode)?;
     world.start(Duration::from_secs(30))?;
     voice.say(format!("six routers run; faults for {seconds} s, seed {}", args.seed()));
-    let mut watch = watch::Watch::new(&world);
+    let mut watch = watch::Watch::new(&world, Duration::from_secs(seconds));
     let load = load::Load::new(args.seed());
     let mut script = faults::Script::new(&world, &load, Rng::from_u64(args.seed()), seconds);
     let not_possible = script.not_possible().clone();

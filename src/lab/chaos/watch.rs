@@ -11,8 +11,10 @@ pub(super) const WARM: u64 = 30;
 pub(super) const JUDGED: u64 = 240;
 /// How long a router may take to close what applications opened and left.
 const CLOSING: Duration = Duration::from_secs(10);
-/// How long a router gets to close what was open before the first look.
+/// How long a router gets to close what was open before the first look, and in a run that is long enough to judge more than
+/// crude leaks: until it has forgotten who asked whether it was ready.
 const SETTLING: Duration = Duration::from_millis(300);
+const SETTLING_WELL: Duration = Duration::from_secs(15);
 /// Growth of a warm router's memory that is a leak, percent.
 const MOST_GROWTH: f64 = 1.0;
 
@@ -85,13 +87,13 @@ pub(super) struct Watch<'w> {
 }
 
 impl<'w> Watch<'w> {
-    /// A first look: before there is any traffic.
-    pub(super) fn new(world: &'w World) -> Watch<'w> {
+    /// A first look at the routers of a run this long: before there is any traffic.
+    pub(super) fn new(world: &'w World, length: Duration) -> Watch<'w> {
         let current = world.routers().iter().map(|_| None).collect();
         let (expected, ended, violations) = (Vec::new(), Vec::new(), Vec::new());
         let mut watch = Watch { world, current, expected, ended, now: Duration::ZERO, violations };
         // Those who asked whether all was ready have left; what that opened is closed first.
-        std::thread::sleep(SETTLING);
+        std::thread::sleep(if length.as_secs() > JUDGED { SETTLING_WELL } else { SETTLING });
         watch.look(Duration::ZERO, (0..world.routers().len()).collect());
         watch.expected = watch.current.iter().map(|process| process.as_ref()?.descriptors_first).collect();
         watch
