@@ -157,13 +157,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     if let (Some(path), Source::Seeds(seeds)) = (&args.save, &source) {
         return save(path, settings.draw(seeds.start).to_toml().as_bytes(), args.force);
     }
-    let stop = Stop::on_signals();
+    let mut interrupted = false;
     let (outcomes, took) = match &mut source {
         Source::Seeds(seeds) => {
+            // One seed has nothing to tell before it ends: a signal ends it at once.
+            let stop = if seeds.end - seeds.start > 1 { Stop::on_signals() } else { Stop::default() };
             let ran = seeds::run_all(seeds.clone(), args.jobs.unwrap_or_else(seeds::cores).max(1), &settings, &stop);
             // Seeds are taken in order, and one that was taken is run to its end.
             let asked = std::mem::replace(&mut seeds.end, seeds.start + ran.0.len() as u64);
-            if *seeds != (seeds.start..asked) {
+            interrupted = seeds.end < asked;
+            if interrupted {
                 output::note(format_args!("interrupted after {} of {} seeds", ran.0.len(), asked - seeds.start));
             }
             if ran.0.is_empty() {
@@ -190,7 +193,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
     match tally.failed.is_empty() {
         false => Err(Failure::Degraded),
-        true if stop.is_set() => Err(Failure::Interrupted),
+        true if interrupted => Err(Failure::Interrupted),
         true => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 
 use sinew::base::{Class, Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, SessionId, WallTime};
 use sinew::containers::Pool;
+use sinew::containers::pool::Urgency;
 use sinew::proto::link::{self, Link};
 use sinew::proto::security::{self, Security};
 use sinew::proto::session::{self, SessionKind, Sessions};
@@ -10,6 +11,7 @@ use sinew::wire::cursor::Writer;
 use sinew::wire::frame::Frames;
 use sinew::wire::message::{Header, Protocol};
 use sinew::wire::{admin, client, datagram, handshake, routing};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -135,27 +137,199 @@ pub(crate) fn perf_line(data: &[u8]) {
 }
 
 const NODE: NodeId = NodeId(1);
+/// A message on its way through.
+const HEADER: Header = Header {
+    class: Class::Reliable,
+    ttl: 9,
+    mark: false,
+    protocol: Protocol::Datagram,
+    destination: NodeId(2),
+    source: NODE,
+    destination_port: 7,
+    source_port: 9,
+};
 
 fn address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9))
 }
 
-/// Datagrams from strangers, one after another: the input is cut into pieces by a length byte.
-pub(crate) fn security_room(data: &[u8]) {
-    let (own, peer) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
-    let epoch = WallTime::from_nanos(1 << 60);
-    let mut room = Security::new(own, security::Settings::default(), epoch, Rng::from_u64(1));
-    room.add_peer(Instant::ZERO, LinkId(0), peer.public(), None, Some(address()));
-    let mut now = Instant::ZERO;
-    let mut out = [0; 2048];
-    for piece in pieces(data) {
-        now += std::time::Duration::from_millis(10);
-        let mut datagram = piece.to_vec();
-        let _ = room.handle_datagram(now, address(), &mut datagram);
-        room.handle_timeout(now);
-        while room.poll_transmit(now, &mut out).is_some() {}
-        while room.poll_event().is_some() {}
+/// One of two routers that make keys with each other.
+struct End {
+    room: Security,
+    identity: Identity,
+    address: SocketAddr,
+    /// Lives begun; the clock goes on with them.
+    lives: u64,
+    /// Number of the next packet in this life of the link.
+    number: u64,
+    /// What it opened.
+    opened: BTreeSet<u64>,
+}
+
+impl End {
+    fn new(id: u8) -> End {
+        let identity = Identity::from_seed([id; 32]);
+        let room = End::room(&identity, 0);
+        let address = SocketAddr::from(([192, 0, 2, id], 4000));
+        End { room, identity, address, lives: 0, number: 0, opened: BTreeSet::new() }
     }
+
+    fn room(identity: &Identity, lives: u64) -> Security {
+        let epoch = WallTime::from_nanos((1 << 60) + lives * 1_000_000_000);
+        Security::new(identity.clone(), security::Settings::default(), epoch, Rng::from_u64(lives))
+    }
+}
+
+/// Two routers and the wire between them, which an input is the script of.
+struct Conversation {
+    now: Instant,
+    ends: [End; 2],
+    /// What is on its way: to whom, from where, and the bytes.
+    wire: VecDeque<(usize, SocketAddr, Vec<u8>)>,
+    /// All that ever was.
+    recorded: Vec<(usize, SocketAddr, Vec<u8>)>,
+    /// Packets sealed so far, each with its number in the plaintext, and by whom.
+    sealed: Vec<usize>,
+}
+
+/// Most datagrams that are kept for replay, and on the wire.
+const KEPT: usize = 64;
+
+impl Conversation {
+    fn new() -> Conversation {
+        let (now, ends) = (Instant::ZERO, [End::new(1), End::new(2)]);
+        let mut both = Conversation { now, ends, wire: VecDeque::new(), recorded: Vec::new(), sealed: Vec::new() };
+        (0..2).for_each(|end| both.join(end));
+        both
+    }
+
+    fn join(&mut self, end: usize) {
+        let (peer, remote) = (self.ends[1 - end].identity.public(), self.ends[1 - end].address);
+        self.ends[end].room.add_peer(self.now, LinkId(0), peer, None, Some(remote));
+        self.ends[end].number = 0;
+        self.drain(end);
+    }
+
+    fn restart(&mut self, end: usize) {
+        self.ends[end].lives += 1;
+        self.ends[end].room = End::room(&self.ends[end].identity, self.ends[end].lives);
+        self.join(end);
+    }
+
+    fn launch(&mut self, end: usize, bytes: &[u8]) {
+        let flight = (1 - end, self.ends[end].address, bytes.to_vec());
+        if self.recorded.len() < KEPT {
+            self.recorded.push(flight.clone());
+        }
+        if self.wire.len() < KEPT {
+            self.wire.push_back(flight);
+        }
+    }
+
+    /// Seals a packet that says which it is.
+    fn talk(&mut self, end: usize) {
+        let (head, mut datagram) = (datagram::HEADER_LEN, [0; 128]);
+        datagram[head..head + 8].copy_from_slice(&(self.sealed.len() as u64).to_be_bytes());
+        let (number, now) = (self.ends[end].number, self.now);
+        if let Some(len) = self.ends[end].room.seal(now, LinkId(0), number, &mut datagram, 8) {
+            self.ends[end].number += 1;
+            self.sealed.push(end);
+            self.launch(end, &datagram[..len]);
+        }
+    }
+
+    /// Does what a shard does after every call: fresh keys are a new life of the link, which greets.
+    fn drain(&mut self, end: usize) {
+        let mut greets = false;
+        while let Some(event) = self.ends[end].room.poll_event() {
+            if let security::Event::Established { fresh, .. } = event {
+                greets = true;
+                self.ends[end].number = if fresh { 0 } else { self.ends[end].number };
+            }
+        }
+        if greets {
+            self.talk(end);
+        }
+        let mut out = [0; 2048];
+        while let Some((_, to, len)) = self.ends[end].room.poll_transmit(self.now, &mut out) {
+            if to == self.ends[1 - end].address {
+                self.launch(end, &out[..len]);
+            }
+        }
+    }
+
+    fn deliver(&mut self, (end, from, mut bytes): (usize, SocketAddr, Vec<u8>)) {
+        let received = self.ends[end].room.handle_datagram(self.now, from, &mut bytes);
+        self.drain(end);
+        if let security::Received::Packet { plaintext, .. } = received {
+            let which = bytes[plaintext].try_into().map(u64::from_be_bytes).expect("only what was sealed is opened");
+            assert_eq!(self.sealed.get(which as usize), Some(&(1 - end)), "the other end sealed it");
+            assert!(self.ends[end].opened.insert(which), "packet {which} was opened before");
+        }
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now += std::time::Duration::from_millis(millis);
+        for end in 0..2 {
+            self.ends[end].room.handle_timeout(self.now);
+            self.drain(end);
+        }
+    }
+
+    fn step(&mut self, what: u8, how: u8) {
+        let (end, how) = (usize::from(how & 1), usize::from(how));
+        match what % 16 {
+            0..=4 => self.wire.pop_front().into_iter().for_each(|flight| self.deliver(flight)),
+            5 => drop(self.wire.pop_front()),
+            6 => self.wire.rotate_left(usize::from(self.wire.len() > 1)),
+            7 => self.wire.front().cloned().into_iter().for_each(|flight| self.deliver(flight)),
+            8 | 9 => {
+                let Some((to, from, mut bytes)) = self.wire.pop_front() else { return };
+                match what % 16 {
+                    8 if !bytes.is_empty() => {
+                        let place = how % bytes.len();
+                        bytes[place] ^= 1 << (how % 8);
+                    }
+                    _ => bytes.truncate(how),
+                }
+                if !bytes.is_empty() {
+                    self.deliver((to, from, bytes));
+                }
+            }
+            10 if !self.recorded.is_empty() => self.deliver(self.recorded[how % self.recorded.len()].clone()),
+            11 => {
+                let Some((to, _, bytes)) = self.wire.front().cloned() else { return };
+                self.deliver((to, address(), bytes));
+            }
+            12 | 13 => self.talk(end),
+            14 if self.ends[end].lives < 8 => self.restart(end),
+            _ => self.wait(how as u64 * how as u64),
+        }
+    }
+}
+
+/// Two routers make keys over a wire that loses, repeats, reorders, damages and replays as the input says, two bytes a
+/// step, while time passes and routers restart: what is opened was sealed by the other end, and once. Left alone
+/// afterwards, they have keys that work.
+pub(crate) fn security_room(data: &[u8]) {
+    let mut both = Conversation::new();
+    for step in data.as_chunks::<2>().0.iter().take(1024) {
+        both.step(step[0], step[1]);
+    }
+    for _ in 0..400 {
+        both.wait(25);
+        (0..2).for_each(|end| both.talk(end));
+        while let Some(flight) = both.wire.pop_front() {
+            both.deliver(flight);
+        }
+    }
+    let before = [both.ends[0].opened.len(), both.ends[1].opened.len()];
+    (0..2).for_each(|end| both.talk(end));
+    while let Some(flight) = both.wire.pop_front() {
+        both.deliver(flight);
+    }
+    let after = [both.ends[0].opened.len(), both.ends[1].opened.len()];
+    assert!(after.iter().zip(before).all(|(after, before)| *after > before), "{before:?} {after:?}: no keys that work");
 }
 
 /// Opened packets from a neighbour that is a member but not a friend.
@@ -167,6 +341,15 @@ pub(crate) fn link_room(data: &[u8]) {
     let mut out = [0; 2048];
     for (number, piece) in pieces(data).enumerate() {
         now += std::time::Duration::from_millis(3);
+        // Something is always outstanding, so that acknowledgements have something to be wrong about.
+        let class = if number % 3 == 0 { Class::BestEffort } else { Class::Reliable };
+        let header = Header { class, ..HEADER };
+        if let Some(packet) = pool.copy_in(Urgency::Ordinary, &[7; 90])
+            && let Err(packet) = link.send(now, packet, &header, &mut pool)
+        {
+            pool.release(packet);
+        }
+        link.send_control(now, &piece[..piece.len().min(40)], &mut pool);
         link.handle_packet(now, number as u64 * 3 / 2, piece.len() + 24, piece, &mut pool);
         link.handle_timeout(now, &mut pool);
         while let Some(delivery) = link.poll_deliver() {
