@@ -41,6 +41,8 @@ pub(super) struct Peer {
     pub(super) macs: MacKeys,
     pub(super) psk: Zeroizing<[u8; 32]>,
     pub(super) remote: Option<SocketAddr>,
+    /// Where it is if nobody was heard elsewhere.
+    configured: Option<SocketAddr>,
     /// Names the life of this end of the link.
     pub(super) incarnation: u64,
     pub(super) keys: Keyring,
@@ -73,6 +75,7 @@ impl Peer {
             macs: MacKeys::new(&identity.exchange),
             psk: Zeroizing::new(preshared_key.unwrap_or_default()),
             remote,
+            configured: remote,
             incarnation,
             keys: Keyring::new(),
             pending: None,
@@ -107,9 +110,11 @@ impl Peer {
         }
     }
 
-    /// Where to ask for keys.
+    /// Where to ask for keys. Whoever relays packets can make an end believe that the other has moved, and go away; so
+    /// every other question goes where the configuration says.
     pub(super) fn whom_to_ask(&mut self) -> Option<SocketAddr> {
-        self.doubtful.take().or(self.remote)
+        let configured = self.configured.filter(|_| !self.attempts.is_multiple_of(2));
+        self.doubtful.take().or(configured).or(self.remote)
     }
 
     /// Counts an attempt and plans the next.

@@ -299,3 +299,18 @@ fn a_replay_makes_an_end_ask_once_where_it_came_from_and_only_without_keys() {
     net.chat(ms(3000), ms(50));
     assert_eq!(net.sent_by(1, KIND_INITIATION).len(), 1, "who has keys asks nobody");
 }
+
+#[test]
+fn a_relay_that_goes_away_with_both_ends_believing_in_it_is_forgotten() {
+    let relay = SocketAddr::from(([198, 51, 100, 66], 666));
+    let mut net = Net::new([Settings::default(), Settings::default()], [true, true]);
+    net.run(ms(600));
+    for end in 0..2 {
+        let flight = net.seal(end, b"moved").expect("keys");
+        assert!(matches!(net.deliver(1 - end, relay, &flight.bytes), Received::Packet { .. }));
+        assert_eq!(net.ends[1 - end].room.remote(LINK), Some(relay));
+    }
+    net.run(ms(200_000));
+    net.chat(ms(5_000), ms(50));
+    assert!(net.works(), "they ask where the configuration says, too");
+}
