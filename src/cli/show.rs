@@ -31,8 +31,8 @@ JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
   nodes     {\"nodes\": [{\"name\", \"node\", \"reachable\", \"links\", \"this\"}, ...]}
   links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"since_s\", \"metrics\":
             {\"rtt_ms\", \"jitter_ms\", \"loss_ppm\"}, \"one_way_us\", \"one_way_error_us\", \"queue\",
-            \"queue_delay_p99_us\", \"recovery_p99_us\"}, ...]}; metrics of a link that is down are null,
-            the recovery is that of messages lost on the link, until they were acknowledged
+            \"queue_delay_p99_us\", \"recovery_p99_us\"}, ...]}; metrics of a link that is down are
+            null, the recovery is that of messages lost on the link, until they were acknowledged
   routes    {\"generation\", \"routes\": [{\"name\", \"node\", \"via\", \"path\": [name, ...], \"hops\",
             \"cost\"}, ...]}
   sessions  {\"sessions\": [...]}, each with its ends, class and counters

@@ -178,7 +178,7 @@ impl Mtu {
             return;
         }
         self.floor = (lost + 1, least.min(bytes), passed);
-        if lost + 1 >= BLACK_HOLE && self.current == MIN_DATAGRAM {
+        if lost + 1 >= BLACK_HOLE {
             (self.confirming, self.in_flight, self.tries) = (true, None, 0);
             (self.size, self.next_at) = (MIN_DATAGRAM, Some(now));
             self.floor = (0, usize::MAX, passed);
@@ -275,6 +275,18 @@ mod tests {
         assert!(mtu.is_too_narrow() && mtu.deadline().is_none());
         mtu.start(Instant::ZERO);
         assert!(!mtu.is_too_narrow(), "it came up again");
+    }
+
+    #[test]
+    fn a_path_on_which_larger_datagrams_once_passed_may_become_too_narrow() {
+        let mut mtu = Mtu::new(1472);
+        mtu.start(Instant::ZERO);
+        mtu.on_probe_sent(0);
+        mtu.on_acked(Instant::ZERO, 0, 1472);
+        (1..=8).for_each(|number| assert!(!mtu.on_lost(Instant::ZERO, number, 1223)));
+        let at = confirm(&mut mtu, 20);
+        mtu.on_acked(at, 20, MIN_DATAGRAM);
+        assert_eq!((mtu.current(), mtu.deadline()), (1472, None), "the smallest size passes, and nothing larger was lost");
     }
 
     #[test]

@@ -290,7 +290,9 @@ impl Sessions {
         if reset.by_receiver {
             let Some(&at) = self.sender_keys.get(&key) else { return };
             let (session, stream) = (self.sender(at).session, self.sender(at).stream);
-            if stream && reason == ResetReason::Closed {
+            // Who has said everything may be gone when this end first speaks: what it said can still be read.
+            let said_all = || self.incoming(session).is_some_and(|receiver| receiver.finished().is_some());
+            if stream && (reason == ResetReason::Closed || said_all()) {
                 self.break_stream(now, session, reason, pool);
             } else {
                 self.fail_sender(now, at, reason, false, pool);
@@ -303,6 +305,11 @@ impl Sessions {
             return self.reset_stream(now, receiver.session, reason, false, pool);
         }
         self.break_receiver(now, at, Epitaph::Abandoned, reason, pool);
+    }
+
+    /// The flow that a stream reads from.
+    fn incoming(&self, index: u32) -> Option<&Receiver> {
+        self.receivers.get(self.session(index).stream()?.receiver?)
     }
 
     /// The peer does not read any more, but what it has still to say may be on its way.
