@@ -1,21 +1,18 @@
 //! What a message costs a shard, without sockets: 200-byte messages from one end of a chain to the other.
 //!
 //! ```text
-//! cargo bench --bench shard                      nanoseconds per message, best of five rounds
-//! cargo bench --bench shard -- --instructions    instructions per message, counted by valgrind: the same every time
+//! cargo bench --bench shard    nanoseconds per message, best of five rounds
 //! ```
 //!
-//! Times of a busy machine are worth little; instructions are what a change is judged by.
+//! Times of a busy machine are worth little; what a change is judged by is `perf/gates`.
 
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 #[path = "../tests/common/chain.rs"]
 #[expect(dead_code, reason = "what the test of allocations uses beside this")]
 mod chain;
-mod counted;
 
-use chain::{Chain, Meter};
-use counted::{counted_work, instructions};
+use chain::{Chain, Meter, Step};
 use sinew::base::Class;
 use sinew::proto::link::{Congestion, Settings};
 use std::time::{Duration, Instant};
@@ -25,8 +22,6 @@ const MESSAGE: usize = 200;
 /// Messages per tick of half a millisecond, so that batches are neither single nor full.
 const PER_TICK: usize = 8;
 const ROUNDS: usize = 5;
-/// Ticks whose instructions are counted.
-const COUNTED_TICKS: usize = 200;
 
 /// Measures the work of one router.
 struct Work {
@@ -35,12 +30,12 @@ struct Work {
 }
 
 impl Meter for Work {
-    fn run<R>(&mut self, router: usize, work: impl FnOnce() -> R) -> R {
+    fn run<R>(&mut self, router: usize, _step: Step, work: impl FnOnce() -> R) -> R {
         if router != self.router {
             return work();
         }
         let start = Instant::now();
-        let result = counted_work(work);
+        let result = work();
         self.spent += start.elapsed();
         result
     }
@@ -82,26 +77,10 @@ fn best_nanos(router: usize, class: Class) -> f64 {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
-    if let (Some("--run"), Some(router), Some(class), Some(ticks)) =
-        (arguments.first().map(String::as_str), number(1), number(2), number(3))
-    {
-        let class = if class == 0 { Class::BestEffort } else { Class::Reliable };
-        talk(&mut chain(router, class), class, ticks);
-        return;
-    }
-    let counts = arguments.iter().any(|argument| argument == "--instructions");
-    println!("{MESSAGE}-byte messages, {} per message", if counts { "instructions" } else { "ns" });
+    println!("{MESSAGE}-byte messages, ns per message");
     for class in Class::ALL {
         for (router, role) in ROLES.iter().enumerate() {
-            let per_message = if counts {
-                let run = ["--run".to_owned(), router.to_string(), class.code().to_string(), COUNTED_TICKS.to_string()];
-                instructions(&run) as f64 / (COUNTED_TICKS * PER_TICK) as f64
-            } else {
-                best_nanos(router, class)
-            };
-            println!("{:12} {role:12} {per_message:8.0}", format!("{class:?}"));
+            println!("{:12} {role:12} {:8.0}", format!("{class:?}"), best_nanos(router, class));
         }
     }
 }

@@ -9,7 +9,7 @@
 #[path = "common/chain.rs"]
 mod chain;
 
-use chain::{Chain, Meter, TICK};
+use chain::{Chain, Meter, Step, TICK};
 use sinew::base::{Class, Identity};
 use sinew::client::{Datagrams, Event, Overlay};
 use sinew::config::settings::{Config, Io, Link, Member, Metric, Routing, Workers};
@@ -92,7 +92,7 @@ struct Calls {
 }
 
 impl Meter for Calls {
-    fn run<R>(&mut self, router: usize, work: impl FnOnce() -> R) -> R {
+    fn run<R>(&mut self, router: usize, _step: Step, work: impl FnOnce() -> R) -> R {
         let before = CALLS.get();
         WATCHED.set(self.watched && self.made == [0; 3]);
         let result = work();

@@ -53,13 +53,26 @@ const BANNED: &[&str] = &[
     "RandomState",
 ];
 
+/// The rooms of which everything that a worker does per packet is made.
+const PER_PACKET: &[&str] = &["base", "containers", "wire", "telemetry", "proto", "forwarding", "dataplane", "runtime"];
+
+/// What waits for another thread. A room that cannot name one takes no lock per packet, however it is called; what wakes a
+/// worker, and what carries commands and reports, is made of atomics (`runtime/sleeper.rs`, `runtime/ring.rs`).
+const LOCKS: &[&str] = &["Mutex", "RwLock", "Condvar", "Barrier", "mpsc", "parking_lot"];
+
+/// Starts the threads, and hears from each, once, that it has begun.
+const STARTS_WORKERS: &str = "runtime/start.rs";
+
 /// Every banned name in code that compiles; nobody calls it.
 #[allow(dead_code, clippy::disallowed_methods, clippy::disallowed_types, reason = "it shows what is banned")]
 mod sample {
     use std::collections::{HashMap, HashSet};
     use std::net::{TcpStream, UdpSocket};
+    use std::sync::{Barrier, Condvar, Mutex, RwLock, mpsc};
     use std::{fs, os::fd::OwnedFd};
 
+    // parking_lot is what others would bring.
+    type Locks = (Mutex<u8>, RwLock<u8>, Condvar, Barrier, mpsc::Sender<u8>);
     type Things = (HashMap<u8, TcpStream>, HashSet<u8>, UdpSocket, OwnedFd, std::os::fd::RawFd);
 
     fn uses() -> (std::time::Instant, std::time::SystemTime, ring::rand::SystemRandom, std::hash::RandomState) {
@@ -205,10 +218,24 @@ fn protocol_rooms_touch_no_system() {
 }
 
 #[test]
+fn nothing_that_a_worker_runs_can_take_a_lock() {
+    let mut wrong = Vec::new();
+    for (path, code) in sources() {
+        if path == STARTS_WORKERS || !PER_PACKET.iter().any(|room| path.starts_with(&format!("{room}/"))) {
+            continue;
+        }
+        wrong.extend(LOCKS.iter().filter(|lock| code.contains(**lock)).map(|lock| format!("{path}: {lock}")));
+    }
+    assert!(wrong.is_empty(), "what a worker does per packet names a lock:\n{}", wrong.join("\n"));
+    let starts = sources().into_iter().find(|(path, _)| path == STARTS_WORKERS).expect("it is there").1;
+    assert!(starts.contains("mpsc"), "the exception is needed no more");
+}
+
+#[test]
 fn every_ban_is_of_a_name_that_code_uses() {
     let this = include_str!("architecture.rs");
     let sample = this.split("\nmod sample {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("it is here");
-    for banned in BANNED {
+    for banned in BANNED.iter().chain(LOCKS) {
         assert!(sample.contains(banned), "no code that compiles names {banned}: the ban cannot fail");
     }
 }

@@ -31,10 +31,25 @@ const LISTENER_PORT: u16 = 101;
 const BACK: LinkId = LinkId(0);
 const ON: LinkId = LinkId(1);
 
+/// What a shard is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Take a record of an application, or tell which session may be read.
+    Record,
+    /// Take a datagram from the router before it, or from the one behind it.
+    Receive { from: usize },
+    /// Do what is due.
+    Timeout,
+    /// Make datagrams.
+    Transmit,
+    /// Make records for applications.
+    Deliver,
+}
+
 /// Measures what shards do.
 pub(crate) trait Meter {
-    /// Runs work of the router's shard.
-    fn run<R>(&mut self, router: usize, work: impl FnOnce() -> R) -> R;
+    /// Runs a step of the router's shard.
+    fn run<R>(&mut self, router: usize, step: Step, work: impl FnOnce() -> R) -> R;
 }
 
 /// What reached the application at the end of the chain.
@@ -164,7 +179,7 @@ impl<M: Meter> Chain<M> {
         let mut writer = Writer::new(&mut self.outgoing);
         record.emit(&mut writer).expect("the buffer holds any record");
         let (shard, now, bytes) = (&mut self.shards[0], self.now, writer.written());
-        match self.meter.run(0, || shard.handle_record(now, session, bytes)) {
+        match self.meter.run(0, Step::Record, || shard.handle_record(now, session, bytes)) {
             Readiness::Ready => {}
             Readiness::Full => self.waiting.push(session),
             Readiness::Gone => panic!("a session ended"),
@@ -185,11 +200,15 @@ impl<M: Meter> Chain<M> {
 
     fn receive(&mut self, router: usize) {
         let (shard, inbound, now) = (&mut self.shards[router], &mut self.inbound[router], self.now);
-        self.meter.run(router, || {
-            while let Some(flight) = inbound.front_mut().filter(|flight| flight.at <= now) {
-                shard.handle_datagram(now, address(flight.from), &mut flight.bytes[..flight.len]);
-                inbound.pop_front();
-            }
+        while let Some(flight) = inbound.front_mut().filter(|flight| flight.at <= now) {
+            let Flight { from, len, bytes, .. } = flight;
+            let datagram = &mut bytes[..*len];
+            self.meter.run(router, Step::Receive { from: *from }, || {
+                shard.handle_datagram(now, address(*from), datagram);
+            });
+            inbound.pop_front();
+        }
+        self.meter.run(router, Step::Timeout, || {
             if shard.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 shard.handle_timeout(now);
             }
@@ -200,7 +219,7 @@ impl<M: Meter> Chain<M> {
         loop {
             self.batch.clear();
             let (shard, batch, now) = (&mut self.shards[router], &mut self.batch, self.now);
-            self.meter.run(router, || shard.poll_transmit(now, batch));
+            self.meter.run(router, Step::Transmit, || shard.poll_transmit(now, batch));
             if self.batch.is_empty() {
                 return;
             }
@@ -227,7 +246,7 @@ impl<M: Meter> Chain<M> {
 
     fn deliver(&mut self, router: usize) {
         let (shard, record, now) = (&mut self.shards[router], &mut self.record[..], self.now);
-        while let Some((session, len)) = self.meter.run(router, || shard.poll_deliver(now, record)) {
+        while let Some((session, len)) = self.meter.run(router, Step::Deliver, || shard.poll_deliver(now, record)) {
             match Record::parse(&record[..len]).expect("a router writes records") {
                 Record::Datagram { class: Class::BestEffort, .. } => self.delivered.best_effort += 1,
                 Record::Datagram { class: Class::Reliable, .. } => self.delivered.reliable += 1,
@@ -235,9 +254,9 @@ impl<M: Meter> Chain<M> {
                 Record::Connected(_) => {}
                 other => panic!("nobody asked for {other:?}"),
             }
-            self.meter.run(router, || shard.delivered(now, session));
+            self.meter.run(router, Step::Deliver, || shard.delivered(now, session));
         }
-        while let Some(session) = self.meter.run(router, || shard.poll_readable()) {
+        while let Some(session) = self.meter.run(router, Step::Record, || shard.poll_readable()) {
             self.waiting.retain(|&waiting| router != 0 || waiting != session);
         }
     }

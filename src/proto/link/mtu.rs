@@ -286,7 +286,11 @@ mod tests {
         (1..=8).for_each(|number| assert!(!mtu.on_lost(Instant::ZERO, number, 1223)));
         let at = confirm(&mut mtu, 20);
         mtu.on_acked(at, 20, MIN_DATAGRAM);
-        assert_eq!((mtu.current(), mtu.deadline()), (1472, None), "the smallest size passes, and nothing larger was lost");
+        assert_eq!(
+            (mtu.current(), mtu.deadline()),
+            (1472, None),
+            "the smallest size passes, and nothing larger was lost"
+        );
     }
 
     #[test]
