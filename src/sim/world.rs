@@ -212,6 +212,11 @@ impl World {
         self.wires.iter()
     }
 
+    /// Datagrams on their way, by the routers they come from and go to. Looks at all that is going to happen.
+    pub fn under_way(&self) -> BTreeMap<(usize, usize), u64> {
+        self.agenda.under_way()
+    }
+
     /// Whether the router runs.
     pub fn is_running(&self, router: usize) -> bool {
         self.routers[router].router.is_some()

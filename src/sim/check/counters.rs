@@ -4,16 +4,17 @@ use crate::sim::workload::{Kind, Side};
 use crate::sim::world::{Handled, World};
 use crate::telemetry::DropReason;
 
-/// Datagrams that may be under way on one wire of a quiet network.
-const UNDER_WAY: u64 = 256;
-
-/// Checks every wire and every running router of a network without traffic of applications.
+/// Checks every wire and every running router.
 pub fn add_up(world: &World) -> Result<(), String> {
-    for (&(from, to), wire) in world.wires() {
-        let counts = wire.counts;
+    let under_way = world.under_way();
+    for (ends, wire) in world.wires() {
+        let (counts, under_way) = (wire.counts, under_way.get(ends).copied().unwrap_or(0));
         let due = counts.sent - counts.lost + counts.doubled;
-        if counts.arrived > due || counts.arrived + UNDER_WAY < due {
-            return Err(format!("the wire from r{from} to r{to} carried {} of {due} datagrams", counts.arrived));
+        if counts.arrived + under_way != due {
+            return Err(format!(
+                "the wire from r{} to r{} carried {} of {due} datagrams, and {under_way} are under way",
+                ends.0, ends.1, counts.arrived
+            ));
         }
     }
     for router in 0..world.topology().routers {

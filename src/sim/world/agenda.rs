@@ -2,7 +2,7 @@
 
 use crate::base::Instant;
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// What is going to happen.
 pub(super) enum Event {
@@ -64,6 +64,17 @@ impl Agenda {
     /// When the next event happens.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.heap.peek().map(|next| next.at)
+    }
+
+    /// Datagrams on their way, by the routers they come from and go to.
+    pub(super) fn under_way(&self) -> BTreeMap<(usize, usize), u64> {
+        let mut counts = BTreeMap::new();
+        for scheduled in &self.heap {
+            if let Event::Arrive { router, from, .. } = scheduled.event {
+                *counts.entry((from, router)).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Takes the next event, if it happens until `end`.
