@@ -11,8 +11,10 @@ mod chain;
 
 use chain::{Chain, Meter, Step, TICK};
 use sinew::base::{Class, Identity};
+use sinew::client::admin::{Request, Response};
 use sinew::client::{Datagrams, Event, Overlay};
-use sinew::config::settings::{Config, Io, Link, Member, Metric, Routing, Workers};
+use sinew::config::settings::{Config, Io, Link, Member, Metric, Offload, Routing, Workers};
+use sinew::dataplane::messages::ShardStats;
 use sinew::proto::link;
 use sinew::runtime::Background;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -148,7 +150,7 @@ fn identity(router: usize) -> Identity {
 }
 
 /// A router on loopback with a link to the other one.
-fn router(directory: &Path, io: Io, router: usize, at: [SocketAddr; 2]) -> Background {
+fn router(directory: &Path, io: Io, offload: Offload, router: usize, at: [SocketAddr; 2]) -> Background {
     let key_file = directory.join(NAMES[router]);
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(&key_file).expect("a key file");
@@ -159,7 +161,7 @@ fn router(directory: &Path, io: Io, router: usize, at: [SocketAddr; 2]) -> Backg
         key_file,
         listen: at[router],
         control_socket: directory.join(format!("{}.control", NAMES[router])),
-        workers: Workers { io, ..Workers::default() },
+        workers: Workers { io, offload, ..Workers::default() },
         members: vec![member(0), member(1)],
         links: vec![Link::new(NAMES[1 - router].into(), Some(at[1 - router]))],
         routing: Routing { metric: Metric::Latency },
@@ -194,19 +196,27 @@ fn exchange(from: &Datagrams, to: &Datagrams, rounds: usize) {
     }
 }
 
+/// Trains that the worker sent and received.
+fn trains(overlay: &Overlay) -> (u64, u64) {
+    let Ok(Response::Stats { workers }) = overlay.request(&Request::Stats) else { panic!("a router counts") };
+    let stats: ShardStats = serde_json::from_value(workers[0].clone()).expect("as this version writes them");
+    stats.driver.map_or((0, 0), |driver| (driver.trains_out, driver.trains_in))
+}
+
 #[test]
-fn a_worker_allocates_nothing_per_packet_with_either_kind_of_system_calls() {
-    for io in [Io::Mmsg, Io::Auto] {
+fn a_worker_allocates_nothing_per_packet_with_either_kind_of_system_calls_and_with_trains() {
+    for (io, offload) in [(Io::Mmsg, Offload::Off), (Io::Mmsg, Offload::On), (Io::Auto, Offload::On)] {
         let directory = tempfile::tempdir().expect("temporary directory");
         let free = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("binds"));
         let at = [0, 1].map(|router: usize| free[router].local_addr().expect("bound"));
         drop(free);
-        let left = router(directory.path(), io, 0, at);
+        let left = router(directory.path(), io, offload, 0, at);
         let left_worker = workers()[0];
-        let right = router(directory.path(), io, 1, at);
+        let right = router(directory.path(), io, offload, 1, at);
         let right_worker = *workers().iter().find(|&&worker| worker != left_worker).expect("two workers");
         let overlays = NAMES.map(|name| Overlay::connect(directory.path().join(format!("{name}.control"))));
-        let [from, to] = overlays.map(|overlay| overlay.expect("connects").datagrams(0).expect("opens"));
+        let overlays = overlays.map(|overlay| overlay.expect("connects"));
+        let [from, to] = [0, 1].map(|router: usize| overlays[router].datagrams(0).expect("opens"));
         exchange(&from, &to, 300);
         for worker in [left_worker, right_worker] {
             WORKER_CALLS.store(0, Ordering::Relaxed);
@@ -217,8 +227,10 @@ fn a_worker_allocates_nothing_per_packet_with_either_kind_of_system_calls() {
             WORKER.store(0, Ordering::Relaxed);
             let calls = WORKER_CALLS.load(Ordering::Relaxed);
             // Control messages of the routers themselves, a few a second, come and go in boxes.
-            assert!(calls < 100 * seconds && calls < 600 * 32 / 20, "{io:?}: {calls} calls in {seconds} s");
+            assert!(calls < 100 * seconds && calls < 600 * 32 / 20, "{io:?} {offload:?}: {calls} calls in {seconds} s");
         }
+        let passed = (trains(&overlays[0]).0 > 0, trains(&overlays[1]).1 > 0);
+        assert_eq!(passed, (offload == Offload::On, offload == Offload::On), "{io:?} {offload:?}: trains out and in");
         left.stop().expect("stops");
         right.stop().expect("stops");
     }

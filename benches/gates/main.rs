@@ -50,9 +50,9 @@ Usage: perf/gates [--renew | --json]
   --json    Print the figures alone
   --help    Print this
 
-Needs valgrind (Debian: apt-get install valgrind). The same code gives the same figures every time, on
-every machine with AVX2 and however busy. Figures are per message where a cell sends messages, per turn
-of half a millisecond where the chain is idle, per call where it is one room.
+Needs valgrind (Debian: apt-get install valgrind). The same code gives the same figures every
+time, on every machine with AVX2 and however busy. Figures are per message where a cell sends
+messages, per turn of half a millisecond where the chain is idle, per call where it is one room.
 
 Exit codes: 0 nothing grew by more than 3 %, 1 something did, or nothing could be counted.
 

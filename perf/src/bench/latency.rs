@@ -1,7 +1,7 @@
 //! One-way latency at a fixed rate. Source and sink are one thread, so one clock tells it.
 
-use crate::figures::quantile;
-use crate::path::Path;
+use super::figures::quantile;
+use super::path::Path;
 use serde::Serialize;
 use sinew::base::Instant;
 use sinew::runtime::clock::Clock;
@@ -28,12 +28,22 @@ pub(crate) struct Delay {
     pub(crate) late: u64,
 }
 
-/// Sends `rate` messages of `size` bytes a second over `path` and times each from the moment before it is handed to the
-/// source to the moment after it was taken from the sink.
-pub(crate) fn measure(path: &mut dyn Path, clock: Clock, size: usize, rate: u32, seconds: f64) -> Delay {
-    let interval = Duration::from_nanos(1_000_000_000 / u64::from(rate));
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beat {
+    /// Messages a second, their bytes, and how many leave together.
+    pub(crate) rate: u32,
+    pub(crate) size: usize,
+    pub(crate) burst: u32,
+}
+
+/// Sends over `path` and times each message from the moment before its burst is handed to the source to the moment after
+/// it was taken from the sink.
+pub(crate) fn measure(path: &mut dyn Path, clock: Clock, beat: Beat, seconds: f64) -> Delay {
+    let Beat { rate, size, burst } = beat;
+    let interval = Duration::from_nanos(1_000_000_000 * u64::from(burst) / u64::from(rate));
     let mut message = vec![0; size];
-    let mut delays: Vec<u64> = Vec::with_capacity((f64::from(rate) * seconds * 1.1) as usize);
+    let mut delays: Vec<u64> = Vec::with_capacity((f64::from(rate) * seconds * 1.1) as usize + 64);
     let (mut sent, mut late) = (0u64, 0u64);
     let begun = clock.now() + WARM_UP;
     let end = begun + Duration::from_secs_f64(seconds);
@@ -51,7 +61,9 @@ pub(crate) fn measure(path: &mut dyn Path, clock: Clock, size: usize, rate: u32,
             }
             due += interval;
             message[STAMP].copy_from_slice(&now.as_nanos().to_be_bytes());
-            sent += u64::from(path.send(now, &message) && counts);
+            for _ in 0..burst {
+                sent += u64::from(path.send(now, &message) && counts);
+            }
         }
         path.turn(now, &mut |bytes| {
             let stamp = bytes.get(STAMP).and_then(|stamp| stamp.try_into().ok()).map_or(0, u64::from_be_bytes);

@@ -1,10 +1,10 @@
 //! The table and the JSON: the same figures twice.
 
-use crate::args::Args;
-use crate::figures::{median, per};
-use crate::latency::Delay;
-use crate::load::Shown;
-use crate::machine::NoiseReport;
+use super::args::Common;
+use super::figures::{median, per};
+use super::latency::Delay;
+use super::load::Shown;
+use super::machine::NoiseReport;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -34,11 +34,9 @@ struct Machine {
 struct Settings {
     seconds: f64,
     rounds: u32,
-    size: u32,
     window: u32,
-    pace: u32,
-    rate: u32,
     io: String,
+    offload: String,
     congestion: String,
 }
 
@@ -47,6 +45,9 @@ struct LoadRow {
     cell: &'static str,
     compared_with: &'static str,
     median: Shown,
+    /// Messages per core-second over those of the row it is compared with, each round by itself.
+    best: f64,
+    worst: f64,
     rounds: Vec<Shown>,
 }
 
@@ -79,7 +80,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(
-        args: &Args,
+        args: &Common,
         cores: Option<(usize, usize)>,
         io: String,
         noise: NoiseReport,
@@ -98,17 +99,17 @@ impl Report {
         let settings = Settings {
             seconds: args.seconds,
             rounds: args.rounds,
-            size: args.size,
             window: args.window,
-            pace: args.pace,
-            rate: args.rate,
             io,
+            offload: args.offload.clone(),
             congestion: args.congestion.text.clone(),
         };
         let load = loads.iter().map(|cell| LoadRow {
             cell: cell.name,
             compared_with: cell.beside,
             median: middle(&cell.rounds),
+            best: cell.rounds.iter().map(|shown| shown.messages_to_beside).fold(0.0, f64::max),
+            worst: cell.rounds.iter().map(|shown| shown.messages_to_beside).fold(f64::INFINITY, f64::min),
             rounds: cell.rounds.clone(),
         });
         let latency = delays.iter().map(|cell| delay_row(cell, &delays));
@@ -131,8 +132,8 @@ impl Report {
         writeln!(out, "{}, Linux {}", self.machine.processor, self.machine.kernel)?;
         writeln!(
             out,
-            "router io: {}; congestion {}; messages of {} bytes; medians of {} rounds of {} s",
-            settings.io, settings.congestion, settings.size, settings.rounds, settings.seconds
+            "router io: {}; congestion {}; medians of {} rounds of {} s, cells interleaved",
+            settings.io, settings.congestion, settings.rounds, settings.seconds
         )?;
         writeln!(
             out,
@@ -155,58 +156,62 @@ impl Report {
     }
 
     fn write_loads(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(
-            out,
-            "\n{:<18} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6} {:>5} {:>6} {:>7} {:>10} {:>6} {:>6} {:>6}",
-            "load",
-            "msg/s",
-            "dgram/s",
-            "dgram/s",
-            "dgram/s",
-            "msg/",
-            "msg/",
-            "core",
-            "wanted",
-            "ns/",
-            "msg/core",
-            "/bare",
-            "/bare",
-            "lost"
-        )?;
-        writeln!(
-            out,
-            "{:<18} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6} {:>5} {:>6} {:>7} {:>10} {:>6} {:>6} {:>6}",
-            "", "", "in", "out", "back", "dg in", "dg out", "%", "more %", "msg", "per s", "msg", "dgram", "ppm"
-        )?;
+        let heads = [["msg/s", ""], ["Mbit/s", ""], ["dgram/s", "out"], ["msg/", "dg in"], ["msg/", "dg out"]];
+        let more = [["core", "%"], ["ns/", "msg"], ["/beside", ""], ["best", ""], ["worst", ""], ["lost", "ppm"]];
+        for line in 0..2 {
+            write!(out, "{}{:<30}", if line == 0 { "\n" } else { "" }, if line == 0 { "load" } else { "" })?;
+            for (head, width) in heads.iter().chain(&more).zip(WIDTHS) {
+                write!(out, " {:>width$}", head[line])?;
+            }
+            writeln!(out)?;
+        }
         for row in &self.load {
             let shown = &row.median;
-            let rate = format!("{}{:.0}", if shown.saturated { "" } else { "~" }, shown.messages_per_core_s);
-            writeln!(
-                out,
-                "{:<18} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>6.2} {:>6.2} {:>5.0} {:>6.0} {:>7.0} {:>10} {:>6.2} {:>6.2} {:>6.0}",
-                row.cell,
-                shown.messages_per_s,
-                shown.datagrams_in_per_s,
-                shown.datagrams_out_per_s,
-                shown.datagrams_back_per_s,
-                shown.messages_per_datagram_in,
-                shown.messages_per_datagram_out,
-                shown.utilisation * 100.0,
-                shown.starved * 100.0,
-                shown.cpu_ns_per_message,
-                rate,
-                shown.messages_to_bare,
-                shown.datagrams_to_bare,
-                per(shown.lost as f64 * 1e6, shown.sent as f64)
-            )?;
+            let mark = if shown.saturated { "" } else { "~" };
+            let cells = [
+                format!("{:.0}", shown.messages_per_s),
+                format!("{:.0}", shown.mbit_per_s),
+                format!("{:.0}", shown.datagrams_out_per_s),
+                format!("{:.1}", shown.messages_per_datagram_in),
+                format!("{:.1}", shown.messages_per_datagram_out),
+                format!("{mark}{:.0}", shown.utilisation * 100.0),
+                format!("{:.0}", shown.cpu_ns_per_message),
+                format!("{:.2}", shown.messages_to_beside),
+                format!("{:.2}", row.best),
+                format!("{:.2}", row.worst),
+                format!("{:.0}", per(shown.lost as f64 * 1e6, shown.sent as f64)),
+            ];
+            write!(out, "{:<30}", row.cell)?;
+            for (cell, width) in cells.iter().zip(WIDTHS) {
+                write!(out, " {cell:>width$}")?;
+            }
+            writeln!(out)?;
         }
-        writeln!(out, "~ extrapolated from ns/msg: the forwarder's core was not full")
+        for row in self.load.iter().filter(|row| row.cell != row.compared_with) {
+            writeln!(out, "  {} is beside {}", row.cell, row.compared_with)?;
+        }
+        self.write_shares(out)?;
+        writeln!(out, "~ the forwarder's core was not full: with more to do it would do more in its time")
+    }
+
+    fn write_shares(&self, out: &mut String) -> std::fmt::Result {
+        for row in &self.load {
+            let shown = &row.median;
+            if let (Some(kernel), Some(cipher), Some(rest)) = (shown.kernel_ns, shown.cipher_ns, shown.rest_ns) {
+                writeln!(
+                    out,
+                    "  {}: of {:.0} ns {kernel:.0} in the kernel, {cipher:.0} in ciphers, {rest:.0} in the rest (perf)",
+                    row.cell, shown.cpu_ns_per_message
+                )?;
+            }
+        }
+        Ok(())
     }
 
     fn write_delays(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
-            "\n{:<18} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>6} {:>6}",
+            "\n{:<30} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>6} {:>6}",
             "one-way, µs", "p50", "p99", "p99.9", "max", "added p50", "added p99", "samples", "lost", "late"
         )?;
         for row in &self.latency {
@@ -215,7 +220,7 @@ impl Report {
             let plus = |value: f64| if compared { format!("{value:+.1}") } else { String::new() };
             writeln!(
                 out,
-                "{:<18} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>10} {:>10} {:>9} {:>6} {:>6}",
+                "{:<30} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>10} {:>10} {:>9} {:>6} {:>6}",
                 row.cell,
                 shown.p50_us,
                 shown.p99_us,
@@ -228,19 +233,22 @@ impl Report {
                 shown.late
             )?;
         }
-        writeln!(out, "{} messages a second; medians over the rounds of each round's figure", self.settings.rate)
+        writeln!(out, "added: over the direct path of the same kind; medians over the rounds of each round's figure")
     }
 }
 
-/// Sets each row beside its bare one, round by round.
+/// Widths of the columns of loads.
+const WIDTHS: [usize; 11] = [9, 7, 8, 6, 6, 5, 6, 7, 6, 6, 6];
+
+/// Sets each row beside the one it is compared with, round by round.
 fn compare(loads: &mut [Cell<Shown>]) {
     for index in 0..loads.len() {
         let Some(bare) = loads.iter().position(|cell| cell.name == loads[index].beside) else { continue };
         for round in 0..loads[index].rounds.len() {
             let beside = loads[bare].rounds[round];
             let shown = &mut loads[index].rounds[round];
-            shown.messages_to_bare = per(shown.messages_per_core_s, beside.messages_per_core_s);
-            shown.datagrams_to_bare = per(shown.datagrams_per_core_s, beside.datagrams_per_core_s);
+            shown.messages_to_beside = per(shown.messages_per_core_s, beside.messages_per_core_s);
+            shown.datagrams_to_beside = per(shown.datagrams_per_core_s, beside.datagrams_per_core_s);
         }
     }
 }
@@ -249,6 +257,7 @@ fn middle(rounds: &[Shown]) -> Shown {
     let of = |figure: fn(&Shown) -> f64| median(rounds.iter().map(figure));
     Shown {
         messages_per_s: of(|shown| shown.messages_per_s),
+        mbit_per_s: of(|shown| shown.mbit_per_s),
         datagrams_in_per_s: of(|shown| shown.datagrams_in_per_s),
         datagrams_out_per_s: of(|shown| shown.datagrams_out_per_s),
         datagrams_back_per_s: of(|shown| shown.datagrams_back_per_s),
@@ -265,9 +274,18 @@ fn middle(rounds: &[Shown]) -> Shown {
         sent: of(|shown| shown.sent as f64) as u64,
         retransmissions: of(|shown| shown.retransmissions as f64) as u64,
         drops: of(|shown| shown.drops as f64) as u64,
-        messages_to_bare: of(|shown| shown.messages_to_bare),
-        datagrams_to_bare: of(|shown| shown.datagrams_to_bare),
+        messages_to_beside: of(|shown| shown.messages_to_beside),
+        datagrams_to_beside: of(|shown| shown.datagrams_to_beside),
+        kernel_ns: asked(rounds, |shown| shown.kernel_ns),
+        cipher_ns: asked(rounds, |shown| shown.cipher_ns),
+        rest_ns: asked(rounds, |shown| shown.rest_ns),
     }
+}
+
+/// The middle of what was asked for in some rounds.
+fn asked(rounds: &[Shown], figure: fn(&Shown) -> Option<f64>) -> Option<f64> {
+    let known: Vec<f64> = rounds.iter().filter_map(figure).collect();
+    (!known.is_empty()).then(|| median(known.into_iter()))
 }
 
 fn delay_row(cell: &Cell<Delay>, all: &[Cell<Delay>]) -> DelayRow {

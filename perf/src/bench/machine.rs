@@ -1,6 +1,6 @@
 //! The machine: cores, what a thread has used of them, and how noisy they are.
 
-use crate::figures::quantile;
+use super::figures::quantile;
 use serde::Serialize;
 use std::fs;
 use std::io;
@@ -49,8 +49,11 @@ impl Cores {
     }
 }
 
-/// A thread, by name, of this or another process, whose use of its core is read from /proc.
-pub(crate) struct Watched(PathBuf);
+/// A thread of this or another process, whose use of its core is read from /proc.
+pub(crate) struct Watched {
+    /// Its folder: `/proc/PID/task/TID`.
+    task: PathBuf,
+}
 
 /// What a thread used so far.
 #[derive(Clone, Copy)]
@@ -68,15 +71,27 @@ impl Watched {
             let task = task?.path();
             // A thread may end while it is looked at.
             if fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name) {
-                return Ok(Watched(task.join("schedstat")));
+                return Ok(Watched { task });
             }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has no thread called {name}")))
     }
 
+    /// The calling thread.
+    pub(crate) fn calling() -> Watched {
+        // SAFETY: gettid only answers.
+        let id = unsafe { libc::gettid() };
+        Watched { task: PathBuf::from(format!("/proc/self/task/{id}")) }
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> String {
+        self.task.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
     /// What it used so far; exact to a tick of the scheduler.
     pub(crate) fn used(&self) -> io::Result<Used> {
-        let text = fs::read_to_string(&self.0)?;
+        let text = fs::read_to_string(self.task.join("schedstat"))?;
         let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
         Ok(Used { ran: numbers.next().unwrap_or(0), waited: numbers.next().unwrap_or(0) })
     }

@@ -1,6 +1,6 @@
 //! A way from the source to the sink, both of which live in the calling thread.
 
-use crate::net::{self, BATCH, Port};
+use super::net::{self, BATCH, Port};
 use sinew::base::Instant;
 use std::io;
 use std::net::UdpSocket;
@@ -13,9 +13,18 @@ pub(crate) trait Path {
     /// Moves everything that can move; `arrived` is called for each message that reached the sink.
     fn turn(&mut self, now: Instant, arrived: &mut dyn FnMut(&[u8]));
 
-    /// Bytes of the smallest receive buffer at the source and the sink.
-    fn buffer(&self) -> usize;
+    /// Messages of this size that all receive buffers on the way have room for.
+    fn room(&self, size: usize) -> u64;
 }
+
+/// Datagrams that a receive buffer of so many bytes has room for. Small ones take 1,283 bytes of it (measured for 200),
+/// larger ones 2,304.
+pub(crate) fn datagrams(buffer: usize, size: usize) -> u64 {
+    (buffer / if size <= 400 { 1_400 } else { 2_560 }) as u64
+}
+
+/// Datagrams staged for one turn.
+const STAGED: usize = 4 * BATCH;
 
 /// Plain datagrams.
 pub(crate) struct Raw {
@@ -41,7 +50,7 @@ impl Raw {
     /// Connects the source to `entry` and the sink to `exit`.
     pub(crate) fn new(ends: Ends, entry: std::net::SocketAddr, exit: std::net::SocketAddr) -> io::Result<Raw> {
         let (source, sink) = (Port::new(ends.source, entry)?, Port::new(ends.sink, exit)?);
-        Ok(Raw { source, sink, staged: vec![Vec::new(); BATCH], used: 0 })
+        Ok(Raw { source, sink, staged: vec![Vec::new(); STAGED], used: 0 })
     }
 
     /// A source that sends straight to the sink.
@@ -67,7 +76,7 @@ impl Path for Raw {
         self.sink.receive(|datagram| arrived(datagram));
     }
 
-    fn buffer(&self) -> usize {
-        self.source.buffer().min(self.sink.buffer())
+    fn room(&self, size: usize) -> u64 {
+        datagrams(self.source.buffer().min(self.sink.buffer()), size)
     }
 }

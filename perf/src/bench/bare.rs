@@ -1,7 +1,7 @@
-//! The bare forwarder: recvmmsg, change one byte, sendmmsg. What the kernel alone costs.
+//! The bare forwarders: receive, change one byte, send. What the kernel alone costs, by the system calls used.
 
-use crate::machine::{Watched, pin};
-use crate::net::{self, BATCH};
+use super::machine::{Watched, pin};
+use super::net::{self, BATCH, Port};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
@@ -16,6 +16,17 @@ const SLOT: usize = 2048;
 /// Longest sleep without looking whether to stop.
 const NAP: Duration = Duration::from_millis(50);
 const NAME: &str = "bare-forwarder";
+
+/// The system calls of a forwarder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// One call for each datagram received, one for each sent.
+    One,
+    /// recvmmsg and sendmmsg.
+    Many,
+    /// recvmmsg of trains (UDP_GRO), which leave as they came (UDP_SEGMENT).
+    Trains,
+}
 
 /// A forwarder that runs.
 pub(crate) struct Bare {
@@ -32,7 +43,13 @@ pub(crate) struct Bare {
 impl Bare {
     /// Starts it between `source` and `sink`, with both sockets connected. `spin`: it looks again at once instead of
     /// waiting in the kernel.
-    pub(crate) fn start(source: SocketAddr, sink: SocketAddr, spin: bool, core: Option<usize>) -> io::Result<Bare> {
+    pub(crate) fn start(
+        calls: Calls,
+        source: SocketAddr,
+        sink: SocketAddr,
+        spin: bool,
+        core: Option<usize>,
+    ) -> io::Result<Bare> {
         let (entry, exit) = (net::open(net::free_address()?)?, net::open(net::free_address()?)?);
         entry.connect(source)?;
         exit.connect(sink)?;
@@ -47,7 +64,11 @@ impl Bare {
                 pin(core);
             }
             let _ = ready.send(());
-            forward(&entry, &exit, &asked, &count);
+            match calls {
+                Calls::One => forward_one(&entry, &exit, &asked, &count),
+                Calls::Many => forward_many(&entry, &exit, &asked, &count),
+                Calls::Trains => forward_trains(entry, source, &exit, &asked, &count),
+            }
         })?;
         // The thread has its name once it has spoken.
         let _ = started.recv();
@@ -70,7 +91,25 @@ impl Drop for Bare {
     }
 }
 
-fn forward(entry: &UdpSocket, exit: &UdpSocket, stop: &AtomicBool, forwarded: &AtomicU64) {
+fn forward_one(entry: &UdpSocket, exit: &UdpSocket, stop: &AtomicBool, forwarded: &AtomicU64) {
+    let mut room = [0; SLOT];
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(len) = entry.recv(&mut room) else { continue };
+        room[1] = room[1].wrapping_sub(1);
+        // What the kernel refuses is lost.
+        let _ = exit.send(&room[..len]);
+        forwarded.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn forward_trains(entry: UdpSocket, source: SocketAddr, exit: &UdpSocket, stop: &AtomicBool, forwarded: &AtomicU64) {
+    let Ok(mut entry) = Port::new(entry, source) else { return };
+    while !stop.load(Ordering::Relaxed) {
+        forwarded.fetch_add(entry.forward(exit) as u64, Ordering::Relaxed);
+    }
+}
+
+fn forward_many(entry: &UdpSocket, exit: &UdpSocket, stop: &AtomicBool, forwarded: &AtomicU64) {
     let mut room = vec![[0u8; SLOT]; BATCH].into_boxed_slice();
     let mut vectors: Vec<libc::iovec> = Vec::with_capacity(BATCH);
     // SAFETY: all-zero is a valid mmsghdr: no name, no vectors, no control.

@@ -33,8 +33,6 @@ pub(crate) struct Port {
     room_vectors: Box<[libc::iovec]>,
     controls: Box<[[u64; CONTROL]]>,
     headers: Box<[libc::mmsghdr]>,
-    /// Datagrams the kernel had no room for.
-    pub(crate) refused: u64,
 }
 
 /// A loopback address with a port that was free a moment ago.
@@ -90,7 +88,6 @@ impl Port {
             room_vectors: vec![nothing; TRAINS].into_boxed_slice(),
             controls: vec![[0; CONTROL]; TRAINS].into_boxed_slice(),
             headers: vec![libc::mmsghdr { msg_hdr: empty_header(), msg_len: 0 }; TRAINS].into_boxed_slice(),
-            refused: 0,
         })
     }
 
@@ -99,7 +96,7 @@ impl Port {
         granted(&self.socket)
     }
 
-    /// Sends datagrams in their order, equal ones in a row as a train. What the kernel refuses is lost and counted.
+    /// Sends datagrams in their order, equal ones in a row as a train. What the kernel refuses is lost: sinks miss it.
     pub(crate) fn send<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
         self.vectors.clear();
         for bytes in datagrams {
@@ -109,9 +106,7 @@ impl Port {
         while start < self.vectors.len() {
             let train = self.train_from(start);
             start = train.end;
-            if !self.send_train(train.clone()) {
-                self.refused += train.len() as u64;
-            }
+            self.send_train(train);
         }
     }
 
@@ -134,39 +129,19 @@ impl Port {
     }
 
     fn send_train(&mut self, train: Range<usize>) -> bool {
-        let mut control = [0u64; CONTROL];
-        let mut header = empty_header();
-        header.msg_iov = self.vectors[train.clone()].as_mut_ptr();
-        header.msg_iovlen = train.len();
-        if train.len() > 1 {
-            let segment = self.vectors[train.start].iov_len as u16;
-            let payload = mem::size_of_val(&segment) as libc::c_uint;
-            header.msg_control = control.as_mut_ptr().cast();
-            // SAFETY: `control` is aligned and large enough for one header and a 16-bit value.
-            unsafe {
-                header.msg_controllen = libc::CMSG_SPACE(payload) as usize;
-                let message = libc::CMSG_FIRSTHDR(&raw const header);
-                (*message).cmsg_level = libc::SOL_UDP;
-                (*message).cmsg_type = libc::UDP_SEGMENT;
-                (*message).cmsg_len = libc::CMSG_LEN(payload) as usize;
-                libc::CMSG_DATA(message).cast::<u16>().write_unaligned(segment);
-            }
-        }
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let segment = (train.len() > 1).then(|| self.vectors[train.start].iov_len);
         for _ in 0..2 {
-            // SAFETY: the vectors point to bytes that the caller borrows for the whole call of `send`.
-            let result = unsafe { libc::sendmsg(self.socket.as_raw_fd(), &raw const header, flags) };
-            if result >= 0 {
-                return true;
-            }
-            match io::Error::last_os_error().raw_os_error() {
-                // The answer to an earlier datagram: this one has not been tried.
-                Some(libc::ECONNREFUSED | libc::EINTR) => {}
-                Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE) if train.len() > 1 => {
-                    self.trains = false;
-                    return train.map(|one| self.send_train(one..one + 1)).fold(true, |all, sent| all & sent);
-                }
-                _ => return false,
+            match send_vectors(&self.socket, &mut self.vectors[train.clone()], segment) {
+                Ok(()) => return true,
+                Err(error) => match error.raw_os_error() {
+                    // The answer to an earlier datagram: this one has not been tried.
+                    Some(libc::ECONNREFUSED | libc::EINTR) => {}
+                    Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE) if train.len() > 1 => {
+                        self.trains = false;
+                        return train.map(|one| self.send_train(one..one + 1)).fold(true, |all, sent| all & sent);
+                    }
+                    _ => return false,
+                },
             }
         }
         false
@@ -174,6 +149,37 @@ impl Port {
 
     /// Hands over what has arrived, at most one system call's worth. Answers how many datagrams.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(&mut [u8])) -> usize {
+        let mut datagrams = 0;
+        for index in 0..self.fill(libc::MSG_DONTWAIT) {
+            let (len, segment) = self.train(index);
+            for datagram in self.room[index][..len].chunks_mut(segment) {
+                take(datagram);
+                datagrams += 1;
+            }
+        }
+        datagrams
+    }
+
+    /// Waits for something to arrive, as long as the socket does, and sends it through `exit`: trains as they came, one
+    /// byte of each datagram changed. Answers how many datagrams.
+    pub(crate) fn forward(&mut self, exit: &UdpSocket) -> usize {
+        let mut datagrams = 0;
+        for index in 0..self.fill(libc::MSG_WAITFORONE) {
+            let (len, segment) = self.train(index);
+            let bytes = &mut self.room[index][..len];
+            for datagram in bytes.chunks_mut(segment) {
+                datagram[1] = datagram[1].wrapping_sub(1);
+                datagrams += 1;
+            }
+            let mut whole = [libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len }];
+            // What the kernel refuses is lost.
+            let _ = send_vectors(exit, &mut whole, (len > segment).then_some(segment));
+        }
+        datagrams
+    }
+
+    /// Takes what has arrived into the room; how many trains.
+    fn fill(&mut self, flags: libc::c_int) -> usize {
         for index in 0..TRAINS {
             self.room_vectors[index] =
                 libc::iovec { iov_base: self.room[index].as_mut_ptr().cast(), iov_len: TRAIN_ROOM };
@@ -183,21 +189,44 @@ impl Port {
             header.msg_control = self.controls[index].as_mut_ptr().cast();
             header.msg_controllen = mem::size_of::<[u64; CONTROL]>();
         }
-        let (fd, flags) = (self.socket.as_raw_fd(), libc::MSG_DONTWAIT);
+        let fd = self.socket.as_raw_fd();
         // SAFETY: every header was just pointed to its own vector, room and control words, alive and unaliased.
         let count =
             unsafe { libc::recvmmsg(fd, self.headers.as_mut_ptr(), TRAINS as libc::c_uint, flags, ptr::null_mut()) };
-        let mut datagrams = 0;
-        for index in 0..usize::try_from(count).unwrap_or(0) {
-            let len = (self.headers[index].msg_len as usize).min(TRAIN_ROOM);
-            let segment = segment_len(&self.headers[index].msg_hdr).unwrap_or(len).max(1);
-            for datagram in self.room[index][..len].chunks_mut(segment) {
-                take(datagram);
-                datagrams += 1;
-            }
-        }
-        datagrams
+        usize::try_from(count).unwrap_or(0)
     }
+
+    /// Bytes of a train that was taken, and of each of its datagrams but the last.
+    fn train(&self, index: usize) -> (usize, usize) {
+        let len = (self.headers[index].msg_len as usize).min(TRAIN_ROOM);
+        (len, segment_len(&self.headers[index].msg_hdr).unwrap_or(len).max(1))
+    }
+}
+
+/// Sends the vectors' bytes: one datagram, or a train of datagrams of `segment` bytes.
+fn send_vectors(socket: &UdpSocket, vectors: &mut [libc::iovec], segment: Option<usize>) -> io::Result<()> {
+    let mut control = [0u64; CONTROL];
+    let mut header = empty_header();
+    header.msg_iov = vectors.as_mut_ptr();
+    header.msg_iovlen = vectors.len();
+    if let Some(segment) = segment {
+        let segment = segment as u16;
+        let payload = mem::size_of_val(&segment) as libc::c_uint;
+        header.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: `control` is aligned and large enough for one header and a 16-bit value.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(payload) as usize;
+            let message = libc::CMSG_FIRSTHDR(&raw const header);
+            (*message).cmsg_level = libc::SOL_UDP;
+            (*message).cmsg_type = libc::UDP_SEGMENT;
+            (*message).cmsg_len = libc::CMSG_LEN(payload) as usize;
+            libc::CMSG_DATA(message).cast::<u16>().write_unaligned(segment);
+        }
+    }
+    // SAFETY: the vectors point to bytes that the callers borrow for the whole call.
+    let result =
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The length of the datagrams of a train, if it is one.

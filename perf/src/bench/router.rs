@@ -1,6 +1,6 @@
 //! The router under test: the real binary, in a process of its own.
 
-use crate::machine::{Cores, Watched};
+use super::machine::{Cores, Watched};
 use sinew::base::{Identity, NodeId};
 use sinew::client::Overlay;
 use sinew::client::admin::{Request, Response};
@@ -87,12 +87,17 @@ impl Router {
 
     /// What its worker counted so far.
     pub(crate) fn stats(&self) -> io::Result<ShardStats> {
-        match self.overlay.request(&Request::Stats)? {
-            Response::Stats { workers } => {
-                let first = workers.into_iter().next().unwrap_or_default();
-                serde_json::from_value(first).map_err(io::Error::other)
+        let begun = Instant::now();
+        loop {
+            match self.overlay.request(&Request::Stats)? {
+                Response::Stats { workers } => {
+                    let first = workers.into_iter().next().unwrap_or_default();
+                    return serde_json::from_value(first).map_err(io::Error::other);
+                }
+                // A worker that others keep from its core answers later.
+                Response::Error { .. } if begun.elapsed() < PATIENCE => {}
+                other => return Err(io::Error::other(format!("{other:?}"))),
             }
-            other => Err(io::Error::other(format!("{other:?}"))),
         }
     }
 
@@ -159,8 +164,20 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// From the counters of a router that stands between `source` and `sink`.
-    pub(crate) fn between(stats: &ShardStats, source: NodeId, sink: NodeId) -> Counted {
+    /// Of a forwarder whose datagrams are messages.
+    pub(crate) fn unbundled(count: u64) -> Counted {
+        Counted {
+            forwarded: count,
+            datagrams_in: count,
+            messages_in: count,
+            datagrams_out: count,
+            messages_out: count,
+            ..Counted::default()
+        }
+    }
+
+    /// From the counters of a router that stands between `source` and `sinks`.
+    pub(crate) fn between(stats: &ShardStats, source: NodeId, sinks: &[NodeId]) -> Counted {
         let mut counted = Counted { forwarded: stats.forwarded, drops: stats.drops.total(), ..Counted::default() };
         for link in &stats.links {
             let stats = &link.stats;
@@ -169,11 +186,11 @@ impl Counted {
                 counted.datagrams_in = stats.packets_in;
                 counted.messages_in = stats.best_effort.received + stats.reliable.received;
                 counted.datagrams_back += stats.packets_out;
-            } else if link.peer == sink {
-                counted.datagrams_out = stats.packets_out;
-                counted.messages_out = stats.best_effort.sent + stats.reliable.sent;
+            } else if sinks.contains(&link.peer) {
+                counted.datagrams_out += stats.packets_out;
+                counted.messages_out += stats.best_effort.sent + stats.reliable.sent;
                 counted.datagrams_back += stats.packets_in;
-                counted.retransmissions = stats.retransmissions;
+                counted.retransmissions += stats.retransmissions;
             }
         }
         counted

@@ -1,9 +1,10 @@
 //! Load: as many messages as the way takes, or as many a second as asked, with a bounded number on their way.
 
-use crate::figures::per;
-use crate::machine::{Used, Watched};
-use crate::path::Path;
-use crate::router::Counted;
+use super::figures::per;
+use super::machine::{Used, Watched};
+use super::path::Path;
+use super::router::Counted;
+use super::shares::{Sampler, Shares};
 use serde::Serialize;
 use sinew::base::Instant;
 use sinew::runtime::clock::Clock;
@@ -11,21 +12,20 @@ use std::io;
 use std::time::Duration;
 
 /// Before anything is counted: queues, windows and caches fill.
-const WARM_UP: Duration = Duration::from_millis(400);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(400);
 /// Messages that have not arrived after such a silence count as lost for the time being, if the way loses messages.
 const GIVE_UP: Duration = Duration::from_millis(20);
 /// The same for good, when nothing more is sent.
 const SETTLE: Duration = Duration::from_millis(300);
-/// Messages offered in one turn.
-const BURST: u64 = 64;
-/// Kernel memory of one small datagram in a receive buffer, bytes: measured 1,283 for 200 bytes.
-const DATAGRAM_COST: usize = 1400;
+/// Messages offered in one turn: of 200 bytes, bundled, they fill a train.
+const BURST: u64 = 256;
 /// Use of a core from which on the forwarder is what limits.
 const SATURATED: f64 = 0.9;
 
 /// What to send.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
+    pub(crate) clock: Clock,
     pub(crate) seconds: f64,
     pub(crate) size: usize,
     /// Most messages between source and sink.
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) pace: Option<u32>,
     /// Messages that do not arrive are lost, not late.
     pub(crate) lossy: bool,
+    /// Ask what the forwarder's time goes to.
+    pub(crate) sampled: bool,
 }
 
 /// What one cell of one round showed.
@@ -41,6 +43,8 @@ pub(crate) struct Plan {
 pub(crate) struct Shown {
     /// Messages that reached the sink, per second.
     pub(crate) messages_per_s: f64,
+    /// The same in Mbit/s of the messages' own bytes.
+    pub(crate) mbit_per_s: f64,
     /// Datagrams in the direction of the messages that the forwarder received and sent, per second.
     pub(crate) datagrams_in_per_s: f64,
     pub(crate) datagrams_out_per_s: f64,
@@ -64,14 +68,17 @@ pub(crate) struct Shown {
     pub(crate) sent: u64,
     pub(crate) retransmissions: u64,
     pub(crate) drops: u64,
-    /// `messages_per_core_s` and `datagrams_per_core_s` over those of the bare forwarder under the same load.
-    pub(crate) messages_to_bare: f64,
-    pub(crate) datagrams_to_bare: f64,
+    /// `messages_per_core_s` and `datagrams_per_core_s` over those of the row beside it in the same round.
+    pub(crate) messages_to_beside: f64,
+    pub(crate) datagrams_to_beside: f64,
+    /// Nanoseconds per message in the kernel, in ciphers, and in the rest of the forwarder, where that was asked.
+    pub(crate) kernel_ns: Option<f64>,
+    pub(crate) cipher_ns: Option<f64>,
+    pub(crate) rest_ns: Option<f64>,
 }
 
 struct Load<'a> {
     path: &'a mut dyn Path,
-    clock: Clock,
     plan: Plan,
     window: u64,
     message: Vec<u8>,
@@ -84,41 +91,42 @@ struct Load<'a> {
     progress: Instant,
 }
 
-/// Runs `plan` over `path`, watching the forwarder's thread and counters.
-pub(crate) fn measure(
-    path: &mut dyn Path,
-    clock: Clock,
-    plan: Plan,
-    thread: &Watched,
-    mut counters: impl FnMut() -> io::Result<Counted>,
-) -> io::Result<Shown> {
-    let room = (path.buffer() / DATAGRAM_COST) as u64;
-    let message = (0..plan.size).map(|at| at as u8).collect();
-    let mut load = Load {
-        clock,
-        plan,
-        window: plan.window.min(room).max(1),
-        message,
-        sent: 0,
-        received: 0,
-        lost: 0,
-        settled: 0,
-        due: clock.now(),
-        progress: clock.now(),
-        path,
-    };
-    load.run(WARM_UP);
-    load.drain();
-    let before = counters()?;
-    load.due = clock.now();
-    let (used, begun, received, sent, lost) = (thread.used()?, clock.now(), load.received, load.sent, load.lost);
-    load.run(Duration::from_secs_f64(plan.seconds));
-    let (used, passed) = (thread.used()?.since(used), clock.now().since(begun));
-    let arrived = load.received - received;
-    load.drain();
-    let counted = counters()?.since(before);
-    let figures = Figures { arrived, sent: load.sent - sent, lost: load.lost - lost, passed, used, counted };
-    Ok(figures.shown())
+impl Plan {
+    /// Runs over `path`, watching the forwarder's thread and counters.
+    pub(crate) fn measure(
+        self,
+        path: &mut dyn Path,
+        thread: &Watched,
+        mut counters: impl FnMut() -> io::Result<Counted>,
+    ) -> io::Result<Shown> {
+        let clock = self.clock;
+        let mut load = Load {
+            plan: self,
+            window: self.window.min(path.room(self.size)).max(1),
+            message: (0..self.size).map(|at| at as u8).collect(),
+            sent: 0,
+            received: 0,
+            lost: 0,
+            settled: 0,
+            due: clock.now(),
+            progress: clock.now(),
+            path,
+        };
+        let sampler = self.sampled.then(|| Sampler::start(thread)).flatten();
+        load.run(WARM_UP);
+        load.drain();
+        let before = counters()?;
+        load.due = clock.now();
+        let (used, begun, received, sent, lost) = (thread.used()?, clock.now(), load.received, load.sent, load.lost);
+        load.run(Duration::from_secs_f64(self.seconds));
+        let (used, passed) = (thread.used()?.since(used), clock.now().since(begun));
+        let arrived = load.received - received;
+        let shares = sampler.map(Sampler::finish).transpose()?.flatten();
+        load.drain();
+        let counted = counters()?.since(before);
+        let (sent, lost) = (load.sent - sent, load.lost - lost);
+        Ok(Figures { size: self.size, arrived, sent, lost, passed, used, counted, shares }.shown())
+    }
 }
 
 impl Used {
@@ -129,9 +137,9 @@ impl Used {
 
 impl Load<'_> {
     fn run(&mut self, time: Duration) {
-        let end = self.clock.now() + time;
+        let end = self.plan.clock.now() + time;
         loop {
-            let now = self.clock.now();
+            let now = self.plan.clock.now();
             if now >= end {
                 return;
             }
@@ -144,10 +152,10 @@ impl Load<'_> {
     fn drain(&mut self) {
         // What was given up while the machine had no time for it may still come.
         self.lost = self.settled;
-        self.progress = self.clock.now();
+        self.progress = self.plan.clock.now();
         let patience = if self.plan.lossy { SETTLE } else { Duration::from_secs(2) };
         while self.on_their_way() > 0 {
-            let now = self.clock.now();
+            let now = self.plan.clock.now();
             if now.since(self.progress) > patience {
                 break;
             }
@@ -204,25 +212,30 @@ impl Load<'_> {
 }
 
 struct Figures {
+    size: usize,
     arrived: u64,
     sent: u64,
     lost: u64,
     passed: Duration,
     used: Used,
     counted: Counted,
+    shares: Option<Shares>,
 }
 
 impl Figures {
     fn shown(&self) -> Shown {
-        let Figures { arrived, sent, lost, passed, used, counted } = self;
+        let Figures { size, arrived, sent, lost, passed, used, counted, shares } = self;
         let (seconds, messages) = (passed.as_secs_f64(), *arrived as f64);
         let (core_s, rate) = (used.ran as f64 / 1e9, per(messages, seconds));
         let bundle_in = per(counted.messages_in as f64, counted.datagrams_in as f64);
         let bundle_out = per(counted.messages_out as f64, counted.datagrams_out as f64);
         // The counters span a little more than the measured time, so they give ratios only.
         let datagrams = per(messages, bundle_out);
+        let nanos = per(used.ran as f64, messages);
+        let split = shares.map(|shares| shares.of(nanos));
         Shown {
             messages_per_s: rate,
+            mbit_per_s: rate * *size as f64 * 8.0 / 1e6,
             datagrams_in_per_s: per(rate, bundle_in),
             datagrams_out_per_s: per(rate, bundle_out),
             datagrams_back_per_s: rate * per(counted.datagrams_back as f64, counted.messages_out as f64),
@@ -230,7 +243,7 @@ impl Figures {
             messages_per_datagram_out: bundle_out,
             utilisation: core_s / seconds,
             starved: used.waited as f64 / 1e9 / seconds,
-            cpu_ns_per_message: per(used.ran as f64, messages),
+            cpu_ns_per_message: nanos,
             cpu_ns_per_datagram: per(used.ran as f64, datagrams),
             messages_per_core_s: per(messages, core_s),
             datagrams_per_core_s: per(datagrams, core_s),
@@ -239,8 +252,11 @@ impl Figures {
             sent: *sent,
             retransmissions: counted.retransmissions,
             drops: counted.drops,
-            messages_to_bare: 0.0,
-            datagrams_to_bare: 0.0,
+            messages_to_beside: 0.0,
+            datagrams_to_beside: 0.0,
+            kernel_ns: split.map(|split| split[0]),
+            cipher_ns: split.map(|split| split[1]),
+            rest_ns: split.map(|split| split[2]),
         }
     }
 }

@@ -1,0 +1,28 @@
+//! What the measurements share.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `rows` | what is measured, and measuring it |
+//! | `load`, `latency` | the two measurements, over any `path` |
+//! | `path`, `overlay`, `tcp` | plain sockets; neighbours of the overlay; streams and their relays |
+//! | `neighbour`, `lane`, `net` | one neighbour; its end of the link; its socket |
+//! | `bare`, `router` | what stands between source and sink |
+//! | `machine`, `shares`, `figures` | cores, use of them, noise; what a thread does; small statistics |
+//! | `args`, `report` | the common options; the tables and the JSON |
+
+pub(crate) mod args;
+pub(crate) mod bare;
+mod figures;
+mod lane;
+pub(crate) mod latency;
+pub(crate) mod load;
+mod machine;
+mod neighbour;
+mod net;
+mod overlay;
+mod path;
+pub(crate) mod report;
+mod router;
+pub(crate) mod rows;
+mod shares;
+pub(crate) mod tcp;
