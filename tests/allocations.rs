@@ -13,7 +13,7 @@ use chain::{Chain, Meter, Step, TICK};
 use sinew::base::{Class, Identity};
 use sinew::client::admin::{Request, Response};
 use sinew::client::{Datagrams, Event, Overlay};
-use sinew::config::settings::{Config, Io, Link, Member, Metric, Offload, Routing, Workers};
+use sinew::config::settings::{Config, Io, Link, Member, Metric, Offload, Routing, Telemetry, Workers};
 use sinew::dataplane::messages::ShardStats;
 use sinew::proto::link;
 use sinew::runtime::Background;
@@ -165,6 +165,7 @@ fn router(directory: &Path, io: Io, offload: Offload, router: usize, at: [Socket
         members: vec![member(0), member(1)],
         links: vec![Link::new(NAMES[1 - router].into(), Some(at[1 - router]))],
         routing: Routing { metric: Metric::Latency },
+        telemetry: Telemetry::new(directory),
     };
     Background::start(config, Path::new("/nonexistent")).expect("starts")
 }

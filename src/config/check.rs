@@ -1,7 +1,9 @@
 //! From the file as written to the configuration as meant.
 
 use super::errors::{Errors, without_secrets};
-use super::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Offload, Routing, Workers};
+use super::settings::{
+    Config, Congestion, Exposure, Idle, Io, Link, Member, Metric, Offload, Routing, SocketWait, Telemetry, Workers,
+};
 use super::suggest::closest;
 use super::units;
 use super::written::{At, Report, Section};
@@ -60,6 +62,9 @@ fn read_file(mut file: Section<'_, '_>, path: &Path, cores: usize, report: &mut 
     let mut section = file.section("routing", report);
     let routing = read_routing(&mut section, report);
     section.finish(report);
+    let mut section = file.section("telemetry", report);
+    let telemetry = read_telemetry(&mut section, directory, Telemetry::new(&control_socket), report);
+    section.finish(report);
     let members: Vec<(Member, Range<usize>)> =
         file.sections("member", report).into_iter().filter_map(|section| read_member(section, report)).collect();
     file.missing("member", "list every router of the network, this one too, each as a [[member]]", report);
@@ -71,7 +76,8 @@ fn read_file(mut file: Section<'_, '_>, path: &Path, cores: usize, report: &mut 
     file.finish(report);
     let members = members.into_iter().map(|(member, _)| member).collect();
     let links = links.into_iter().map(|(link, _)| link).collect();
-    Some(Config { name: name?.value, key_file: key_file?, listen, control_socket, workers, members, links, routing })
+    let (name, key_file) = (name?.value, key_file?);
+    Some(Config { name, key_file, listen, control_socket, workers, members, links, routing, telemetry })
 }
 
 fn control_socket(file: &mut Section<'_, '_>, directory: &Path, report: &mut Report) -> PathBuf {
@@ -139,6 +145,44 @@ fn read_routing(section: &mut Section<'_, '_>, report: &mut Report) -> Routing {
     let words =
         [("hops", Metric::Hops), ("latency", Metric::Latency), ("loss", Metric::Loss), ("expected", Metric::Expected)];
     Routing { metric: section.word("metric", &words, report).unwrap_or(Metric::Expected) }
+}
+
+fn read_telemetry(
+    section: &mut Section<'_, '_>,
+    directory: &Path,
+    default: Telemetry,
+    report: &mut Report,
+) -> Telemetry {
+    let path = |section: &mut Section<'_, '_>, key, report: &mut Report| {
+        section.text(key, report).map(|written| directory.join(written.value))
+    };
+    let waits = [("auto", SocketWait::Auto), ("off", SocketWait::Off)];
+    let exposures = [("loopback", Exposure::Loopback), ("network", Exposure::Network)];
+    let socket_wait = section.word("socket_wait", &waits, report).unwrap_or(default.socket_wait);
+    let interval_log = path(section, "interval_log", report);
+    let interval = section
+        .parsed("interval", report, |text| duration(text, Duration::from_millis(100), Duration::from_secs(3_600)))
+        .map_or(default.interval, |interval| interval.value);
+    let interval_log_size = section
+        .number("interval_log_size", 64 << 10..=1 << 40, report)
+        .map_or(default.interval_log_size, |size| size.value);
+    let histograms = path(section, "histograms", report).unwrap_or(default.histograms);
+    let prometheus = section.parsed("prometheus", report, address);
+    let exposure = section.word("prometheus_exposure", &exposures, report).unwrap_or(default.prometheus_exposure);
+    if let Some(at) = prometheus.as_ref().filter(|at| exposure == Exposure::Loopback && !at.value.ip().is_loopback()) {
+        let help = "use a loopback address, as in `127.0.0.1:9464`; who means it writes `prometheus_exposure = \"network\"`: \
+                    metrics are told to whoever asks, without encryption";
+        report.add(&at.span, format!("others than this machine could ask at {}", at.value), help);
+    }
+    Telemetry {
+        socket_wait,
+        interval_log,
+        interval,
+        interval_log_size,
+        histograms,
+        prometheus: prometheus.map(|at| at.value),
+        prometheus_exposure: exposure,
+    }
 }
 
 fn read_member(mut section: Section<'_, '_>, report: &mut Report) -> Option<(Member, Range<usize>)> {

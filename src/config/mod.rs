@@ -29,7 +29,9 @@ mod tests;
 pub use check::parse_for;
 pub use errors::{Errors, Mistake};
 pub use render::to_toml;
-pub use settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Routing, Workers};
+pub use settings::{
+    Config, Congestion, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait, Telemetry, Workers,
+};
 pub use suggest::closest;
 
 use std::path::Path;

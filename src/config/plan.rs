@@ -49,6 +49,7 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
         ("listen", old.listen != new.listen),
         ("control_socket", old.control_socket != new.control_socket),
         ("workers", old.workers != new.workers),
+        ("telemetry", old.telemetry != new.telemetry),
     ];
     let changed = fixed.into_iter().filter(|(_, differs)| *differs);
     plan.not_applied.extend(changed.map(|(key, _)| format!("`{key}` takes effect at the next start")));
@@ -63,6 +64,7 @@ pub fn in_force(old: &Config, new: Config) -> Config {
         listen: old.listen,
         control_socket: old.control_socket.clone(),
         workers: old.workers.clone(),
+        telemetry: old.telemetry.clone(),
         ..new
     }
 }
@@ -132,7 +134,8 @@ const fn metric_name(metric: Metric) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{Congestion, Idle, Io, Member, Offload, Routing, Workers};
+    use crate::config::settings::{Congestion, Idle, Io, Member, Offload, Routing, Telemetry, Workers};
+    use std::path::Path;
     use std::time::Duration;
 
     fn link(peer: &str) -> Link {
@@ -167,6 +170,7 @@ mod tests {
             members: members.iter().map(member).collect(),
             links: links.to_vec(),
             routing: Routing { metric: Metric::Hops },
+            telemetry: Telemetry::new(Path::new("a.sock")),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A configuration back to text, for what writes configurations: the lab, and tools that set up many routers.
 
-use super::settings::{Config, Congestion, Idle, Io, Link, Metric, Offload};
+use super::settings::{Config, Congestion, Exposure, Idle, Io, Link, Metric, Offload, SocketWait, Telemetry};
 use super::units::{show_duration, show_rate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,6 +28,10 @@ pub fn to_toml(config: &Config) -> String {
     put(&mut text, "socket_buffer", &config.workers.socket_buffer.to_string());
     text.push_str("\n[routing]\n");
     put(&mut text, "metric", &quoted(metric_word(config.routing.metric)));
+    text.push_str("\n[telemetry]\n");
+    for (key, value) in telemetry_entries(&config.telemetry) {
+        put(&mut text, key, &value);
+    }
     for member in &config.members {
         text.push_str("\n[[member]]\n");
         put(&mut text, "name", &quoted(&member.name));
@@ -55,6 +59,27 @@ fn link_entries(link: &Link) -> Vec<(&'static str, String)> {
     entries.push(("congestion", quoted(&congestion)));
     entries.push(("queue_delay", quoted(&show_duration(link.queue_delay))));
     entries.push(("queue", link.queue.to_string()));
+    entries
+}
+
+fn telemetry_entries(telemetry: &Telemetry) -> Vec<(&'static str, String)> {
+    let socket_wait = match telemetry.socket_wait {
+        SocketWait::Auto => "auto",
+        SocketWait::Off => "off",
+    };
+    let exposure = match telemetry.prometheus_exposure {
+        Exposure::Loopback => "loopback",
+        Exposure::Network => "network",
+    };
+    let mut entries = vec![
+        ("socket_wait", quoted(socket_wait)),
+        ("interval", quoted(&show_duration(telemetry.interval))),
+        ("interval_log_size", telemetry.interval_log_size.to_string()),
+        ("histograms", quoted_path(&telemetry.histograms)),
+        ("prometheus_exposure", quoted(exposure)),
+    ];
+    entries.extend(telemetry.interval_log.as_ref().map(|path| ("interval_log", quoted_path(path))));
+    entries.extend(telemetry.prometheus.map(|at| ("prometheus", quoted(&at.to_string()))));
     entries
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Everything `sinew run` needs to know.
@@ -24,6 +24,8 @@ pub struct Config {
     pub links: Vec<Link>,
     /// Routing.
     pub routing: Routing,
+    /// What is measured of the router's own time, and where it is shown.
+    pub telemetry: Telemetry,
 }
 
 /// How packets are moved.
@@ -172,4 +174,58 @@ pub enum Metric {
 pub struct Routing {
     /// The metric.
     pub metric: Metric,
+}
+
+/// What is measured of the router's own time, and where it is shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Telemetry {
+    /// Whether the kernel says when datagrams arrived.
+    pub socket_wait: SocketWait,
+    /// The interval log.
+    pub interval_log: Option<PathBuf>,
+    /// How long an interval of it is.
+    pub interval: Duration,
+    /// Its greatest length, bytes; the one before is kept as well.
+    pub interval_log_size: u64,
+    /// Directory of the histograms that SIGUSR1 writes.
+    pub histograms: PathBuf,
+    /// Where Prometheus finds the metrics.
+    pub prometheus: Option<SocketAddr>,
+    /// Who may ask there.
+    pub prometheus_exposure: Exposure,
+}
+
+impl Telemetry {
+    /// The defaults, for a router with this control socket.
+    pub fn new(control_socket: &Path) -> Telemetry {
+        Telemetry {
+            socket_wait: SocketWait::Auto,
+            interval_log: None,
+            interval: Duration::from_secs(10),
+            interval_log_size: 16 << 20,
+            histograms: control_socket.parent().unwrap_or(Path::new("")).join("histograms"),
+            prometheus: None,
+            prometheus_exposure: Exposure::Loopback,
+        }
+    }
+}
+
+/// Whether the kernel says when datagrams arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SocketWait {
+    /// Where it can.
+    Auto,
+    /// No.
+    Off,
+}
+
+/// From where metrics can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exposure {
+    /// From this machine alone.
+    Loopback,
+    /// From wherever the address is reached.
+    Network,
 }

@@ -305,10 +305,21 @@ fn links() -> impl Strategy<Value = Link> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(link in links(), metric in 0usize..4, path in "/[ -~]{1,40}") {
+    fn what_is_written_is_read_back(
+        link in links(),
+        metric in 0usize..4,
+        path in "/[ -~]{1,40}",
+        log in any::<bool>(),
+        port in any::<Option<u16>>(),
+    ) {
         let mut config = read(&pair("")).expect("is right");
         config.links = vec![link];
         config.routing.metric = [Metric::Hops, Metric::Latency, Metric::Loss, Metric::Expected][metric];
+        config.telemetry.interval_log = log.then(|| path.clone().into());
+        config.telemetry.prometheus = port.map(|port| ([0, 0, 0, 0], port).into());
+        if port.is_some() {
+            config.telemetry.prometheus_exposure = Exposure::Network;
+        }
         config.key_file = path.into();
         prop_assert_eq!(read(&to_toml(&config)), Ok(config));
     }
@@ -328,6 +339,18 @@ proptest! {
             prop_assert!(errors.mistakes().iter().all(|mistake| mistake.line > 0 && mistake.column > 0));
         }
     }
+}
+
+#[test]
+fn metrics_are_shown_to_others_only_if_that_is_said() {
+    let at = |rest: &str| pair("") + "[telemetry]\nprometheus = " + rest;
+    let said = only_mistake(&at("\"192.0.2.1:9464\"\n"));
+    assert!(said.contains("others than this machine could ask") && said.contains("prometheus_exposure"), "{said}");
+    let config = read(&at("\"192.0.2.1:9464\"\nprometheus_exposure = \"network\"\n")).expect("is right");
+    assert_eq!(config.telemetry.prometheus, Some(([192, 0, 2, 1], 9464).into()));
+    let config = read(&at("\"[::1]:9464\"\ninterval_log = \"a.hlog\"\n")).expect("is right");
+    assert_eq!(config.telemetry.interval_log.as_deref(), Some(Path::new("etc/a.hlog")));
+    assert_eq!(config.telemetry.histograms, Path::new("/run/sinew/histograms"), "beside the control socket");
 }
 
 #[test]

@@ -9,10 +9,22 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key, by where it belongs.
-pub(super) const KEYS: [(&str, &[&str]); 5] = [
+pub(super) const KEYS: [(&str, &[&str]); 6] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
     ("[workers]", &["count", "cores", "io", "idle", "pool", "socket_buffer"]),
     ("[routing]", &["metric"]),
+    (
+        "[telemetry]",
+        &[
+            "socket_wait",
+            "interval_log",
+            "interval",
+            "interval_log_size",
+            "histograms",
+            "prometheus",
+            "prometheus_exposure",
+        ],
+    ),
     ("a [[member]]", &["name", "public"]),
     ("a [[link]]", &["peer", "remote", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
 ];

@@ -35,7 +35,7 @@ use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{Identity, Instant, LinkId, NodeId, Port, Rng, SessionId, WallTime};
 use crate::config::settings::Config;
-use crate::dataplane::messages::{Command, LinkSpec, NamedHistogram, Report, SessionKind, SessionReport, ShardStats};
+use crate::dataplane::messages::{Command, LinkSpec, Report, SessionKind, SessionReport, ShardStats};
 use crate::forwarding::Table;
 use crate::proto::routing::{self, Routing};
 use crate::telemetry::hlog;
@@ -294,7 +294,6 @@ impl Control {
             Report::Incoming { listener, session, peer } => return self.incoming(worker, listener, session, peer),
             Report::Stats(stats) => return self.stats(now, worker, *stats),
             Report::Sessions(sessions) => return self.sessions_of(now, worker, &sessions),
-            Report::Histograms(histograms) => return self.histograms(worker, &histograms),
         };
         let Some(heard) = heard else { return };
         match &heard {
@@ -505,18 +504,17 @@ impl Control {
 
     fn begin_round(&mut self, now: Instant) {
         if self.collector.is_idle() {
-            // A worker answers in order: its histograms are here before the answer that ends the round.
-            let histograms = self.clients.any_waiting_for_histograms(self.collector.joining());
             for worker in self.collector.begin(now) {
-                if histograms {
-                    self.command(worker, Command::QueryHistograms);
-                }
                 self.command(worker, Command::QueryStats);
             }
         }
     }
 
     fn stats(&mut self, now: Instant, worker: usize, mut stats: ShardStats) {
+        if self.clients.any_waiting_for_histograms(self.collector.current()) {
+            let histograms = self.histograms(&stats);
+            self.histograms.insert(worker, histograms);
+        }
         // Here and not there: a worker's packets would wait for it.
         stats.summarise();
         let value = serde_json::to_value(&stats).unwrap_or_else(|error| Value::String(error.to_string()));
@@ -526,13 +524,15 @@ impl Control {
         }
     }
 
-    fn histograms(&mut self, worker: usize, histograms: &[NamedHistogram]) {
-        let named = |entry: &NamedHistogram| {
-            let peer = entry.peer.map(|peer| self.name_of(peer));
-            serde_json::json!({ "name": entry.name, "peer": peer, "hdr": hlog::encode(entry.histogram.inner()) })
-        };
-        let list = histograms.iter().map(named).collect();
-        self.histograms.insert(worker, list);
+    /// A worker's histograms that are not empty.
+    fn histograms(&self, stats: &ShardStats) -> Value {
+        let counted = stats.counted().filter(|(_, _, counts)| !counts.is_empty());
+        let named = counted.map(|(of, name, counts)| {
+            let (peer, link) = (of.map(|link| self.name_of(link.peer)), of.map(|link| link.link));
+            let hdr = hlog::encode(counts.histogram().inner());
+            serde_json::json!({ "name": name, "peer": peer, "link": link, "hdr": hdr })
+        });
+        named.collect()
     }
 
     /// The answer to who asked for histograms as well.

@@ -61,7 +61,7 @@ impl Control {
     }
 
     /// A member's name, or its id if the configuration has no name for it.
-    pub(super) fn name_of(&self, node: NodeId) -> String {
+    pub fn name_of(&self, node: NodeId) -> String {
         self.names.get(&node).cloned().unwrap_or_else(|| node.to_string())
     }
 }

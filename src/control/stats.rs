@@ -38,6 +38,11 @@ impl Collector {
         self.number + 1
     }
 
+    /// The round under way, or the last one.
+    pub(super) const fn current(&self) -> u64 {
+        self.number
+    }
+
     pub(super) const fn is_idle(&self) -> bool {
         self.round.is_none()
     }

@@ -3,9 +3,10 @@
 use super::*;
 use crate::base::{DownReason, LinkMetrics};
 use crate::config::settings::{
-    Config, Congestion, Idle, Io, Link as LinkConfig, Member, Metric, Offload, Routing, Workers,
+    Config, Congestion, Idle, Io, Link as LinkConfig, Member, Metric, Offload, Routing, Telemetry, Workers,
 };
-use crate::dataplane::messages::Refusal;
+use crate::dataplane::messages::{LinkReport, Refusal};
+use crate::proto::link::Link as DataLink;
 use crate::telemetry::Histogram;
 use crate::wire::admin::{LinkEntry, NodeEntry, RouteEntry};
 
@@ -55,6 +56,7 @@ fn config(name: &str, peers: &[&str]) -> Config {
         members: ["c", "a", "b", "d"].iter().map(member).collect(),
         links: peers.iter().map(|peer| link_to(peer)).collect(),
         routing: Routing { metric: Metric::Latency },
+        telemetry: Telemetry::new("".as_ref()),
     }
 }
 
@@ -147,7 +149,6 @@ fn brief_one(action: &Action) -> String {
             Command::AcceptStream(session) => format!("accept {session}"),
             Command::QueryStats => "query".to_owned(),
             Command::QuerySessions => "query sessions".to_owned(),
-            Command::QueryHistograms => "query histograms".to_owned(),
             Command::Shutdown => "shutdown".to_owned(),
         },
         Action::Command { worker, command } => format!("worker {worker}: {command:?}"),
@@ -527,31 +528,42 @@ fn summaries_are_made_here_of_what_workers_copied() {
     let mut turn = Histogram::new();
     turn.record(ms(3));
     bench.ask(ANN, Request::Stats);
-    let counted = ShardStats { turn_counts: Some(turn.counts()), ..ShardStats::default() };
+    let counted = ShardStats { counts: Some([turn.counts(), Default::default()]), ..ShardStats::default() };
     let actions = bench.report(Report::Stats(Box::new(counted)));
     let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
     assert_eq!(workers[0]["turn"]["count"], 1);
-    assert!(workers[0].get("turn_counts").is_none());
+    assert!(workers[0].get("counts").is_none());
 }
 
 #[test]
 fn histograms_come_whole_to_who_asked_for_them_alone() {
     let mut bench = Bench::new(&["b"]);
-    let mut histogram = Histogram::new();
-    histogram.record(ms(7));
-    let stats = || Report::Stats(Box::default());
-    assert_eq!(brief(&bench.ask(ANN, Request::Histograms)), ["query histograms", "query"]);
-    let peer = Some(id("b"));
-    let named = NamedHistogram { peer, name: "one_way".to_owned(), histogram: histogram.clone() };
-    assert!(bench.report(Report::Histograms(vec![named])).is_empty());
+    let mut link = DataLink::new(Default::default(), Rng::from_u64(1));
+    link.note_socket_wait(ms(7), 2);
+    let report = LinkReport {
+        link: LinkId(3),
+        peer: id("b"),
+        remote: None,
+        up: true,
+        since: ms(1),
+        metrics: LinkMetrics::default(),
+        stats: link.counted(),
+    };
+    let stats = || Report::Stats(Box::new(ShardStats { links: vec![report.clone()], ..ShardStats::default() }));
+    assert_eq!(brief(&bench.ask(ANN, Request::Histograms)), ["query"]);
     assert!(bench.ask(BOB, Request::Stats).is_empty());
     let actions = bench.report(stats());
     assert_eq!(brief(&actions), ["stats to 1", "query"]);
     let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
+    assert_eq!(workers[0]["histograms"].as_array().map(Vec::len), Some(1), "the others are empty");
     let shown = &workers[0]["histograms"][0];
-    assert_eq!((shown["name"].as_str(), shown["peer"].as_str()), (Some("one_way"), Some("b")));
+    assert_eq!((shown["name"].as_str(), shown["peer"].as_str()), (Some("socket_wait"), Some("b")));
+    assert_eq!(shown["link"], 3);
     let whole = hlog::decode(shown["hdr"].as_str().expect("a word")).expect("is a histogram");
-    assert_eq!(&whole, histogram.inner());
+    let mut expected = Histogram::new();
+    expected.record_several(ms(7), 2);
+    assert_eq!(&whole, expected.inner());
+    assert_eq!(workers[0]["links"][0]["stats"]["socket_wait"]["count"], 2);
     let actions = bench.report(stats());
     let Action::Reply { response: Response::Stats { workers }, .. } = &actions[0] else { panic!() };
     assert!(workers[0].get("histograms").is_none(), "he did not ask for them");

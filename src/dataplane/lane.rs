@@ -1,6 +1,6 @@
 //! One lane: a link's state in this shard, and all lanes.
 
-use super::messages::{LinkReport, NamedHistogram};
+use super::messages::LinkReport;
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{Instant, LinkId, NodeId};
@@ -45,11 +45,6 @@ impl Lane {
             metrics: self.link.metrics(),
             stats,
         }
-    }
-
-    pub(super) fn histograms(&self) -> impl Iterator<Item = NamedHistogram> {
-        let peer = Some(self.peer);
-        self.link.histograms().map(move |(name, histogram)| NamedHistogram { peer, name, histogram: histogram.clone() })
     }
 }
 
@@ -108,6 +103,13 @@ impl Lanes {
         let taken = take(&mut self.places.get_mut(link.index())?.as_deref_mut()?.link)?;
         self.turns[link.index()].end();
         Some(taken)
+    }
+
+    /// A link takes note of something that changes nothing of what it will do.
+    pub(super) fn note(&mut self, link: LinkId, take: impl FnOnce(&mut Link)) {
+        if let Some(Some(lane)) = self.places.get_mut(link.index()) {
+            take(&mut lane.link);
+        }
     }
 
     /// A link had nothing to send.

@@ -7,7 +7,7 @@ use crate::forwarding::Table;
 use crate::proto::link::LinkStats;
 use crate::proto::security::SecurityStats;
 pub use crate::proto::session::{Refusal, SessionKind, SessionReport};
-use crate::telemetry::{Counts, Drops, Histogram, Summary};
+use crate::telemetry::{Counts, Drops, Summary};
 use crate::wire::client::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,8 +49,6 @@ pub enum Command {
     QueryStats,
     /// Answered by [`Report::Sessions`], at a small part of the cost.
     QuerySessions,
-    /// Answered by [`Report::Histograms`].
-    QueryHistograms,
     /// Tell all neighbours that this router leaves.
     Shutdown,
 }
@@ -87,19 +85,6 @@ pub enum Report {
     Stats(Box<ShardStats>),
     /// Answer to [`Command::QuerySessions`].
     Sessions(Vec<SessionReport>),
-    /// Answer to [`Command::QueryHistograms`].
-    Histograms(Vec<NamedHistogram>),
-}
-
-/// A histogram, whole.
-#[derive(Clone, Debug)]
-pub struct NamedHistogram {
-    /// The neighbour whose link it is of; none if it is the worker's own.
-    pub peer: Option<NodeId>,
-    /// What was measured, as its summary is called in [`ShardStats`].
-    pub name: String,
-    /// What was measured.
-    pub histogram: Histogram,
 }
 
 /// What a shard counts, at one moment.
@@ -153,9 +138,11 @@ pub struct ShardStats {
     pub driver: Option<DriverStats>,
     /// Duration of a turn of the worker's loop.
     pub turn: Summary,
-    /// What its summary is still to be made of, by [`ShardStats::summarise`].
+    /// Arrived at the kernel to taken in by the worker, of what came by the socket that all links share.
+    pub socket_wait: Summary,
+    /// What the two are still to be made of, by [`ShardStats::summarise`].
     #[serde(skip)]
-    pub turn_counts: Option<Counts>,
+    pub counts: Option<[Counts; 2]>,
     /// Handshakes and keys.
     pub security: SecurityStats,
     /// Per link.
@@ -167,10 +154,19 @@ pub struct ShardStats {
 impl ShardStats {
     /// Makes the summaries, which a shard leaves to whoever has the time.
     pub fn summarise(&mut self) {
-        if let Some(turn) = self.turn_counts.take() {
-            self.turn = turn.summary();
+        if let Some(counts) = self.counts.take() {
+            [self.turn, self.socket_wait] = counts.each_ref().map(Counts::summary);
         }
         self.links.iter_mut().for_each(|link| link.stats.summarise());
+    }
+
+    /// What the histograms counted, by the names of their summaries, each with the link it is of (none: the worker's own),
+    /// until [`ShardStats::summarise`] is called.
+    pub fn counted(&self) -> impl Iterator<Item = (Option<&LinkReport>, &'static str, &Counts)> {
+        let own = ["turn", "socket_wait"].into_iter().zip(self.counts.iter().flatten());
+        let of_links =
+            self.links.iter().flat_map(|link| link.stats.counted().map(move |(name, it)| (Some(link), name, it)));
+        own.map(|(name, it)| (None, name, it)).chain(of_links)
     }
 
     /// Checks that the counters add up: every datagram that arrived was opened, a handshake, or dropped with a reason;

@@ -1,7 +1,7 @@
 //! The shard: security, links, forwarding and sessions composed.
 
 use super::lane::{FAREWELL, Lane, Lanes};
-use super::messages::{Command, LinkSpec, NamedHistogram, Report, ShardStats};
+use super::messages::{Command, LinkSpec, Report, ShardStats};
 use super::stranded::Stranded;
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
 use crate::base::sabotage::{Rule, broken};
@@ -10,7 +10,7 @@ use crate::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, Wall
 use crate::containers::batch::Transmit;
 use crate::containers::{Batch, Packet, Pool};
 use crate::forwarding::{Table, Verdict, forward};
-use crate::proto::link::{self, Delivery, Link, LinkStats};
+use crate::proto::link::{self, Delivery, Link, LinkStats, Waited};
 use crate::proto::security::{self, Received, Security};
 use crate::proto::session::{self, Readiness, Sessions};
 use crate::telemetry::{DropReason, Drops, Histogram, Summary};
@@ -64,6 +64,8 @@ pub struct Shard {
     reports: VecDeque<Report>,
     readable: VecDeque<SessionId>,
     rng: Rng,
+    /// Datagrams of the latest [`Shard::poll_transmit`] that carry messages: their link, and what those waited.
+    leaving: Vec<(LinkId, Waited)>,
     counts: Counts,
 }
 
@@ -91,6 +93,7 @@ struct Counts {
     stranded_peak: usize,
     reports_peak: usize,
     turn: Histogram,
+    socket_wait: Histogram,
 }
 
 impl Shard {
@@ -110,6 +113,7 @@ impl Shard {
             reports: VecDeque::new(),
             readable: VecDeque::new(),
             rng,
+            leaving: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -212,10 +216,6 @@ impl Shard {
                 let sessions = self.sessions.reports().collect();
                 self.report(Report::Sessions(sessions));
             }
-            Command::QueryHistograms => {
-                let histograms = self.histograms();
-                self.report(Report::Histograms(histograms));
-            }
             Command::Shutdown => {
                 let mut at = 0;
                 while let Some(link) = self.lanes.nth(at) {
@@ -252,6 +252,7 @@ impl Shard {
 
     /// Adds datagrams to `batch` until it is full or nothing is ready.
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut Batch) {
+        self.leaving.clear();
         self.originate(now);
         let Shard { security, counts, .. } = self;
         while batch.push_with(|slot| {
@@ -309,14 +310,37 @@ impl Shard {
         self.note_peaks();
     }
 
+    /// Datagrams waited so long between their arrival at the kernel and the worker: of this link, if they came by its own
+    /// socket.
+    pub fn record_socket_wait(&mut self, link: Option<LinkId>, waited: Duration, datagrams: u64) {
+        match link {
+            Some(link) => self.lanes.note(link, |link| link.note_socket_wait(waited, datagrams)),
+            None => self.counts.socket_wait.record_several(waited, datagrams),
+        }
+    }
+
+    /// What the latest [`Shard::poll_transmit`] gave was handed to the kernel, so long after the time it was called with.
+    pub fn record_handed_over(&mut self, after: Duration) {
+        for (link, waited) in self.leaving.drain(..) {
+            let stays = Class::ALL.into_iter().zip(waited);
+            self.lanes.note(link, |link| {
+                stays.for_each(|(class, stay)| {
+                    stay.into_iter().for_each(|stay| link.note_residence(class, stay + after))
+                });
+            });
+        }
+    }
+
     /// What the shard counted so far.
     pub fn stats(&self, now: Instant) -> ShardStats {
-        ShardStats { turn: self.counts.turn.summary(), ..self.figures(now, Link::stats) }
+        let (turn, socket_wait) = (self.counts.turn.summary(), self.counts.socket_wait.summary());
+        ShardStats { turn, socket_wait, ..self.figures(now, Link::stats) }
     }
 
     /// The same with counts in place of summaries, which take longer: [`ShardStats::summarise`] makes one of the other.
     pub fn counted(&self, now: Instant) -> ShardStats {
-        ShardStats { turn_counts: Some(self.counts.turn.counts()), ..self.figures(now, Link::counted) }
+        let counts = [&self.counts.turn, &self.counts.socket_wait].map(Histogram::counts);
+        ShardStats { counts: Some(counts), ..self.figures(now, Link::counted) }
     }
 
     fn figures(&self, now: Instant, of_link: fn(&Link) -> LinkStats) -> ShardStats {
@@ -352,17 +376,12 @@ impl Shard {
             reports_peak: counts.reports_peak,
             driver: None,
             turn: Summary::default(),
-            turn_counts: None,
+            socket_wait: Summary::default(),
+            counts: None,
             security: self.security.stats().clone(),
             links: self.lanes.iter().map(report).collect(),
             sessions: self.sessions.reports().collect(),
         }
-    }
-
-    /// All histograms, whole.
-    pub fn histograms(&self) -> Vec<NamedHistogram> {
-        let turn = NamedHistogram { peer: None, name: "turn".to_owned(), histogram: self.counts.turn.clone() };
-        std::iter::once(turn).chain(self.lanes.iter().flat_map(|(_, lane)| lane.histograms())).collect()
     }
 
     /// How many messages were dropped for `reason` between links and sessions.
@@ -682,7 +701,7 @@ impl Shard {
 
     /// Seals what one lane has ready.
     fn transmit_lane(&mut self, now: Instant, link: LinkId, batch: &mut Batch) {
-        let Shard { lanes, security, pool, counts, .. } = self;
+        let Shard { lanes, security, pool, counts, leaving, .. } = self;
         if lanes.is_resting(now, link) || !security.can_seal(now, link) {
             return;
         }
@@ -695,6 +714,9 @@ impl Shard {
             let len = sealed.expect("keys that could seal a moment ago still can");
             counts.datagrams_out += 1;
             counts.bytes_out += len as u64;
+            if outgoing.waited.iter().any(Option::is_some) {
+                leaving.push((link, outgoing.waited));
+            }
             Some(Transmit { link: Some(link), to, len })
         }) {}
         if !batch.is_full() {

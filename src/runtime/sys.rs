@@ -1,5 +1,6 @@
 //! The system calls that neither std nor a crate of ours wraps, each behind a safe signature.
 
+use crate::base::WallTime;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -257,17 +258,17 @@ impl Name {
     }
 }
 
-/// The control message about a train of datagrams: how long each is, but the last (udp(7)).
+/// The control message about a train of datagrams to send: how long each is, but the last (udp(7)).
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct SegmentSize {
     header: libc::cmsghdr,
-    /// To send: a u16. Received: an int. Then padding.
+    /// A u16, then padding.
     size: [u8; 8],
 }
 
 impl SegmentSize {
-    /// Its length as the kernel counts it: header, value and padding are the same both ways.
+    /// Its length as the kernel counts it.
     pub(super) const LEN: usize = mem::size_of::<SegmentSize>();
     /// Says nothing.
     pub(super) const EMPTY: SegmentSize =
@@ -281,23 +282,63 @@ impl SegmentSize {
         size[..2].copy_from_slice(&bytes.to_ne_bytes());
         SegmentSize { header, size }
     }
+}
 
-    /// What the kernel wrote about a datagram that arrived: where to cut it, if it is a train. `len` is how much it wrote.
-    pub(super) fn received(&self, len: usize) -> Option<usize> {
-        let about_trains = len >= self.header.cmsg_len
-            && self.header.cmsg_level == libc::SOL_UDP
-            && self.header.cmsg_type == libc::UDP_GRO;
-        let size = i32::from_ne_bytes(*self.size.first_chunk()?);
-        usize::try_from(size).ok().filter(|&size| about_trains && size > 0)
-    }
+/// What the kernel says beside a datagram, or a train of them, that arrived (cmsg(3)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Beside {
+    /// Where to cut it, if it is a train.
+    pub(super) cut: Option<usize>,
+    /// When it arrived, by the wall clock; of a train, its first datagram.
+    pub(super) at: Option<WallTime>,
+}
 
-    /// What the kernel wrote to the front of `bytes`.
-    pub(super) fn read(bytes: &[u8]) -> Option<SegmentSize> {
-        let (header, size) = bytes.get(..Self::LEN)?.split_at(mem::size_of::<libc::cmsghdr>());
-        // SAFETY: a cmsghdr is plain integers, and `header` is as many readable bytes.
-        let header = unsafe { header.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
-        Some(SegmentSize { header, size: *size.first_chunk()? })
+/// Room for it.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct BesideRoom([u8; BesideRoom::LEN]);
+
+impl BesideRoom {
+    /// A header and a time, a header and a length, each rounded up.
+    pub(super) const LEN: usize = 2 * mem::size_of::<libc::cmsghdr>() + mem::size_of::<libc::timespec>() + 8;
+    /// Nothing said.
+    pub(super) const EMPTY: BesideRoom = BesideRoom([0; Self::LEN]);
+
+    /// What the kernel wrote here, `len` bytes.
+    pub(super) fn read(&self, len: usize) -> Beside {
+        Beside::read(&self.0[..len.min(Self::LEN)])
     }
+}
+
+impl Beside {
+    /// Reads control messages. What is torn ends them; what was not asked for is passed over.
+    pub(super) fn read(mut bytes: &[u8]) -> Beside {
+        const HEADER: usize = mem::size_of::<libc::cmsghdr>();
+        let mut beside = Beside::default();
+        while let Some(header) = bytes.get(..HEADER) {
+            // SAFETY: a cmsghdr is plain integers, and `header` is as many readable bytes.
+            let header = unsafe { header.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
+            let Some(value) = bytes.get(HEADER..header.cmsg_len) else { break };
+            match (header.cmsg_level, header.cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = value.first_chunk().and_then(|size| usize::try_from(i32::from_ne_bytes(*size)).ok());
+                    beside.cut = size.filter(|&size| size > 0);
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => beside.at = wall_time(value),
+                _ => {}
+            }
+            bytes = bytes.get(header.cmsg_len.next_multiple_of(mem::align_of::<libc::cmsghdr>())..).unwrap_or(&[]);
+        }
+        beside
+    }
+}
+
+/// The timespec at the front of `bytes`, as wall time.
+fn wall_time(bytes: &[u8]) -> Option<WallTime> {
+    let (seconds, rest) = bytes.split_first_chunk()?;
+    let seconds = u64::try_from(libc::time_t::from_ne_bytes(*seconds)).ok()?;
+    let nanos = u64::try_from(libc::c_long::from_ne_bytes(*rest.first_chunk()?)).ok()?;
+    Some(WallTime::from_nanos(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
 }
 
 /// The descriptor of a mio type, which know no `AsFd`.
@@ -413,6 +454,33 @@ mod tests {
         assert_eq!(name.get(), Some(v4), "mapped and back");
         assert_eq!(Name::EMPTY.get(), None);
         assert_eq!(Name::read(&[2]), None);
+    }
+
+    #[test]
+    fn control_messages_are_read_in_any_order_and_never_beyond_their_end() {
+        let message = |level: i32, kind: i32, value: &[u8]| {
+            let header = libc::cmsghdr { cmsg_len: 16 + value.len(), cmsg_level: level, cmsg_type: kind };
+            let mut bytes =
+                [&header.cmsg_len.to_ne_bytes()[..], &level.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+            bytes
+        };
+        let time = [7i64.to_ne_bytes(), 9i64.to_ne_bytes()].concat();
+        let stamp = message(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &time);
+        let train = message(libc::SOL_UDP, libc::UDP_GRO, &700i32.to_ne_bytes());
+        let other = message(libc::SOL_IP, 99, &[1]);
+        let whole = Beside { cut: Some(700), at: Some(WallTime::from_nanos(7_000_000_009)) };
+        assert_eq!(Beside::read(&[&stamp[..], &other, &train].concat()), whole);
+        assert_eq!(Beside::read(&[&train[..], &stamp].concat()), whole);
+        assert_eq!(stamp.len() + train.len(), BesideRoom::LEN);
+        let both = [&stamp[..], &train].concat();
+        (0..both.len()).for_each(|len| assert_eq!(Beside::read(&both[..len]).cut, (len >= 52).then_some(700), "{len}"));
+        assert_eq!(Beside::read(&message(libc::SOL_UDP, libc::UDP_GRO, &(-1i32).to_ne_bytes())), Beside::default());
+        let mut endless = stamp.clone();
+        endless[..8].copy_from_slice(&usize::MAX.to_ne_bytes());
+        assert_eq!(Beside::read(&endless), Beside::default());
+        endless[..8].copy_from_slice(&0usize.to_ne_bytes());
+        assert_eq!(Beside::read(&endless), Beside::default(), "a message shorter than its header");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! link that is up cannot have one is said once for each reason, and once when it has one after all.
 
 use super::complaints::Complaints;
+use super::io::Parts;
 use super::sys;
 use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS};
 use crate::base::{Instant, LinkId};
@@ -50,6 +51,17 @@ pub(super) fn try_trains(socket: &UdpSocket) -> io::Result<()> {
     sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0)?;
     join_trains(socket.as_fd())?;
     sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 0)
+}
+
+/// Asks the kernel to say of every datagram when it arrived (SO_TIMESTAMPNS, socket(7)).
+fn stamp(socket: BorrowedFd<'_>) -> io::Result<()> {
+    sys::set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+}
+
+/// Whether this kernel says when datagrams arrived.
+pub(super) fn try_stamps(socket: &UdpSocket) -> io::Result<()> {
+    stamp(socket.as_fd())?;
+    sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)
 }
 
 fn open(address: SocketAddr, buffer: usize) -> io::Result<Socket> {
@@ -128,17 +140,23 @@ pub struct Sockets {
     stock: Vec<Socket>,
     /// Whether datagrams pass the kernel in trains at all.
     trains: bool,
+    /// Whether the kernel says when datagrams arrived.
+    stamps: bool,
     /// A link's trains were refused: it sends none before this.
     trains_not_before: Vec<Instant>,
 }
 
 impl Sockets {
-    /// The listening socket alone. `buffer` is asked of the kernel for each further one, bytes; `stock` of those are opened
+    /// The listening socket alone. The buffer is asked of the kernel for each further one; the stock of those is opened
     /// now, since larger buffers than the system's limit are granted only to the privileged, which workers do not stay.
-    pub(super) fn new(listen: UdpSocket, buffer: usize, stock: usize, trains: bool) -> io::Result<Sockets> {
+    pub(super) fn new(parts: Parts) -> io::Result<Sockets> {
+        let Parts { listen, buffer, stock, trains, stamps, .. } = parts;
         let local = listen.local_addr()?;
         if trains {
             join_trains(listen.as_fd())?;
+        }
+        if stamps {
+            stamp(listen.as_fd())?;
         }
         let stock = (0..stock).map(|_| open(local, buffer)).collect::<io::Result<_>>()?;
         let links = (0..MAX_LINKS).map(|_| None).collect();
@@ -157,6 +175,7 @@ impl Sockets {
             drops_seen: Vec::new(),
             stock,
             trains,
+            stamps,
             trains_not_before,
         })
     }
@@ -217,6 +236,11 @@ impl Sockets {
             && let Err(error) = join_trains(socket.as_fd())
         {
             tracing::debug!(%link, %error, "trains arrive as single datagrams");
+        }
+        if self.stamps
+            && let Err(error) = stamp(socket.as_fd())
+        {
+            tracing::debug!(%link, %error, "times of arrival are not known");
         }
         self.generation = self.generation.wrapping_add(1);
         let slot = &mut self.links[link.index()];
@@ -338,7 +362,9 @@ mod tests {
             let listening = listen(([127, 0, 0, 1], 0).into(), 1 << 16).expect("binds");
             let neighbour = UdpSocket::bind(("127.0.0.1", 0)).expect("binds");
             let here = neighbour.local_addr().expect("bound");
-            let mut sockets = Sockets::new(listening, 1 << 16, 0, false).expect("sockets");
+            let bell = Arc::new(crate::runtime::doorbell::Doorbell::new().expect("eventfd"));
+            let parts = Parts { listen: listening, buffer: 1 << 16, stock: 0, trains: false, stamps: false, bell };
+            let mut sockets = Sockets::new(parts).expect("sockets");
             let (link, seconds) = (LinkId(3), |n| Instant::ZERO + Duration::from_secs(n));
             sockets.set_up(link, true);
             let mut open = |second, refuse: Option<i32>| {

@@ -4,7 +4,7 @@
 //! report) → wait. Every step is bounded, so acknowledgements leave in every turn however much arrives; what a bound cuts
 //! short continues in the next turn, without a wait in between.
 
-use super::clock::Clock;
+use super::clock::{self, Clock};
 use super::complaints::{self, Complaints, REASONS};
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
@@ -139,7 +139,7 @@ impl Turn {
             self.worker.shard.handle_timeout(now);
         }
         let more = self.drain(now);
-        if self.worker.clock.now() >= self.housekeeping {
+        if now >= self.housekeeping {
             self.keep_house();
         }
         let worked = commands + datagrams + records > 0 || due;
@@ -184,7 +184,14 @@ impl Turn {
         let Worker { shard, backend, .. } = &mut self.worker;
         let (sessions, writable) = (&mut self.sessions, &mut self.writable);
         let told = &mut self.counts.told;
+        // Read when there is something to compare with: once a turn.
+        let mut wall = None;
         let datagrams = backend.poll(&mut |event| match event {
+            Event::Arrived { link, at, datagrams } => {
+                let taken_in = wall.get_or_insert_with(clock::wall_time).as_nanos();
+                let waited = Duration::from_nanos(taken_in.saturating_sub(at.as_nanos()));
+                shard.record_socket_wait(link, waited, datagrams as u64);
+            }
             Event::Readable(session) => sessions.mark_readable(session),
             Event::Writable(session) => writable.push(session),
             Event::HungUp(session) => sessions.mark_hung_up(now, session),
@@ -254,7 +261,7 @@ impl Turn {
     }
 
     fn transmit(&mut self, now: Instant) -> bool {
-        let Worker { shard, backend, .. } = &mut self.worker;
+        let Worker { shard, backend, clock, .. } = &mut self.worker;
         // What sending told the shard may have given it something to deliver: not before the next turn.
         let mut heard = false;
         let (stale, complaints) = (&mut self.stale, &mut self.complaints);
@@ -273,6 +280,7 @@ impl Turn {
                 }
                 tell(shard, told, now, event);
             });
+            shard.record_handed_over(clock.now().since(now));
             for link in stale.drain(..) {
                 backend.set_aside(now, link);
             }
@@ -401,7 +409,7 @@ fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
             shard.handle_send_failed(now, link, len, errno);
         }
         Event::Dropped(reason) => shard.handle_dropped(reason),
-        Event::Readable(_) | Event::Writable(_) | Event::HungUp(_) => {}
+        Event::Arrived { .. } | Event::Readable(_) | Event::Writable(_) | Event::HungUp(_) => {}
     }
 }
 

@@ -1,7 +1,9 @@
 //! Which routers exist and which links join them.
 
 use crate::base::{Identity, NodeId, Rng};
-use crate::config::settings::{Config, Congestion, Idle, Io, Link, Member, Metric, Offload, Routing, Workers};
+use crate::config::settings::{
+    Config, Congestion, Idle, Io, Link, Member, Metric, Offload, Routing, Telemetry, Workers,
+};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
@@ -126,6 +128,7 @@ impl Topology {
             members: members.collect(),
             links: self.neighbours(router).iter().map(link).collect(),
             routing: Routing { metric: settings.metric },
+            telemetry: Telemetry::new("".as_ref()),
         }
     }
 }

@@ -33,6 +33,12 @@ impl Histogram {
         self.inner_mut().saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS));
     }
 
+    /// Counts several equal durations at the price of one.
+    pub fn record_several(&mut self, duration: Duration, times: u64) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS);
+        self.inner_mut().saturating_record_n(nanos, times);
+    }
+
     /// Adds another histogram's counts.
     pub fn merge(&mut self, other: &Histogram) {
         let Some(more) = &other.0 else { return };
@@ -89,16 +95,23 @@ impl Histogram {
 pub struct Counts(Vec<(u64, u64)>);
 
 impl Counts {
+    /// Whether nothing was counted.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The figures users read, as [`Histogram::summary`] gives them.
     pub fn summary(&self) -> Summary {
-        if self.0.is_empty() {
-            return Summary::default();
-        }
+        self.histogram().summary()
+    }
+
+    /// The histogram that they are the counts of.
+    pub fn histogram(&self) -> Histogram {
         let mut histogram = Histogram::new();
         for &(value, count) in &self.0 {
             histogram.inner_mut().saturating_record_n(value, count);
         }
-        histogram.summary()
+        histogram
     }
 }
 
@@ -130,12 +143,12 @@ mod tests {
     #[test]
     fn recording_never_grows_it() {
         let mut histogram = Histogram::new();
-        histogram.record(Duration::from_millis(1));
+        histogram.record_several(Duration::from_millis(1), 3);
         let places = histogram.inner().distinct_values();
         for duration in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(99), Duration::MAX] {
             histogram.record(duration);
         }
-        assert_eq!((histogram.count(), histogram.inner().distinct_values()), (5, places));
+        assert_eq!((histogram.count(), histogram.inner().distinct_values()), (7, places));
         assert!(!histogram.inner().is_auto_resize());
     }
 
@@ -159,6 +172,8 @@ mod tests {
             let mut histogram = Histogram::new();
             micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
             proptest::prop_assert_eq!(histogram.counts().summary(), histogram.summary());
+            let again = histogram.counts().histogram();
+            proptest::prop_assert_eq!(again.inner(), histogram.inner());
         }
     }
 }

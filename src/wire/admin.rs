@@ -29,8 +29,9 @@ pub enum Request {
     /// Everything counted: [`Response::Stats`].
     Stats,
     /// Everything counted, and every histogram whole: [`Response::Stats`], each worker's object with one key more,
-    /// `histograms`: a list of objects with `name`, `peer` (a member's name, or null for the worker's own) and `hdr` (the
-    /// histogram in nanoseconds, HdrHistogram V2 compressed, base64).
+    /// `histograms`: a list, of each that is not empty an object with `name`, `link` and `peer` (the link's number and the
+    /// member's name; null for the worker's own) and `hdr` (the histogram in nanoseconds, HdrHistogram V2 compressed,
+    /// base64).
     Histograms,
     /// Open a session for datagrams: [`Response::Opened`] with a descriptor.
     OpenDatagram {

@@ -3,12 +3,13 @@
 use super::lane::{Lane, POOL};
 use super::net::{BATCH, Port};
 use sinew::base::{Class, Identity, Instant, NodeId, Rng};
-use sinew::config::settings::{Config, Idle, Io, Link, Member, Metric, Offload, Routing, Workers};
+use sinew::config::settings::{Config, Idle, Io, Link, Member, Metric, Offload, Routing, Telemetry, Workers};
 use sinew::containers::Batch;
 use sinew::control::{Action, Control, Input};
 use sinew::runtime::clock;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// How often timers are looked at: much finer than any of them, and cheap.
@@ -158,5 +159,6 @@ pub(crate) fn config(name: &str, listen: SocketAddr, members: &[Member], link: L
         members: members.to_vec(),
         links: vec![link],
         routing: Routing { metric: Metric::Hops },
+        telemetry: Telemetry::new(Path::new("/nonexistent")),
     }
 }

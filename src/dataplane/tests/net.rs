@@ -19,6 +19,8 @@ use std::time::Duration;
 /// The session that every router has, and its port.
 pub(super) const SESSION: SessionId = SessionId(1);
 pub(super) const PORT: u16 = 100;
+/// How long after its time each turn's datagrams are handed to the kernel.
+pub(super) const HANDED_OVER: Duration = Duration::from_micros(70);
 
 pub(super) fn node(router: usize) -> NodeId {
     identity(router).public().node_id()
@@ -165,6 +167,7 @@ impl Net {
         }
         let mut batch = Batch::new(64);
         shard.poll_transmit(now, &mut batch);
+        shard.record_handed_over(HANDED_OVER);
         self.reports[router].extend(std::iter::from_fn(|| shard.poll_report()));
         for (transmit, bytes) in batch.iter() {
             let SocketAddr::V4(to) = transmit.to else { panic!("all addresses are IPv4") };

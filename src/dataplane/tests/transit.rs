@@ -1,6 +1,6 @@
 //! What becomes of messages on their way through a shard.
 
-use super::net::{Net, PORT, SESSION, node};
+use super::net::{HANDED_OVER, Net, PORT, SESSION, node};
 use crate::base::{Class, DownReason, LinkId};
 use crate::dataplane::Readiness;
 use crate::dataplane::messages::{Command, Report};
@@ -58,6 +58,12 @@ fn messages_of_both_classes_cross_a_router_and_are_counted_there() {
     assert_eq!(end.delivered, 20);
     assert_eq!(transit.forwarded, 20 + end.originated, "the messages, and the acknowledgements of their end");
     assert_eq!((transit.delivered, transit.drops.total(), transit.pool.0), (0, 0, 0));
+    let onward = &transit.links.iter().find(|link| link.peer == node(2)).expect("it has two links").stats;
+    assert!((1..=10).contains(&onward.residence_best_effort.count), "one a datagram: {onward:?}");
+    assert!((1..=10).contains(&onward.residence_reliable.count), "{onward:?}");
+    let stayed = onward.residence_reliable.p50_us / HANDED_OVER.as_micros() as f64;
+    assert!((0.98..1.02).contains(&stayed), "they leave in the turn that takes them in: {onward:?}");
+    assert_eq!(onward.queue_delay_reliable.count, onward.reliable.sent);
 }
 
 #[test]

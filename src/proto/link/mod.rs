@@ -214,7 +214,13 @@ pub struct Outgoing {
     pub number: u64,
     /// Bytes of plaintext written.
     pub len: usize,
+    /// What its messages waited.
+    pub waited: Waited,
 }
+
+/// The longest stay in the queue of the messages that leave for the first time with a packet, by the code of their class;
+/// none where there is no such message.
+pub type Waited = [Option<Duration>; Class::ALL.len()];
 
 /// One lane to one neighbour.
 #[derive(Debug)]
@@ -234,6 +240,8 @@ pub struct Link {
     queue: Queue,
     congestion: Box<dyn Controller>,
     pacer: Pacer,
+    /// Since when it holds back what the window would let go.
+    paced_since: Option<Instant>,
     mtu: Mtu,
     counters: Counters,
     deliveries: VecDeque<Delivery>,
@@ -278,6 +286,7 @@ impl Link {
             queue: Queue::new(settings.queue, settings.queue_delay),
             congestion: controller(&settings),
             pacer: Pacer::new(),
+            paced_since: None,
             mtu: Mtu::new(settings.max_datagram),
             counters: Counters::new(),
             deliveries: VecDeque::new(),

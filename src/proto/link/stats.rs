@@ -122,6 +122,15 @@ pub struct LinkStats {
     pub queue_delay_best_effort: Summary,
     /// Stay in the queue, reliable.
     pub queue_delay_reliable: Summary,
+    /// Pauses of the pacer: from when it held messages back that the window would have let go, to when it let one go.
+    pub pacing_wait: Summary,
+    /// Arrived at the kernel to taken in by the worker, as the driver tells ([`Link::note_socket_wait`]).
+    pub socket_wait: Summary,
+    /// Taken in by this router to handed to the kernel, best effort, as the driver tells ([`Link::note_residence`]): one a
+    /// datagram, of its message that stayed longest.
+    pub residence_best_effort: Summary,
+    /// The same of reliable messages that leave for the first time.
+    pub residence_reliable: Summary,
     /// Samples of the round trip, free of the other end's delay.
     pub round_trip: Summary,
     /// From the neighbour to us, by hellos; see `clock_error_us`.
@@ -141,7 +150,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 2] = [Kind::Reliable, Kind::Control];
+    const COUNT: usize = 2;
 
     pub(super) const fn recovered(control: bool) -> Kind {
         if control { Kind::Control } else { Kind::Reliable }
@@ -150,24 +159,23 @@ impl Kind {
     pub(super) const fn index(self) -> usize {
         self as usize
     }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Kind::Reliable => "reliable",
-            Kind::Control => "control",
-        }
-    }
 }
 
 /// Where a link's time goes. Fixed memory, which the first record of each takes; later ones never allocate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Histograms {
     /// First sending to acknowledgement of what was repeated.
-    pub(super) recovery: [Histogram; Kind::ALL.len()],
+    pub(super) recovery: [Histogram; Kind::COUNT],
     /// Absence noticed to repetition arrived.
-    pub(super) refill: [Histogram; Kind::ALL.len()],
+    pub(super) refill: [Histogram; Kind::COUNT],
     /// Accepted to first sent.
     pub(super) queue_delay: [Histogram; Class::ALL.len()],
+    /// Pauses of the pacer.
+    pub(super) pacing_wait: Histogram,
+    /// Arrived to taken in.
+    socket_wait: Histogram,
+    /// Taken in to handed to the kernel.
+    residence: [Histogram; Class::ALL.len()],
     /// Round trips.
     pub(super) round_trip: Histogram,
     /// Neighbour to us.
@@ -175,12 +183,29 @@ pub(super) struct Histograms {
 }
 
 /// Histograms of a link.
-const HISTOGRAMS: usize = 8;
+const HISTOGRAMS: usize = 12;
 
 impl Histograms {
-    /// All of them, in the order of their summaries in [`LinkStats`].
+    /// Their names, those of their summaries in [`LinkStats`].
+    const NAMES: [&str; HISTOGRAMS] = [
+        "recovery_reliable",
+        "recovery_control",
+        "gap_reliable",
+        "gap_control",
+        "queue_delay_best_effort",
+        "queue_delay_reliable",
+        "pacing_wait",
+        "socket_wait",
+        "residence_best_effort",
+        "residence_reliable",
+        "round_trip",
+        "one_way",
+    ];
+
+    /// All of them, in the order of their names.
     const fn all(&self) -> [&Histogram; HISTOGRAMS] {
-        let Histograms { recovery, refill, queue_delay, round_trip, one_way } = self;
+        let Histograms { recovery, refill, queue_delay, pacing_wait, socket_wait, residence, round_trip, one_way } =
+            self;
         let (best_effort, reliable) = (Class::BestEffort.code() as usize, Class::Reliable.code() as usize);
         [
             &recovery[Kind::Reliable.index()],
@@ -189,20 +214,13 @@ impl Histograms {
             &refill[Kind::Control.index()],
             &queue_delay[best_effort],
             &queue_delay[reliable],
+            pacing_wait,
+            socket_wait,
+            &residence[best_effort],
+            &residence[reliable],
             round_trip,
             one_way,
         ]
-    }
-
-    /// All of them, by the names of their summaries in [`LinkStats`].
-    fn named(&self) -> impl Iterator<Item = (String, &Histogram)> {
-        let kinds =
-            |what: &'static str, all: &'static [Kind]| all.iter().map(move |kind| format!("{what}_{}", kind.name()));
-        let classes = Class::ALL.iter().map(|class| format!("queue_delay_{}", class.name().replace('-', "_")));
-        let recovery = kinds("recovery", &Kind::ALL).zip(&self.recovery);
-        let refill = kinds("gap", &Kind::ALL).zip(&self.refill);
-        let rest = [("round_trip".to_owned(), &self.round_trip), ("one_way".to_owned(), &self.one_way)];
-        recovery.chain(refill).chain(classes.zip(&self.queue_delay)).chain(rest)
     }
 }
 
@@ -244,7 +262,12 @@ impl LinkStats {
         }
     }
 
-    /// In the order of [`Histograms::all`].
+    /// What the histograms counted, by the names of their summaries, until [`LinkStats::summarise`] is called.
+    pub fn counted(&self) -> impl Iterator<Item = (&'static str, &Counts)> {
+        Histograms::NAMES.into_iter().zip(self.counts.iter().flatten())
+    }
+
+    /// In the order of [`Histograms::NAMES`].
     const fn take_summaries(&mut self, summaries: [Summary; HISTOGRAMS]) {
         [
             self.recovery_reliable,
@@ -253,6 +276,10 @@ impl LinkStats {
             self.gap_control,
             self.queue_delay_best_effort,
             self.queue_delay_reliable,
+            self.pacing_wait,
+            self.socket_wait,
+            self.residence_best_effort,
+            self.residence_reliable,
             self.round_trip,
             self.one_way,
         ] = summaries;
@@ -291,9 +318,14 @@ impl Link {
         LinkStats { counts: Some(self.counters.histograms.all().map(Histogram::counts)), ..self.figures() }
     }
 
-    /// A link's histograms with their names, those of their summaries in [`LinkStats`].
-    pub fn histograms(&self) -> impl Iterator<Item = (String, &Histogram)> {
-        self.counters.histograms.named()
+    /// Datagrams of this link waited so long between their arrival at the kernel and the worker.
+    pub fn note_socket_wait(&mut self, waited: Duration, datagrams: u64) {
+        self.counters.histograms.socket_wait.record_several(waited, datagrams);
+    }
+
+    /// A datagram was handed to the kernel so long after its message of this class that waited longest was taken in.
+    pub fn note_residence(&mut self, class: Class, took: Duration) {
+        self.counters.histograms.residence[usize::from(class.code())].record(took);
     }
 }
 
@@ -343,6 +375,22 @@ mod tests {
             "where an eighth is less than a microsecond"
         );
         assert!(take(Duration::MAX, 200).is_some(), "whatever a neighbour's clock says");
+    }
+
+    #[test]
+    fn every_histogram_has_the_name_of_its_summary() {
+        let mut link = Link::new(super::super::Settings::default(), crate::base::Rng::from_u64(1));
+        let histograms = &mut link.counters.histograms;
+        let Histograms { recovery, refill, queue_delay, pacing_wait, socket_wait, residence, round_trip, one_way } =
+            histograms;
+        let all = recovery.iter_mut().chain(refill).chain(queue_delay).chain([pacing_wait, socket_wait]);
+        let all = all.chain(residence).chain([round_trip, one_way]);
+        let recorded = (1..).zip(all).map(|(ms, histogram)| histogram.record(Duration::from_millis(ms))).count();
+        assert_eq!(recorded, HISTOGRAMS);
+        let stats = serde_json::to_value(link.stats()).expect("numbers");
+        for (name, counts) in link.counted().counted() {
+            assert_eq!(stats[name]["p50_us"].as_f64(), Some(counts.summary().p50_us), "{name}");
+        }
     }
 
     #[test]

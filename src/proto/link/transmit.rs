@@ -2,7 +2,7 @@
 
 use super::queue::Allowed;
 use super::sent::{Record, State};
-use super::{Link, Outgoing};
+use super::{Link, Outgoing, Waited};
 use crate::base::limits::MIN_DATAGRAM;
 use crate::base::{Class, Instant};
 use crate::containers::Pool;
@@ -22,13 +22,14 @@ impl Link {
         self.notice_standstill(now);
         self.release_leftovers(pool);
         if !self.attached || self.has_nothing_to_send(now) {
+            self.paced_since = None;
             return None;
         }
         self.forget_deadline();
         let room = plaintext.len().min(self.mtu.current() - OVERHEAD);
         let mut writer = Writer::new(&mut plaintext[..room]);
         let mut record = Record::new(self.sent.next(), now);
-        let mut least = 0;
+        let (mut least, mut waited) = (0, [None; Class::ALL.len()]);
         if let Some(reason) = self.closing.take() {
             fits(Frame::Close(reason).emit(&mut writer));
             self.attached = false;
@@ -39,7 +40,7 @@ impl Link {
                 self.write_ack(now, &mut writer);
             }
             if self.is_up() && self.sent.has_room() {
-                self.write_messages(now, pool, &mut writer, &mut record);
+                self.write_messages(now, pool, &mut writer, &mut record, &mut waited);
             }
             if !ack_due && !writer.is_empty() && self.received.has_news() {
                 self.write_ack(now, &mut writer);
@@ -50,7 +51,7 @@ impl Link {
             len => {
                 let padded = len.max(least);
                 plaintext[len..padded].fill(0);
-                Some(self.finish(now, record, padded))
+                Some(Outgoing { waited, ..self.finish(now, record, padded) })
             }
         }
     }
@@ -82,8 +83,16 @@ impl Link {
         }
     }
 
-    fn write_messages(&mut self, now: Instant, pool: &mut Pool, writer: &mut Writer<'_>, record: &mut Record) {
+    fn write_messages(
+        &mut self,
+        now: Instant,
+        pool: &mut Pool,
+        writer: &mut Writer<'_>,
+        record: &mut Record,
+        waited: &mut Waited,
+    ) {
         if !self.has_messages() {
+            self.paced_since = None;
             return;
         }
         let (window, in_flight, datagram) =
@@ -91,7 +100,13 @@ impl Link {
         let rate = self.congestion.pacing_rate(self.rtt.smoothed());
         self.pacer.advance(now, rate, datagram, in_flight == 0, window);
         if !self.pacer.is_open() {
+            if in_flight < window {
+                self.paced_since.get_or_insert(now);
+            }
             return;
+        }
+        if let Some(since) = self.paced_since.take() {
+            self.counters.histograms.pacing_wait.record(now.since(since));
         }
         if in_flight < window + URGENT_PACKETS * datagram {
             self.write_control(now, pool, writer, record);
@@ -100,7 +115,7 @@ impl Link {
             self.recovery.on_probe_sent();
         }
         if in_flight < window {
-            self.write_queued(now, pool, writer, record);
+            self.write_queued(now, pool, writer, record, waited);
         }
     }
 
@@ -138,7 +153,14 @@ impl Link {
         repeated > 0
     }
 
-    fn write_queued(&mut self, now: Instant, pool: &mut Pool, writer: &mut Writer<'_>, record: &mut Record) {
+    fn write_queued(
+        &mut self,
+        now: Instant,
+        pool: &mut Pool,
+        writer: &mut Writer<'_>,
+        record: &mut Record,
+        waited: &mut Waited,
+    ) {
         loop {
             let reliable = self.reliable.has_room() && record.has_room();
             // The longer of the two frame headers decides: a message more or less per bundle is not worth a peek.
@@ -146,6 +168,8 @@ impl Link {
             let allowed = Allowed { reliable, marks: !self.congestion.is_doubling() };
             let Some(queued) = self.queue.pop(now, room, allowed, pool, &mut self.counters) else { return };
             self.count_queued(queued.class, queued.waited);
+            let longest = &mut waited[usize::from(queued.class.code())];
+            *longest = (*longest).max(Some(queued.waited));
             record.state = State::Outstanding;
             let body = pool.bytes(&queued.packet);
             match queued.class {
@@ -197,7 +221,7 @@ impl Link {
         if let Some(pushed_out) = self.sent.record(record) {
             self.on_lost(now, &pushed_out);
         }
-        Outgoing { number, len }
+        Outgoing { number, len, waited: [None; Class::ALL.len()] }
     }
 
     /// Whether no message waits and nothing is due: most links at most turns of the loop.

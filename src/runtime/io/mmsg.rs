@@ -7,7 +7,7 @@ use crate::containers::Batch;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::watches::Watches;
-use crate::runtime::sys::{self, Name, SegmentSize};
+use crate::runtime::sys::{self, Beside, BesideRoom, Name};
 use crate::runtime::udp::{Route, Sockets};
 use std::io;
 use std::net::SocketAddr;
@@ -63,11 +63,12 @@ impl Mmsg {
     /// A backend for these parts.
     pub fn new(parts: Parts) -> io::Result<Mmsg> {
         let epoll = sys::epoll()?;
-        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock, parts.trains)?;
+        let (bell, trains) = (Arc::clone(&parts.bell), parts.trains);
+        let sockets = Sockets::new(parts)?;
         let readable = libc::EPOLLIN as u32;
         let listen = sockets.listening().as_raw_fd();
         sys::epoll_control(epoll.as_fd(), libc::EPOLL_CTL_ADD, listen, readable, LISTEN)?;
-        sys::epoll_control(epoll.as_fd(), libc::EPOLL_CTL_ADD, parts.bell.as_raw_fd(), readable, BELL)?;
+        sys::epoll_control(epoll.as_fd(), libc::EPOLL_CTL_ADD, bell.as_raw_fd(), readable, BELL)?;
         Ok(Mmsg {
             epoll,
             coarse: false,
@@ -75,9 +76,9 @@ impl Mmsg {
             ready: 0,
             turn: 0,
             sockets,
-            bell: parts.bell,
+            bell,
             watches: Watches::new(),
-            receive: ReceiveRoom::new(parts.trains),
+            receive: ReceiveRoom::new(trains),
             transmit: Arrangement::new(),
             counters: Counters::default(),
         })
@@ -123,7 +124,8 @@ impl Mmsg {
         // A refusal is reported once and takes the place of the datagrams behind it: ask again for those.
         for _ in 0..2 {
             self.counters.calls += 1;
-            match self.receive.receive(fd, from, room.min(PASS_PER_SOCKET), &mut self.counters, sink) {
+            let way = link.zip(from);
+            match self.receive.receive(fd, way, room.min(PASS_PER_SOCKET), &mut self.counters, sink) {
                 Ok(count) => return count,
                 Err(error) => match (error.raw_os_error(), link) {
                     (Some(libc::EAGAIN), _) => return 0,
@@ -302,7 +304,7 @@ struct ReceiveRoom {
     slot: usize,
     names: Box<[Name]>,
     vectors: Box<[libc::iovec]>,
-    controls: Box<[SegmentSize]>,
+    controls: Box<[BesideRoom]>,
     headers: Box<[libc::mmsghdr]>,
     /// Datagrams that a slot held lately, at least one.
     per_slot: usize,
@@ -318,29 +320,30 @@ impl ReceiveRoom {
             slot,
             names: vec![Name::EMPTY; slots].into_boxed_slice(),
             vectors: vec![nothing; slots].into_boxed_slice(),
-            controls: vec![SegmentSize::EMPTY; slots].into_boxed_slice(),
+            controls: vec![BesideRoom::EMPTY; slots].into_boxed_slice(),
             headers: vec![header; slots].into_boxed_slice(),
             per_slot: 1,
         }
     }
 
-    /// One recvmmsg of about `room` datagrams: trains may bring more. `from` is the other end of a connected socket;
-    /// without it the kernel is asked for each datagram's source.
+    /// One recvmmsg of about `room` datagrams: trains may bring more. `way` is the link of a connected socket and its
+    /// other end; without it the kernel is asked for each datagram's source.
     fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
-        from: Option<SocketAddr>,
+        way: Option<(LinkId, SocketAddr)>,
         room: usize,
         counters: &mut Counters,
         sink: &mut Sink<'_>,
     ) -> io::Result<usize> {
+        let (link, from) = way.unzip();
         let slots = room.div_ceil(self.per_slot).min(self.headers.len());
         for (index, slot) in self.bytes.chunks_exact_mut(self.slot).take(slots).enumerate() {
             self.vectors[index] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
             let header = &mut self.headers[index].msg_hdr;
             header.msg_iov = &raw mut self.vectors[index];
             header.msg_iovlen = 1;
-            (header.msg_control, header.msg_controllen) = ((&raw mut self.controls[index]).cast(), SegmentSize::LEN);
+            (header.msg_control, header.msg_controllen) = ((&raw mut self.controls[index]).cast(), BesideRoom::LEN);
             (header.msg_name, header.msg_namelen) = match from {
                 Some(_) => (std::ptr::null_mut(), 0),
                 None => ((&raw mut self.names[index]).cast(), Name::LEN as libc::socklen_t),
@@ -352,8 +355,11 @@ impl ReceiveRoom {
         for (index, slot) in self.bytes.chunks_exact_mut(self.slot).take(filled).enumerate() {
             let len = (self.headers[index].msg_len as usize).min(slot.len());
             let Some(from) = from.or_else(|| self.names[index].get()) else { continue };
-            let cut = self.controls[index].received(self.headers[index].msg_hdr.msg_controllen);
-            count += trains::uncouple(&mut slot[..len], cut, counters, |bytes| sink(Event::Datagram { from, bytes }));
+            let Beside { cut, at } = self.controls[index].read(self.headers[index].msg_hdr.msg_controllen);
+            let each = |bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+            let datagrams = trains::uncouple(&mut slot[..len], cut, counters, each);
+            at.into_iter().for_each(|at| sink(Event::Arrived { link, at, datagrams }));
+            count += datagrams;
         }
         self.per_slot = count.div_ceil(filled.max(1)).max(1);
         Ok(count)

@@ -21,8 +21,8 @@ mod watches;
 
 use super::doorbell::Doorbell;
 use super::udp::Sockets;
-use crate::base::{Instant, LinkId, SessionId};
-use crate::config::settings::{Io, Offload};
+use crate::base::{Instant, LinkId, SessionId, WallTime};
+use crate::config::settings::{Io, Offload, SocketWait};
 use crate::containers::Batch;
 use crate::telemetry::DropReason;
 use std::io;
@@ -47,6 +47,15 @@ pub enum Event<'a> {
         from: SocketAddr,
         /// Its bytes, free to be changed.
         bytes: &'a mut [u8],
+    },
+    /// The datagrams told of last, so many, were handed to the kernel by its network at this time.
+    Arrived {
+        /// By the socket of this link; none: by the listening one.
+        link: Option<LinkId>,
+        /// When, by the system's wall clock.
+        at: WallTime,
+        /// How many: those of a train have one time of arrival.
+        datagrams: usize,
     },
     /// A datagram arrived that cannot be handed over, for this reason.
     Dropped(DropReason),
@@ -182,6 +191,8 @@ pub struct Parts {
     pub stock: usize,
     /// Whether datagrams pass the kernel in trains.
     pub trains: bool,
+    /// Whether the kernel says when datagrams arrived.
+    pub stamps: bool,
     /// What wakes the worker.
     pub bell: Arc<Doorbell>,
 }
@@ -193,6 +204,8 @@ pub struct Choice {
     pub uring: bool,
     /// Whether datagrams pass the kernel in trains.
     pub trains: bool,
+    /// Whether the kernel says when datagrams arrived.
+    pub stamps: bool,
     /// `uring (…)` or `mmsg (…)`.
     pub reason: String,
 }
@@ -205,19 +218,33 @@ pub struct Choice {
 )]
 pub struct Impossible(pub String);
 
-/// Decides which backend to use, by a real test where it matters; of trains [`choose_trains`] decides.
+/// Decides which backend to use, by a real test where it matters; of trains [`choose_trains`] decides, of
+/// times of arrival [`choose_stamps`].
 pub fn choose(asked: Io, test: impl FnOnce() -> Result<String, String>) -> Result<Choice, Impossible> {
     match asked {
-        Io::Mmsg => Ok(Choice { uring: false, trains: false, reason: "mmsg (as configured)".into() }),
+        Io::Mmsg => Ok(Choice { uring: false, trains: false, stamps: false, reason: "mmsg (as configured)".into() }),
         Io::Uring => match test() {
-            Ok(ring) => Ok(Choice { uring: true, trains: false, reason: format!("uring (as configured; {ring})") }),
+            Ok(ring) => Ok(Choice {
+                uring: true,
+                trains: false,
+                stamps: false,
+                reason: format!("uring (as configured; {ring})"),
+            }),
             Err(why) => Err(Impossible(why)),
         },
         Io::Auto => Ok(match test() {
-            Ok(ring) => Choice { uring: true, trains: false, reason: format!("uring (self-test passed; {ring})") },
-            Err(why) => {
-                Choice { uring: false, trains: false, reason: format!("mmsg (io_uring self-test failed: {why})") }
-            }
+            Ok(ring) => Choice {
+                uring: true,
+                trains: false,
+                stamps: false,
+                reason: format!("uring (self-test passed; {ring})"),
+            },
+            Err(why) => Choice {
+                uring: false,
+                trains: false,
+                stamps: false,
+                reason: format!("mmsg (io_uring self-test failed: {why})"),
+            },
         }),
     }
 }
@@ -244,6 +271,17 @@ pub fn choose_trains(
             Ok(()) => (true, "on".into()),
             Err(error) => (false, format!("off (the kernel cannot: {error})")),
         }),
+    }
+}
+
+/// Decides whether the kernel is asked when datagrams arrived. The text is for the log.
+pub fn choose_stamps(asked: SocketWait, test: impl FnOnce() -> io::Result<()>) -> (bool, String) {
+    match asked {
+        SocketWait::Off => (false, "off (as configured)".into()),
+        SocketWait::Auto => match test() {
+            Ok(()) => (true, "on".into()),
+            Err(error) => (false, format!("off (the kernel cannot: {error})")),
+        },
     }
 }
 

@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Datagram(SocketAddr, Vec<u8>),
+    Arrived(Option<LinkId>, usize),
     Dropped(DropReason),
     Refused(LinkId),
     SendFailed(Option<LinkId>, i32),
@@ -32,6 +33,7 @@ struct Bench {
 fn copy(event: Event<'_>) -> Told {
     match event {
         Event::Datagram { from, bytes } => Told::Datagram(from, bytes.to_vec()),
+        Event::Arrived { link, datagrams, .. } => Told::Arrived(link, datagrams),
         Event::Dropped(reason) => Told::Dropped(reason),
         Event::Refused(link) => Told::Refused(link),
         Event::SendFailed { link, errno, .. } => Told::SendFailed(link, errno),
@@ -43,10 +45,14 @@ fn copy(event: Event<'_>) -> Told {
 
 impl Bench {
     fn new(uring: bool, trains: bool, listen: &str) -> Bench {
+        Bench::with(uring, trains, false, listen)
+    }
+
+    fn with(uring: bool, trains: bool, stamps: bool, listen: &str) -> Bench {
         let listen = udp::listen(listen.parse().expect("an address"), BUFFER).expect("binds");
         let address = listen.local_addr().expect("is bound");
         let bell = Arc::new(Doorbell::new().expect("eventfd"));
-        let parts = Parts { listen, buffer: BUFFER, stock: 1, trains, bell: Arc::clone(&bell) };
+        let parts = Parts { listen, buffer: BUFFER, stock: 1, trains, stamps, bell: Arc::clone(&bell) };
         let backend: Box<dyn Backend> = if uring {
             Box::new(uring::Uring::new(parts).expect("a ring"))
         } else {
@@ -566,6 +572,46 @@ fn a_link_whose_trains_are_refused_sends_their_datagrams_one_by_one() {
         assert!(bench.backend.counters().trains_refused > refused, "tried again");
         assert_eq!(bench.told, []);
     });
+}
+
+#[test]
+fn the_kernel_says_when_datagrams_and_trains_arrived() {
+    with_each("127.0.0.1:0", |mut bench| {
+        let other = |bench: &Bench| Bench::with(bench.backend.name() == "uring", bench.trains, true, "127.0.0.1:0");
+        let mut other = other(&bench);
+        let sent = numbered();
+        for link in [None, Some(LinkId(5))] {
+            // Once something was sent to it, what comes from there arrives through a connected socket.
+            link.into_iter().for_each(|link| other.send(Instant::ZERO, &[(Some(link.0), bench.address, b"open")]));
+            let batch: Vec<_> = sent.iter().map(|bytes| (Some(0), other.address, &bytes[..])).collect();
+            let before = crate::runtime::clock::wall_time().as_nanos();
+            bench.send(Instant::ZERO, &batch);
+            let (mut stamped, mut arrived, mut told) = (0, 0, 0);
+            while stamped < BATCH {
+                other.backend.wait(Some(PATIENCE));
+                other.backend.poll(&mut |event| match event {
+                    Event::Datagram { .. } => arrived += 1,
+                    Event::Arrived { link: by, at, datagrams } => {
+                        let now = crate::runtime::clock::wall_time().as_nanos();
+                        assert!((before..=now).contains(&at.as_nanos()), "{before} {at:?} {now}");
+                        (stamped, told) = (stamped + datagrams, told + 1);
+                        assert_eq!((by, stamped), (link, arrived), "told behind its datagrams");
+                    }
+                    other => panic!("{other:?}"),
+                });
+            }
+            assert_eq!((stamped, told < BATCH), (BATCH, bench.trains), "one time for a train");
+        }
+    });
+}
+
+#[test]
+fn times_of_arrival_are_asked_for_where_the_kernel_has_them() {
+    let cannot = || Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT));
+    assert_eq!(choose_stamps(SocketWait::Auto, || Ok(())), (true, "on".into()));
+    assert_eq!(choose_stamps(SocketWait::Off, || panic!("not asked")), (false, "off (as configured)".into()));
+    let (on, why) = choose_stamps(SocketWait::Auto, cannot);
+    assert!(!on && why.contains("cannot"), "{why}");
 }
 
 #[test]

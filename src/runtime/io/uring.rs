@@ -24,7 +24,7 @@ use crate::runtime::doorbell::Doorbell;
 use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::uring::buffers::BufferRing;
 use crate::runtime::io::watches::Watches;
-use crate::runtime::sys::{self, Name, SegmentSize};
+use crate::runtime::sys::{self, Beside, BesideRoom, Name};
 use crate::runtime::udp::{Route, Sockets};
 use crate::telemetry::DropReason;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -62,8 +62,8 @@ const GROUP: u16 = 0;
 const ENTER_GETEVENTS: u32 = 1;
 /// What the kernel puts before the payload of a multishot recvmsg (`struct io_uring_recvmsg_out`), bytes.
 const RECVMSG_OUT: usize = 16;
-/// What else it puts there: the source, and where to cut a train.
-const PREFIX: usize = RECVMSG_OUT + Name::LEN + SegmentSize::LEN;
+/// What else it puts there: the source, and control messages.
+const PREFIX: usize = RECVMSG_OUT + Name::LEN + BesideRoom::LEN;
 
 const _: () = assert!(COMPLETIONS <= 1 << 16, "the kernel makes no longer queue");
 const _: () = assert!(BATCH <= 1 << INDEX_BITS, "a send's token has room for its index");
@@ -199,10 +199,11 @@ impl Uring {
         }
         let (count, slot) = if parts.trains { (TRAIN_BUFFERS, TRAIN_SLOT) } else { (BUFFERS, DATAGRAM_SLOT) };
         let buffers = BufferRing::new(&ring, GROUP, count, PREFIX + slot)?;
-        let sockets = Sockets::new(parts.listen, parts.buffer, parts.stock, parts.trains)?;
+        let bell = Arc::clone(&parts.bell);
+        let sockets = Sockets::new(parts)?;
         let mut header = Box::new(sys::empty_header());
         header.msg_namelen = Name::LEN as libc::socklen_t;
-        header.msg_controllen = SegmentSize::LEN;
+        header.msg_controllen = BesideRoom::LEN;
         let mut backend = Uring {
             ring,
             buffers,
@@ -210,7 +211,7 @@ impl Uring {
             listen_armed: false,
             links_armed: vec![None; crate::base::limits::MAX_LINKS],
             arm_receives: true,
-            bell: parts.bell,
+            bell,
             bell_armed: false,
             watches: Watches::new(),
             arm_polls: Vec::with_capacity(64),
@@ -431,13 +432,15 @@ impl Uring {
         };
         let bytes = self.buffers.get(id, usize::try_from(done.result).unwrap_or(0));
         let count = match Arrived::read(bytes) {
-            Some(Arrived { from, cut, bytes }) => {
-                let from = link.map(|(_, remote)| remote).or(from);
+            Some(Arrived { from, beside: Beside { cut, at }, bytes }) => {
+                let (link, remote) = link.unzip();
                 let deliver = |from| {
                     let each = |bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-                    trains::uncouple(bytes, cut, &mut self.counters, each)
+                    let datagrams = trains::uncouple(bytes, cut, &mut self.counters, each);
+                    at.into_iter().for_each(|at| sink(Event::Arrived { link, at, datagrams }));
+                    datagrams
                 };
-                from.map(deliver)
+                remote.or(from).map(deliver)
             }
             None => None,
         };
@@ -529,8 +532,7 @@ impl Uring {
 /// room as was asked for, name, control message and payload.
 struct Arrived<'a> {
     from: Option<SocketAddr>,
-    /// Where to cut it, if it is a train.
-    cut: Option<usize>,
+    beside: Beside,
     bytes: &'a mut [u8],
 }
 
@@ -538,8 +540,9 @@ impl Arrived<'_> {
     fn read(bytes: &mut [u8]) -> Option<Arrived<'_>> {
         let (prefix, bytes) = bytes.split_at_mut_checked(PREFIX)?;
         let control_len = u32::from_ne_bytes(*prefix[4..].first_chunk()?) as usize;
-        let cut = SegmentSize::read(&prefix[RECVMSG_OUT + Name::LEN..])?.received(control_len);
-        Some(Arrived { from: Name::read(&prefix[RECVMSG_OUT..]), cut, bytes })
+        let control = &prefix[RECVMSG_OUT + Name::LEN..];
+        let beside = Beside::read(&control[..control_len.min(control.len())]);
+        Some(Arrived { from: Name::read(&prefix[RECVMSG_OUT..]), beside, bytes })
     }
 }
 

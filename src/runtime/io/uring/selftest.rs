@@ -34,7 +34,8 @@ fn run() -> io::Result<String> {
     listen.set_nonblocking(true)?;
     let own = listen.local_addr()?;
     let bell = Arc::new(Doorbell::new()?);
-    let mut backend = Uring::new(Parts { listen, buffer: 1 << 16, stock: 0, trains: false, bell: Arc::clone(&bell) })?;
+    let mut backend =
+        Uring::new(Parts { listen, buffer: 1 << 16, stock: 0, trains: false, stamps: false, bell: Arc::clone(&bell) })?;
     let mut batch = Batch::new(DATAGRAMS);
     for number in 0..DATAGRAMS {
         batch.push_with(|slot| {

@@ -23,7 +23,7 @@ fn backend() -> Option<(Uring, SocketAddr)> {
     let listen = udp::listen((Ipv4Addr::LOCALHOST, 0).into(), 1 << 16).expect("binds");
     let address = listen.local_addr().expect("is bound");
     let bell = Arc::new(Doorbell::new().expect("eventfd"));
-    let parts = Parts { listen, buffer: 1 << 16, stock: 0, trains: false, bell };
+    let parts = Parts { listen, buffer: 1 << 16, stock: 0, trains: false, stamps: false, bell };
     Some((Uring::new(parts).expect("a ring"), address))
 }
 
