@@ -6,15 +6,20 @@ use super::RunError;
 use super::clock::Clock;
 use super::control_socket::{Client, ControlSocket, Heard};
 use super::doorbell::Doorbell;
+use super::metrics::{self, Metrics};
 use super::notify::notify;
 use super::ring::{RETRY, Receiver, Sender, ToWorker};
+use super::scribe::{Job, Scribe};
 use super::signals::{self, Signals};
 use super::{memory, sys};
 use crate::base::{Instant, SessionId};
+use crate::config::settings::Telemetry;
 use crate::control::{Action, ClientId, Control, Input};
 use crate::dataplane::messages::Report;
-use crate::wire::admin::Response;
+use crate::telemetry::prometheus;
+use crate::wire::admin::{Request, Response};
 use crate::wire::client::MAX_RECORD;
+use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
@@ -30,8 +35,18 @@ const LISTENER: Token = Token(0);
 const BELL: Token = Token(1);
 const STOP: Token = Token(2);
 const RELOAD: Token = Token(3);
+const DUMP: Token = Token(4);
+/// The metrics' port and its connections have the tokens from here on.
+const METRICS: usize = 8;
 /// Clients have the tokens from here on.
-const CLIENTS: usize = 16;
+const CLIENTS: usize = METRICS + 1 + metrics::MOST;
+
+/// Questions of the loop's own are asked in the name of clients from here on: for the interval log, for SIGUSR1, and for
+/// the metrics' port, by the request's number.
+const OWN: u64 = 1 << 63;
+const OWN_INTERVAL: u64 = OWN;
+const OWN_DUMP: u64 = OWN + 1;
+const OWN_METRICS: u64 = OWN + 2;
 
 /// Most connections at a time; further ones are told so and closed.
 const MAX_CLIENTS: usize = 1024;
@@ -43,6 +58,8 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// Pause before connections are accepted again after the system had no descriptor or memory for one: events are edges,
 /// and for those that wait already no other comes.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Longest time that the end of the process waits for histograms to be written.
+const WRITING: Duration = Duration::from_secs(1);
 /// Asked of the kernel for each end of a session, bytes: several of the largest records.
 const SESSION_BUFFER: libc::c_int = 8 * MAX_RECORD as libc::c_int;
 
@@ -73,6 +90,9 @@ pub(super) struct Parts {
     pub(super) socket: ControlSocket,
     pub(super) signals: Option<Signals>,
     pub(super) stop: Stop,
+    pub(super) telemetry: Telemetry,
+    /// Listens for who asks for metrics.
+    pub(super) metrics: Option<TcpListener>,
 }
 
 /// The loop.
@@ -92,6 +112,10 @@ pub(super) struct ControlLoop {
     exit: bool,
     /// When everything allocated by then is made resident.
     resident_at: Option<Instant>,
+    metrics: Option<Metrics>,
+    scribe: Scribe,
+    /// When the interval of the interval log ends.
+    interval_at: Option<Instant>,
 }
 
 impl ControlLoop {
@@ -104,7 +128,13 @@ impl ControlLoop {
         if let Some(signals) = &mut parts.signals {
             registry.register(&mut signals.stop, STOP, Interest::READABLE)?;
             registry.register(&mut signals.reload, RELOAD, Interest::READABLE)?;
+            registry.register(&mut signals.dump, DUMP, Interest::READABLE)?;
         }
+        let metrics = parts.metrics.take();
+        let metrics = metrics.map(|listener| Metrics::new(listener, registry, Token(METRICS))).transpose()?;
+        let now = parts.clock.now();
+        let interval_at = parts.telemetry.interval_log.is_some().then(|| now + parts.telemetry.interval);
+        let scribe = Scribe::new(&parts.telemetry, now);
         // A program that runs a router in the background has its own idea of its memory.
         let resident_at = parts.signals.is_some().then(|| parts.clock.now() + SETTLED);
         Ok(ControlLoop {
@@ -119,6 +149,9 @@ impl ControlLoop {
             deadline: None,
             exit: false,
             resident_at,
+            metrics,
+            scribe,
+            interval_at,
         })
     }
 
@@ -147,6 +180,8 @@ impl ControlLoop {
             }
         }
         stop_workers(self.parts.clock, &mut self.parts.workers);
+        let (clock, patience) = (self.parts.clock, self.parts.clock.now() + WRITING);
+        self.scribe.finish(|| clock.now() < patience);
         self.clients.values_mut().for_each(|client| {
             // The process ends; a client that does not take its answer now never will.
             let _ = client.flush();
@@ -160,7 +195,11 @@ impl ControlLoop {
             match event.token() {
                 LISTENER => self.accept(now),
                 BELL => self.parts.stop.bell.silence(),
-                STOP | RELOAD => {}
+                STOP | RELOAD | DUMP => {}
+                token @ Token(METRICS..CLIENTS) => {
+                    let asked = self.metrics.as_mut().and_then(|it| it.handle(now, self.poll.registry(), token));
+                    asked.into_iter().for_each(|number| self.ask(now, OWN_METRICS + number));
+                }
                 Token(token) => self.client_event((token - CLIENTS) as u64, event.is_writable()),
             }
         }
@@ -168,6 +207,7 @@ impl ControlLoop {
             self.accept(now);
         }
         self.take_signals(now);
+        self.observe(now);
         self.take_reports(now);
         self.perform_actions();
         self.hear_clients();
@@ -196,16 +236,22 @@ impl ControlLoop {
             return Some(Duration::ZERO);
         }
         let timer = self.parts.control.poll_timeout().map(|(when, _)| when);
-        let until = timer.into_iter().chain(self.deadline).chain(self.accept_at).chain(self.resident_at).min()?;
+        let metrics = self.metrics.as_ref().and_then(Metrics::poll_timeout);
+        let own = [self.deadline, self.accept_at, self.resident_at, self.interval_at, metrics];
+        let until = timer.into_iter().chain(own.into_iter().flatten()).min()?;
         Some(until.since(now))
     }
 
     fn take_signals(&mut self, now: Instant) {
         let mut stops = usize::from(self.parts.stop.asked.swap(false, Ordering::AcqRel));
-        let mut reloads = 0;
+        let (mut reloads, mut dumps) = (0, 0);
         if let Some(signals) = &mut self.parts.signals {
             stops += signals::taken(&mut signals.stop);
             reloads = signals::taken(&mut signals.reload);
+            dumps = signals::taken(&mut signals.dump);
+        }
+        if dumps > 0 {
+            self.ask(now, OWN_DUMP);
         }
         if reloads > 0 {
             tracing::info!("reload asked for by SIGHUP");
@@ -220,6 +266,45 @@ impl ControlLoop {
         } else if stops > 0 {
             tracing::warn!("asked to stop once more: leaving at once");
             self.exit = true;
+        }
+    }
+
+    /// Ends the interval of the interval log, and whoever takes too long at the metrics' port.
+    fn observe(&mut self, now: Instant) {
+        if self.interval_at.is_some_and(|at| at <= now) {
+            // Of intervals that were slept through there is but one.
+            self.interval_at = Some(now + self.parts.telemetry.interval);
+            self.ask(now, OWN_INTERVAL);
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.handle_timeout(now, self.poll.registry());
+        }
+    }
+
+    /// Asks the workers for everything, as a client does; [`ControlLoop::answered`] has the answer.
+    fn ask(&mut self, now: Instant, client: u64) {
+        self.parts.control.handle(now, Input::Request { client: ClientId(client), request: Request::Histograms });
+    }
+
+    fn answered(&mut self, client: u64, response: Response) {
+        let now = self.parts.clock.now();
+        let workers = match response {
+            Response::Stats { workers } => Ok(workers),
+            Response::Error { message } => Err(message),
+            other => unreachable!("histograms were asked for, not {other:?}"),
+        };
+        match (client, workers) {
+            (OWN_INTERVAL, Ok(workers)) => self.scribe.write(Job::Interval(now, workers)),
+            (OWN_DUMP, Ok(workers)) => self.scribe.write(Job::Files(workers)),
+            (OWN_INTERVAL | OWN_DUMP, Err(why)) => tracing::warn!(why, "no histograms to write"),
+            (client, workers) => {
+                let control = &self.parts.control;
+                let name = |id: &str| id.parse().map_or_else(|_| id.to_owned(), |node| control.name_of(node));
+                let text = workers.and_then(|workers| prometheus::render(&workers, name));
+                let text = text.as_deref().map_err(String::as_str);
+                let next = self.metrics.as_mut().and_then(|it| it.answer(now, client - OWN_METRICS, text));
+                next.into_iter().for_each(|number| self.ask(now, OWN_METRICS + number));
+            }
         }
     }
 
@@ -380,6 +465,7 @@ impl ControlLoop {
             Action::Attach { worker, session, client, response } => {
                 self.attach(worker, session, client, &response);
             }
+            Action::Reply { client: ClientId(client @ OWN..), response } => self.answered(client, response),
             Action::Reply { client, response } => self.answer(client.0, &response),
             Action::ReadConfig => self.read_config(self.parts.clock.now()),
             Action::Exit => self.exit = true,

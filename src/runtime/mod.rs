@@ -23,6 +23,8 @@
 //! | `udp` | a worker's sockets: one listening, one connected to each neighbour |
 //! | `worker`, `sessions` | the worker loop; the descriptors of its sessions |
 //! | `control_loop`, `control_socket`, `lines` | the control loop; its clients; their lines |
+//! | `metrics`, `http` | the metrics' port; what it understands of HTTP |
+//! | `scribe`, `interval_log`, [`histogram_files`] | histograms written to files |
 //! | `complaints` | what the log says of what the kernel refuses, once for each reason |
 //! | `start` | from a configuration to a running router |
 //! | `signals`, `capabilities`, [`notify`], [`key_file`] | the process and its surroundings |
@@ -38,15 +40,20 @@ mod complaints;
 mod control_loop;
 mod control_socket;
 pub mod doorbell;
+pub mod histogram_files;
+mod http;
+mod interval_log;
 pub mod io;
 pub mod key_file;
 mod lines;
 pub(crate) mod memory;
+mod metrics;
 pub mod netlink;
 #[cfg(test)]
 pub(crate) mod not_run;
 pub mod notify;
 pub mod ring;
+mod scribe;
 mod sessions;
 mod signals;
 pub mod sleeper;

@@ -4,7 +4,8 @@ use super::clock::{self, Clock};
 use super::control_loop::{ControlLoop, Parts, Stop, WorkerHandle, stop_workers};
 use super::control_socket::ControlSocket;
 use super::doorbell::Doorbell;
-use super::io::{Choice, Impossible, NoTrains, choose, choose_trains, make, uring};
+use super::io::{Choice, Impossible, NoTrains, choose, choose_stamps, choose_trains, make, uring};
+use super::metrics::Metrics;
 use super::notify::notify;
 use super::ring::{RING_SLOTS, Receiver, Sender, ToWorker, ring};
 use super::sessions::Limits;
@@ -12,7 +13,7 @@ use super::signals::Signals;
 use super::worker::Worker;
 use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{Identity, Rng, WallTime};
-use crate::config::settings::{Config, Idle, Io, Member, Metric, Offload, Routing, Workers};
+use crate::config::settings::{Config, Idle, Io, Member, Metric, Offload, Routing, Telemetry, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -72,6 +73,16 @@ pub enum RunError {
     ControlSocket {
         /// Its path.
         path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The metrics' port.
+    #[error("the metrics' port {address} cannot be opened: {source}. {hint}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
         /// Why.
         source: std::io::Error,
         /// What to do.
@@ -190,6 +201,7 @@ pub(super) fn lone_config(directory: &Path) -> Result<Config, RunError> {
         members: vec![Member { name: "alone".into(), public: identity.public().to_string() }],
         links: Vec::new(),
         routing: Routing { metric: Metric::Latency },
+        telemetry: Telemetry::new(&directory.join("control")),
     })
 }
 
@@ -208,8 +220,11 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     let sockets = bind_all(&config)?;
     let (trains, why) = choose_trains(config.workers.offload, &kernel_release(), || udp::try_trains(&sockets[0]))?;
     tracing::info!(offload = %why, "trains of datagrams");
-    let choice = Choice { trains, ..choice };
+    let (stamps, why) = choose_stamps(config.telemetry.socket_wait, || udp::try_stamps(&sockets[0]));
+    tracing::info!(socket_wait = %why, "times of arrival");
+    let choice = Choice { trains, stamps, ..choice };
     let socket = bind_control_socket(&config.control_socket)?;
+    let metrics = config.telemetry.prometheus.map(bind_metrics).transpose()?;
     let starter = Starter { config: &config, clock, identity: &identity, epoch, choice: &choice, stop: &stop };
     let mut workers = Vec::with_capacity(sockets.len());
     let started = starter.start_all(sockets, &mut rng, &mut workers);
@@ -219,7 +234,9 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     });
     let control = control.inspect_err(|_| stop_workers(clock, &mut workers))?;
     tracing::info!(name = %config.name, control_socket = %config.control_socket.display(), "ready");
-    let parts = Parts { clock, control, config_path: path.to_owned(), workers, socket, signals, stop };
+    let telemetry = config.telemetry;
+    let parts =
+        Parts { clock, control, config_path: path.to_owned(), workers, socket, signals, stop, telemetry, metrics };
     ControlLoop::new(parts).map_err(RunError::Setup)
 }
 
@@ -286,6 +303,23 @@ fn bind(config: &Config, worker: usize) -> Result<UdpSocket, RunError> {
         );
     }
     Ok(socket)
+}
+
+fn bind_metrics(address: SocketAddr) -> Result<mio::net::TcpListener, RunError> {
+    let listener = Metrics::bind(address).map_err(|source| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::AddrInUse => "Another process holds it: see `ss -tlpn`, or change `prometheus`",
+            std::io::ErrorKind::AddrNotAvailable => {
+                "This machine has no such address: see `ip address`, or change `prometheus`"
+            }
+            std::io::ErrorKind::PermissionDenied => "Ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one",
+            _ => "Change `prometheus`",
+        };
+        RunError::Metrics { address, source, hint }
+    })?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!("metrics at http://{address}/metrics");
+    Ok(listener)
 }
 
 fn bind_control_socket(path: &Path) -> Result<ControlSocket, RunError> {
@@ -397,8 +431,8 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
     }
     let port = seed.listen.local_addr().map_or(0, |address| address.port());
     let (buffer, stock) = (seed.config.workers.socket_buffer, STOCK * seed.config.links.len());
-    let trains = seed.choice.trains;
-    let parts = io::Parts { listen: seed.listen, buffer, stock, trains, bell: Arc::clone(&seed.bell) };
+    let Choice { trains, stamps, .. } = seed.choice;
+    let parts = io::Parts { listen: seed.listen, buffer, stock, trains, stamps, bell: Arc::clone(&seed.bell) };
     let (backend, used) = match make(seed.config.workers.io, &seed.choice, parts) {
         Ok(made) => made,
         Err(error) => {

@@ -298,3 +298,120 @@ fn limit_open_files(soft: u64) -> u64 {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
     before
 }
+
+/// A router whose metrics are at the address.
+fn start_with_metrics(directory: &Path) -> (Background, std::net::SocketAddr) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = free.local_addr().expect("bound");
+    drop(free);
+    let mut config = config(directory);
+    config.telemetry.prometheus = Some(address);
+    (start(config), address)
+}
+
+/// Everything a server says to this, to the end of the connection.
+fn answer(address: std::net::SocketAddr, request: &[u8]) -> String {
+    let mut stream = std::net::TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    stream.write_all(request).expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("reads");
+    answer
+}
+
+/// The metrics in an answer.
+fn series(answer: &str) -> std::collections::BTreeMap<String, f64> {
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+    crate::telemetry::prometheus::strict::read(body).unwrap_or_else(|error| panic!("{error}\n{body}"))
+}
+
+const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn metrics_are_counted_after_they_are_asked_for_and_every_series_is_there_once() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (router, address) = start_with_metrics(directory.path());
+    let overlay = Overlay::connect(directory.path().join("control")).expect("connects");
+    let (a, b) = (overlay.datagrams(0).expect("opens"), overlay.datagrams(700).expect("opens"));
+    let mut buffer = [0; 64];
+    for sent in 1..4 {
+        a.send(b.local(), Class::Reliable, false, b"x").expect("sends");
+        b.recv(&mut buffer).expect("an event");
+        let series = series(&answer(address, SCRAPE));
+        assert_eq!(series["sinew_originated_total{worker=\"0\"}"], f64::from(sent));
+    }
+    // Several on one connection, the first alone until it is answered, the last two at once.
+    let mut stream = std::net::TcpStream::connect(address).expect("connects");
+    let keeping = b"GET /metrics?a=b HTTP/1.1\r\nHost: here\r\n\r\n";
+    stream.write_all(keeping).expect("writes");
+    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("reads");
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    stream
+        .write_all(&[&keeping[..], b"HEAD / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"].concat())
+        .expect("writes");
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("reads");
+    assert_eq!(rest.matches("sinew_build_info{").count(), 2);
+    assert!(rest.contains("text/plain; version=0.0.4; charset=utf-8\r\n"), "{rest}");
+    assert!(rest.ends_with("Content-Length: 34\r\nConnection: close\r\n\r\n"), "the head of the last\n{rest}");
+    assert!(answer(address, b"GET /nothing HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    router.stop().expect("stops");
+}
+
+#[test]
+fn who_holds_the_metrics_port_up_holds_nobody_else_up() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (router, address) = start_with_metrics(directory.path());
+    let open = || std::net::TcpStream::connect(address).expect("connects");
+    // Silent ones give way to whoever comes; one that is in the middle of a request keeps its place.
+    let mut slow = open();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n").expect("writes");
+    // As long as something of it was read.
+    std::thread::sleep(Duration::from_millis(200));
+    let silent: Vec<_> = (0..2 * metrics::MOST).map(|_| open()).collect();
+    series(&answer(address, SCRAPE));
+    // Garbage, and more than a request may have.
+    assert!(answer(address, b"\0\0\0\0\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    let long = [&b"GET /metrics HTTP/1.1\r\nHost: "[..], &[b'a'; 9_000]].concat();
+    assert!(answer(address, &long).starts_with("HTTP/1.1 431 "));
+    // Those who ask and do not listen.
+    let deaf: Vec<_> = (0..metrics::MOST / 2).map(|_| open()).collect();
+    deaf.iter().for_each(|mut stream| stream.write_all(SCRAPE).expect("writes"));
+    let overlay = Overlay::connect(directory.path().join("control")).expect("connects");
+    assert_eq!(count_sessions(&overlay), 0, "control goes on");
+    series(&answer(address, SCRAPE));
+    slow.write_all(b"\r\n").expect("writes");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).expect("reads");
+    series(&answer);
+    drop((silent, deaf));
+    router.stop().expect("stops");
+}
+
+#[test]
+fn an_interval_log_is_written_while_the_router_runs() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut config = config(directory.path());
+    let path = directory.path().join("latency.hlog");
+    config.telemetry.interval_log = Some(path.clone());
+    config.telemetry.interval = Duration::from_millis(100);
+    let router = start(config);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let intervals = loop {
+        let text = std::fs::read(&path).unwrap_or_default();
+        match crate::telemetry::hlog::read(&text) {
+            Ok(intervals) if intervals.len() > 2 => break intervals,
+            other => assert!(std::time::Instant::now() < deadline, "{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(intervals.iter().all(|interval| interval.tag.as_deref() == Some("worker0-turn")), "{intervals:?}");
+    assert!(
+        intervals.windows(2).all(|pair| pair[0].start + pair[0].length <= pair[1].start + Duration::from_millis(1))
+    );
+    router.stop().expect("stops");
+}

@@ -85,6 +85,21 @@ pub fn write_tagged(
     Ok(())
 }
 
+/// The head of a log that started at `start` and whose maxima are divided by `unit`; lines as [`line`] gives them follow.
+pub fn head(comment: &str, start: WallTime, unit: f64) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    write_tagged(&mut head, comment, start, &[], unit)?;
+    Ok(head)
+}
+
+/// One interval as a line of a log, its end included; the maximum is shown divided by `unit`.
+pub fn line(interval: &Interval, unit: f64) -> String {
+    let Interval { tag, start, length, histogram } = interval;
+    let tag = tag.as_ref().map_or_else(String::new, |tag| format!("Tag={tag},"));
+    let (start, length, max) = (start.as_secs_f64(), length.as_secs_f64(), histogram.max() as f64 / unit);
+    format!("{tag}{start:.3},{length:.3},{max:.3},{}\n", encode(histogram))
+}
+
 /// Reads the intervals of a log.
 pub fn read(text: &[u8]) -> Result<Vec<Interval>, String> {
     let mut intervals = Vec::new();
@@ -218,6 +233,9 @@ mod tests {
             write_tagged(&mut text, "Logged by a test", WallTime::from_nanos(1_700_000_000_123_000_000), &intervals, 1e6).expect("is written");
             let again = read(&text).expect("is read");
             prop_assert_eq!(again.len(), intervals.len());
+            let mut piecewise = head("Logged by a test", WallTime::from_nanos(1_700_000_000_123_000_000), 1e6).expect("is written");
+            intervals.iter().for_each(|interval| piecewise.extend_from_slice(line(interval, 1e6).as_bytes()));
+            prop_assert_eq!(String::from_utf8(piecewise), String::from_utf8(text));
             for (mine, theirs) in intervals.iter().zip(&again) {
                 prop_assert_eq!((&mine.tag, mine.start, mine.length), (&theirs.tag, theirs.start, theirs.length));
                 prop_assert_eq!(&mine.histogram, &theirs.histogram);
