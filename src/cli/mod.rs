@@ -20,6 +20,7 @@ mod show;
 mod sim;
 mod stop;
 mod target;
+mod top;
 mod trace;
 
 #[doc(hidden)]
@@ -43,6 +44,7 @@ First steps:
   sinew config check /etc/sinew/a.toml   find every mistake in a configuration
   sinew run -c /etc/sinew/a.toml         be a router
   sinew show links                       ask the router on this machine
+  sinew top                              watch it
   sinew ping b                           reach another one
 
 Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration, 3 no router
@@ -72,6 +74,7 @@ enum Command {
     Key(key::Args),
     Config(config::Args),
     Show(Asking<show::Args>),
+    Top(Asking<top::Args>),
     Ping(Asking<ping::Args>),
     Trace(Asking<trace::Args>),
     Send(Asking<send::Args>),
@@ -91,7 +94,7 @@ impl Command {
             Command::Config(_) => Some("config"),
             Command::Lab(_) => Some("lab"),
             Command::Sim(_) => Some("sim"),
-            Command::Show(_) | Command::Ping(_) | Command::Trace(_) => None,
+            Command::Show(_) | Command::Top(_) | Command::Ping(_) | Command::Trace(_) => None,
             Command::Send(_) | Command::Recv(_) | Command::Perf(_) => None,
         }
     }
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Key(args) => key::run(args),
         Command::Config(args) => config::run(args),
         Command::Show(asking) => show::run(asking.socket.or(socket), asking.args),
+        Command::Top(asking) => top::run(asking.socket.or(socket), asking.args),
         Command::Ping(asking) => ping::run(asking.socket.or(socket), asking.args),
         Command::Trace(asking) => trace::run(asking.socket.or(socket), asking.args),
         Command::Send(asking) => send::run(asking.socket.or(socket), asking.args),

@@ -19,7 +19,8 @@ Example:
   sinew run -c a.toml --log-json --log-level debug 2> a.log
 As a service: configs/systemd/sinew.service
 
-Signals: SIGTERM and SIGINT stop it in order, SIGHUP reads the configuration again.
+Signals: SIGTERM and SIGINT stop it in order, SIGHUP reads the configuration again, SIGUSR1 writes
+every histogram to a .hgrm file of the directory `histograms` of [telemetry]; the log says where.
 Exit codes: 0 stopped in order, 1 it could not start or go on (the log says why), 2 a mistake in
 the command line, the configuration or the key.")]
 pub(super) struct Args {

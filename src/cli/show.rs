@@ -5,6 +5,7 @@ use super::output;
 use super::router::Router;
 use super::stop::Stop;
 use crate::config::units;
+use crate::runtime::histogram_files;
 use crate::telemetry::table::{ago, percent, thousands};
 use crate::telemetry::{Table, prometheus};
 use crate::wire::admin::{LinkEntry, NEVER_HEARD, NodeEntry, Request, Response, RouteEntry};
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(super) mod latency;
 mod stats;
 
 /// Show what the router on this machine knows
@@ -23,6 +25,9 @@ Example:
   sinew show links
   sinew show links --watch 1s
   sinew show nodes --check || echo somebody is away
+  sinew show latency
+  sinew show latency -i 10 --json >> latency.jsonl
+  sinew show latency --check --within 5ms || echo something is slow
   sinew show stats -i 1
   sinew show stats --json | jq '.workers[0].drops'
   sinew show stats --hgrm histograms/
@@ -36,6 +41,9 @@ JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
   routes    {\"generation\", \"routes\": [{\"name\", \"node\", \"via\", \"path\": [name, ...], \"hops\",
             \"cost\"}, ...]}
   sessions  {\"sessions\": [...]}, each with its ends, class and counters
+  latency   {\"latency\": [{\"link\": member or null (the worker's own), \"stage\", \"class\", \"count\",
+            \"mean_us\", \"sd_us\", \"p50_us\", \"p90_us\", \"p99_us\", \"p999_us\", \"max_us\",
+            \"error_us\" (of one-way: by how much it may be wrong)}, ...]}
   stats     {\"workers\": [...]}, every counter by its place in the router: `sinew show stats --all`
             prints the same names
 
@@ -48,12 +56,15 @@ pub(super) struct Args {
     /// Print JSON, one document a line
     #[arg(long)]
     json: bool,
-    /// Show it again and again, so far apart (`2`, `500ms`); stats then show rates
+    /// Show it again and again, so far apart (`2`, `500ms`); stats then show rates, latency only what is new
     #[arg(short = 'i', long, visible_alias = "interval", value_name = "DURATION", value_parser = pause)]
     watch: Option<Duration>,
     /// Exit with 1 if something shown is not well: a router is unreachable or a link is down
     #[arg(long)]
     check: bool,
+    /// With `latency --check`: nor may the 99th percentile of any stay in this router be longer than this
+    #[arg(long, value_name = "DURATION", value_parser = units::duration_or_seconds, requires = "check")]
+    within: Option<Duration>,
     /// Show figures that are zero, too
     #[arg(long)]
     all: bool,
@@ -75,6 +86,8 @@ enum What {
     Routes,
     /// Applications' sessions at this router
     Sessions,
+    /// Where time goes: percentiles of every stage of a message's way, by link and class
+    Latency,
     /// Everything counted: traffic, drops by reason, links, worker loops
     Stats,
 }
@@ -88,6 +101,9 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     if (args.hgrm.is_some() || args.prometheus) && args.what != What::Stats {
         return Err(Failure::Usage("--hgrm and --prometheus go with `sinew show stats`".to_owned()));
     }
+    if args.within.is_some() && args.what != What::Latency {
+        return Err(Failure::Usage("--within goes with `sinew show latency --check`".to_owned()));
+    }
     let router = Router::connect(socket)?;
     let stop = Stop::on_signals();
     if let Some(directory) = &args.hgrm {
@@ -97,7 +113,7 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
         return print_metrics(&router);
     }
     let mut next = Instant::now();
-    let mut last = None;
+    let mut last = Shown::default();
     loop {
         let well = show_once(&router, &args, &mut last)?;
         let Some(pause) = args.watch else {
@@ -115,31 +131,39 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
 }
 
 fn print_metrics(router: &Router) -> Result<(), Failure> {
-    let Response::Stats { workers } = router.request(&Request::Stats)? else { return Err(unexpected()) };
+    let Response::Stats { workers } = router.request(&Request::Histograms)? else { return Err(unexpected()) };
     let names = names(router)?;
     let name = |id: &str| names.get(id).cloned().unwrap_or_else(|| id.to_owned());
-    let friendly: Vec<Value> = workers.into_iter().map(output::friendly).collect();
-    output::print(prometheus::render(&friendly, name))
+    let text = prometheus::render(&workers, name);
+    output::print(text.map_err(|error| Failure::failed("the router's histograms cannot be read", error))?)
 }
 
 fn write_histograms(router: &Router, directory: &Path) -> Result<(), Failure> {
     let Response::Stats { workers } = router.request(&Request::Histograms)? else { return Err(unexpected()) };
-    let written = stats::write_histograms(&workers, directory);
+    let written = histogram_files::write(&workers, directory);
     let written = written.map_err(|error| Failure::failed("cannot write histograms", error))?;
     output::line(format_args!("{written} histograms in {}", directory.display()))
 }
 
-/// The workers' figures, and when they were shown.
-type Shown = Option<(Instant, Vec<Value>)>;
+/// What was shown last, for rates and differences.
+#[derive(Default)]
+struct Shown {
+    /// The workers' figures, and when.
+    stats: Option<(Instant, Vec<Value>)>,
+    latencies: Option<latency::Latencies>,
+}
 
-/// Shows it and says whether all is well. `last` are the figures shown before, for rates.
+/// Shows it and says whether all is well. `last` is what was shown before.
 fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Failure> {
+    if args.what == What::Latency {
+        return latency::show_once(router, args, &mut last.latencies);
+    }
     let response = router.request(&match args.what {
         What::Nodes => Request::Nodes,
         What::Links => Request::Links,
         What::Routes => Request::Routes,
         What::Sessions => Request::Sessions,
-        What::Stats => Request::Stats,
+        What::Latency | What::Stats => Request::Stats,
     })?;
     let well = match &response {
         Response::Nodes { nodes } => nodes.iter().all(|node| node.reachable || node.this),
@@ -166,10 +190,10 @@ fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Fai
         (Response::Stats { workers }, What::Sessions) => output::print(sessions_table(workers))?,
         (Response::Stats { workers }, _) => {
             let now = Instant::now();
-            let before = last.as_ref().map(|(at, workers)| (workers.as_slice(), (now - *at).as_secs_f64()));
+            let before = last.stats.as_ref().map(|(at, workers)| (workers.as_slice(), (now - *at).as_secs_f64()));
             let names = names(router)?;
             output::print(stats::Sample { workers, before, names: &names, all: args.all }.text())?;
-            *last = Some((now, workers.clone()));
+            last.stats = Some((now, workers.clone()));
         }
         _ => return Err(unexpected()),
     }
@@ -384,7 +408,12 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{LinkMetrics, NodeId};
+    use crate::base::{LinkId, LinkMetrics, NodeId, Rng};
+    use crate::dataplane::messages::{DriverStats, LinkReport, ShardStats};
+    use crate::proto::link::Link;
+    use crate::telemetry::stages::STAGES;
+    use crate::telemetry::{DropReason, Drops, Histogram, hlog};
+    use std::collections::BTreeSet;
 
     #[test]
     fn links_are_a_table() {
@@ -419,6 +448,43 @@ b        up     1m 15s   20.35  9.87±10.15       0.08    0.98      6           
 c        down   1m 15s       -           -          -       -      -              -  192.0.2.2:5300  silence
 "
         );
+    }
+
+    /// A worker's figures, each there and every histogram counted, as the router sends them.
+    fn everything() -> Value {
+        let (mut drops, one) = (Drops::default(), Duration::from_millis(1));
+        drops.count(DropReason::NoRoute);
+        let mut stats = Link::new(Default::default(), Rng::from_u64(1)).stats();
+        (stats.one_way_us, stats.clock_error_us, stats.clock_ahead_us) = (Some(1), Some(1), Some(1));
+        stats.drops = drops.clone();
+        let (up, remote, metrics) = (true, None, LinkMetrics::default());
+        let link = LinkReport { link: LinkId(0), peer: NodeId(1), remote, up, since: one, metrics, stats };
+        let driver = Some(DriverStats::default());
+        let stats = ShardStats { drops, driver, links: vec![link], ..ShardStats::default() };
+        let mut worker = serde_json::to_value(stats).expect("plain figures");
+        let mut histogram = Histogram::new();
+        histogram.record(one);
+        let hdr = hlog::encode(histogram.inner());
+        let histograms = STAGES.iter().flat_map(|stage| {
+            [None, Some("b")].map(|peer| json!({"name": stage.histogram, "peer": peer, "link": 0, "hdr": hdr}))
+        });
+        worker["histograms"] = histograms.collect();
+        worker
+    }
+
+    #[test]
+    fn the_metrics_are_what_a_strict_reader_takes_and_the_dashboard_names_no_others() {
+        let metrics = prometheus::render(&[everything(), everything()], |_| "b".to_owned()).expect("renders");
+        let series = prometheus::strict::read(&metrics).unwrap_or_else(|error| panic!("{error}\n{metrics}"));
+        let names: BTreeSet<&str> = series.keys().filter_map(|series| series.split('{').next()).collect();
+        assert!(names.len() > 150, "{names:?}");
+        let dashboard = include_str!("../../configs/dashboards/sinew.json");
+        let parsed: Value = serde_json::from_str(dashboard).expect("is JSON");
+        assert!(parsed["panels"].as_array().is_some_and(|panels| panels.len() > 15));
+        let end = |rest: &str| rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(rest.len());
+        let named = dashboard.match_indices("sinew_").map(|(at, _)| &dashboard[at..][..end(&dashboard[at..])]);
+        let unknown: BTreeSet<&str> = named.filter(|name| !names.contains(name)).collect();
+        assert!(unknown.is_empty(), "the dashboard names what is not there: {unknown:?}");
     }
 
     #[test]

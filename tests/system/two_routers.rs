@@ -4,6 +4,7 @@ use crate::support::{
     Machine, PATIENCE, SINEW, eventually, file, io_test, json, parsed, run, sessions, sinew, started,
 };
 use crate::traffic::{carry, datagrams, exactly_once, noise};
+use serde_json::Value;
 use sinew::base::Class;
 use sinew::client::Event;
 use sinew::lab::conditions::Conditions;
@@ -33,6 +34,7 @@ fn everything(io: &str) {
     exactly_once(b, a, 500, 900, true);
     datagrams_of_all_sizes(&world);
     shown(&world);
+    timed(&world);
     reached(&world);
     sent_and_received(&world);
     measured(&world);
@@ -74,11 +76,11 @@ fn shown(world: &World) {
     assert!(listed, "{shown}");
     let stats = json(a, "show stats --json");
     assert!(stats["workers"][0]["datagrams_in"].as_u64() > Some(500), "{stats}");
-    for what in ["nodes", "links", "routes", "sessions", "stats"] {
+    for what in ["nodes", "links", "routes", "sessions", "latency", "stats"] {
         assert!(!run(a, &format!("show {what}"), 0).stdout.is_empty(), "{what}");
     }
     let metrics = String::from_utf8(run(a, "show stats --prometheus", 0).stdout).expect("text");
-    for line in ["# TYPE sinew_link_up gauge", "sinew_link_up{worker=\"0\",peer=\"b\"} 1"] {
+    for line in ["# TYPE sinew_link_up gauge", "sinew_link_up{link=\"0\",lane=\"0\",peer=\"b\"} 1"] {
         assert!(metrics.lines().any(|shown| shown == line), "{line}: {metrics}");
     }
     let mut series: Vec<&str> = metrics.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect();
@@ -86,6 +88,37 @@ fn shown(world: &World) {
     series.sort_unstable();
     series.dedup();
     assert_eq!(series.len(), all, "no series twice: {metrics}");
+}
+
+/// Where time went is told by every door.
+fn timed(world: &World) {
+    let a = world.router("a");
+    let latency = json(a, "show latency --json --check --within 10s");
+    let rows = latency["latency"].as_array().expect("a list");
+    for (stage, class) in [
+        ("socket-wait", Value::Null),
+        ("residence", "best-effort".into()),
+        ("residence", "reliable".into()),
+        ("queue-wait", "reliable".into()),
+        ("round-trip", Value::Null),
+        ("one-way", Value::Null),
+    ] {
+        let row = rows.iter().find(|row| row["link"] == "b" && row["stage"] == stage && row["class"] == class);
+        let row = row.unwrap_or_else(|| panic!("no {stage} {class}: {latency}"));
+        assert!(row["count"].as_u64() > Some(0) && row["p99_us"].as_f64() >= row["p50_us"].as_f64(), "{row}");
+        assert_eq!(row["error_us"].as_u64() > Some(0), stage == "one-way", "{row}");
+    }
+    run(a, "show latency --check --within 1us", 1);
+    let picture = String::from_utf8(run(a, "top --once -i 200ms", 0).stdout).expect("text");
+    assert!(picture.contains("link to b ") && picture.contains("socket-wait"), "{picture}");
+    let top = json(a, "top --once -i 200ms --json");
+    assert!(top["links"][0]["lanes"][0]["lane"] == 0 && top["workers"][0]["turns_per_s"].as_f64() > Some(0.0), "{top}");
+    assert_eq!(run(a, "top", 2).stdout, b"", "no terminal");
+    a.signal(libc::SIGUSR1);
+    eventually("the log says where the histograms are", || a.log().contains("histograms written").then_some(()));
+    let directory = a.socket().with_file_name("histograms");
+    let file = std::fs::read_to_string(directory.join("worker0-to-b-residence_reliable.hgrm")).expect("is there");
+    assert!(file.contains("#[Mean") && file.lines().count() > 10, "{file}");
 }
 
 fn reached(world: &World) {

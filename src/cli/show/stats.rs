@@ -6,11 +6,9 @@
 use super::{output, plain};
 use crate::telemetry::figure::is_gauge;
 use crate::telemetry::table::thousands;
-use crate::telemetry::{DropReason, Drops, Table, hgrm, hlog};
+use crate::telemetry::{DropReason, Drops, Table, stages};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
-use std::path::Path;
 
 /// What belongs together: a heading, and figures of a worker in their order. Objects are groups by themselves.
 const GROUPS: [(&str, &[&str]); 3] = [
@@ -23,19 +21,6 @@ const GROUPS: [(&str, &[&str]); 3] = [
 ];
 /// Shown by themselves, or by another command.
 const APART: [&str; 6] = ["drops", "datagram_drops", "message_drops", "links", "sessions", "histograms"];
-/// What a latency is of.
-const LATENCIES: [(&str, &str); 9] = [
-    ("turn", "the work of one turn of the worker's loop"),
-    ("recovery_reliable", "reliable messages lost on this link: first sent to confirmed"),
-    ("recovery_control", "control messages lost on this link: first sent to confirmed"),
-    ("gap_reliable", "reliable messages lost on the way here: missed to arrived"),
-    ("gap_control", "control messages lost on the way here: missed to arrived"),
-    ("queue_delay_best_effort", "best-effort messages: taken in to sent"),
-    ("queue_delay_reliable", "reliable messages: taken in to sent first"),
-    ("round_trip", "to the neighbour and back, without its delay"),
-    ("one_way", "from the neighbour to here, right within clock_error_us"),
-];
-
 /// The workers' figures at one moment, and how long after the ones before.
 pub(super) struct Sample<'a> {
     /// One object a worker.
@@ -228,7 +213,7 @@ fn latency_table(heading: &str) -> Table {
 fn latency_row(path: String, summary: &Value) -> Vec<String> {
     let ms = |key: &str| summary[key].as_f64().map_or("-".to_owned(), |us| format!("{:.3}", us / 1e3));
     let figures = ["mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"].map(ms);
-    let of = LATENCIES.iter().find(|(name, _)| *name == path).map_or_else(String::new, |(_, of)| (*of).to_owned());
+    let of = stages::of(&path).map_or("", |stage| stage.meaning).to_owned();
     [path, plain(&summary["count"])].into_iter().chain(figures).chain([of]).collect()
 }
 
@@ -243,37 +228,14 @@ fn per_second(rate: f64) -> String {
     if rate < 100.0 { format!("{rate:.1}") } else { thousands(rate.round() as u64) }
 }
 
-/// Writes every histogram that is not empty to a `.hgrm` file of `directory`, values in milliseconds; gives their number.
-pub(super) fn write_histograms(workers: &[Value], directory: &Path) -> io::Result<usize> {
-    std::fs::create_dir_all(directory)?;
-    let mut written = 0;
-    for (number, worker) in workers.iter().enumerate() {
-        for entry in worker["histograms"].as_array().into_iter().flatten() {
-            let histogram = hlog::decode(entry["hdr"].as_str().unwrap_or_default()).map_err(io::Error::other)?;
-            if histogram.is_empty() {
-                continue;
-            }
-            let of = entry["peer"].as_str().map_or_else(String::new, |peer| format!("-to-{peer}"));
-            let name = format!("worker{number}{of}-{}", plain(&entry["name"]));
-            let safe: String =
-                name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-            let mut file = io::BufWriter::new(std::fs::File::create(directory.join(safe + ".hgrm"))?);
-            hgrm::write(&mut file, &histogram, hgrm::MILLISECONDS)?;
-            file.flush()?;
-            written += 1;
-        }
-    }
-    Ok(written)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::Rng;
+    use crate::dataplane::messages::ShardStats;
     use crate::proto::link::{Link, Settings};
-    use crate::telemetry::Histogram;
     use serde_json::json;
-    use std::time::Duration;
+    use std::collections::BTreeSet;
 
     fn worker(datagrams: u64) -> Value {
         let turn = json!({"count": 9, "mean_us": 2.0, "sd_us": 0.1, "p50_us": 1.5, "p90_us": 2.0, "p99_us": 3.0,
@@ -327,11 +289,12 @@ mod tests {
     #[test]
     fn every_latency_says_what_it_is_of() {
         let link = Link::new(Settings::default(), Rng::from_u64(1));
-        let turn = "turn".to_owned();
-        for name in link.histograms().map(|(name, _)| name).chain([turn]) {
-            assert!(LATENCIES.iter().any(|(known, _)| *known == name), "{name}");
-        }
-        assert_eq!(link.histograms().count() + 1, LATENCIES.len());
+        let stats = ShardStats { counts: Some(Default::default()), ..ShardStats::default() };
+        let link = link.counted();
+        let own = stats.counted().map(|(_, name, _)| name);
+        let names: BTreeSet<&str> = link.counted().map(|(name, _)| name).chain(own).collect();
+        assert!(names.iter().all(|name| stages::of(name).is_some()), "{names:?}");
+        assert_eq!(names.len(), stages::STAGES.len());
     }
 
     #[test]
@@ -342,19 +305,5 @@ mod tests {
         assert!(line("datagrams_in").ends_with("100"), "{shown}");
         assert!(line("retransmissions").ends_with("0.0"), "{shown}");
         assert!(line("rtt_us").ends_with("20 100") && line("in_use").ends_with('5'), "{shown}");
-    }
-
-    #[test]
-    fn histograms_become_files_that_the_tools_read() {
-        let directory = std::env::temp_dir().join(format!("sinew-hgrm-{}", std::process::id()));
-        let mut histogram = Histogram::new();
-        histogram.record(Duration::from_millis(7));
-        let entry = |name: &str, peer: Option<&str>, histogram: &Histogram| json!({"name": name, "peer": peer, "hdr": hlog::encode(histogram.inner())});
-        let list = [entry("one_way", Some("a/b"), &histogram), entry("turn", None, &Histogram::new())];
-        let written = write_histograms(&[json!({ "histograms": list })], &directory).expect("is written");
-        let text = std::fs::read_to_string(directory.join("worker0-to-a_b-one_way.hgrm")).expect("is there");
-        std::fs::remove_dir_all(&directory).expect("is removed");
-        assert_eq!(written, 1);
-        assert!(text.contains("Value     Percentile TotalCount") && text.contains("Total count    =            1]"));
     }
 }
