@@ -12,6 +12,7 @@ pub mod limits;
 pub mod rare;
 pub mod rng;
 pub mod sabotage;
+pub mod search;
 pub mod seq;
 pub mod time;
 pub mod topology;

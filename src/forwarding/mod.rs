@@ -4,6 +4,7 @@
 //! message header. Control computes tables; each worker holds one and swaps it whole.
 
 use crate::base::sabotage::{Rule, broken};
+use crate::base::search::place_of;
 use crate::base::{LinkId, NodeId};
 use crate::telemetry::DropReason;
 use crate::wire::message::Header;
@@ -53,8 +54,7 @@ impl Table {
 
     /// The link towards `destination`.
     pub fn next_hop(&self, destination: NodeId) -> Option<LinkId> {
-        let found = self.routes.binary_search_by_key(&destination, |route| route.0).ok()?;
-        Some(self.routes[found].1)
+        place_of(&self.routes, destination, |route| route.0).map(|place| self.routes[place].1)
     }
 
     /// All routes, by destination.

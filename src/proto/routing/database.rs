@@ -10,6 +10,7 @@ use super::budget::{Budget, Rate};
 use crate::base::hash::mix64;
 use crate::base::identity::PublicIdentity;
 use crate::base::sabotage::{Rule, broken};
+use crate::base::search::place_of;
 use crate::base::{Instant, NodeId};
 use crate::wire::routing::{AdvertisedLink, Advertisement, Message, SIGNING_CONTEXT, Sequence};
 use std::cmp::Ordering;
@@ -130,7 +131,7 @@ impl Database {
 
     /// A member's number.
     pub(super) fn number(&self, node: NodeId) -> Option<usize> {
-        self.ids.binary_search(&node).ok()
+        place_of(&self.ids, node, |&id| id)
     }
 
     /// The member with this number.
@@ -218,20 +219,21 @@ impl Database {
         }
     }
 
-    /// Expires what is due, except `own`, and tells whose that was.
-    pub(super) fn expire(&mut self, now: Instant, own: NodeId, mut expired: impl FnMut(NodeId)) {
+    /// Expires what is due, except `own`, and tells the number of whose that was.
+    pub(super) fn expire(&mut self, now: Instant, own: NodeId, mut expired: impl FnMut(usize)) {
         if now < self.next_expiry {
             return;
         }
         self.next_expiry = Instant::MAX;
         let records =
-            self.ids.iter().zip(&mut self.members).filter_map(|(id, member)| Some((id, member.record.as_mut()?)));
-        for (origin, record) in records.filter(|(origin, record)| **origin != own && !record.expired) {
+            self.ids.iter().zip(&mut self.members).map(|(id, member)| (id, member.record.as_mut())).enumerate();
+        for (number, (origin, record)) in records {
+            let Some(record) = record.filter(|record| *origin != own && !record.expired) else { continue };
             let due = record.received + EXPIRY;
             if due <= now {
                 record.expired = true;
                 self.fingerprint ^= digest_of(*origin, record.sequence);
-                expired(*origin);
+                expired(number);
             } else {
                 self.next_expiry = self.next_expiry.min(due);
             }
@@ -274,9 +276,10 @@ impl Database {
         live.map(|record| record.advertisement().links())
     }
 
-    /// All live advertisements, ascending by origin.
-    pub(super) fn live_links(&self) -> impl Iterator<Item = (NodeId, impl Iterator<Item = AdvertisedLink> + '_)> {
-        self.live().map(|(origin, record)| (origin, record.advertisement().links()))
+    /// All live advertisements, by number.
+    pub(super) fn live_links(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = AdvertisedLink> + '_)> {
+        let numbered = self.members.iter().enumerate();
+        numbered.filter_map(|(number, member)| Some((number, member.live()?.advertisement().links())))
     }
 
     /// All live advertisements' sequences, ascending by origin.

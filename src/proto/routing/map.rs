@@ -9,6 +9,7 @@
 use super::metric::Metric;
 use crate::base::NodeId;
 use crate::base::sabotage::{Rule, broken};
+use crate::base::search::place_of;
 use crate::wire::routing::AdvertisedLink;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -98,7 +99,7 @@ impl Map {
 
     /// A member's place in the map.
     pub fn index(&self, node: NodeId) -> Option<usize> {
-        self.nodes.binary_search(&node).ok()
+        place_of(&self.nodes, node, |&id| id)
     }
 
     /// All members, ascending, whether they advertise anything or not.
@@ -296,7 +297,7 @@ impl Tree {
 
     /// A router's place in the tree.
     pub fn index(&self, node: NodeId) -> Option<usize> {
-        self.nodes.binary_search(&node).ok()
+        place_of(&self.nodes, node, |&id| id)
     }
 
     /// The first router on the way to `target`, if there is a way.

@@ -342,7 +342,7 @@ impl Routing {
             match taken {
                 Taken::Newer { changed } => {
                     if changed {
-                        self.paths.say(advertisement.origin, Some(advertisement.links()));
+                        self.paths.say(origin, Some(advertisement.links()));
                     }
                     self.pass_on(now, link, origin, advertisement);
                 }
@@ -607,7 +607,8 @@ impl Routing {
         let usable = self.own.usable(self.metric);
         if std::mem::take(&mut self.relinked) {
             let own = self.database.links(self.own.node).into_iter().flatten();
-            self.paths.say(self.own.node, Some(own.filter(|link| usable.contains_key(&link.neighbour))));
+            let number = self.database.number(self.own.node).expect("a router is a member of its own network");
+            self.paths.say(number, Some(own.filter(|link| usable.contains_key(&link.neighbour))));
         }
         let quiet = self.computed_at.is_none_or(|last| now.since(last) > 2 * self.compute_spacing);
         let members = u32::try_from(self.database.members()).expect("members are at most MAX_NODES");

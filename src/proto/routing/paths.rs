@@ -5,6 +5,14 @@
 //!                                                 └─▶ one does: stale, until Paths::compute
 //! ```
 //! A path is followed through the tree when somebody asks for it; per destination nothing is kept but numbers.
+//!
+//! # What it costs
+//! An advertisement costs a look at each of its links. If one of them touches the tree, the next computation walks the
+//! whole map (Dijkstra with a binary heap: links times the logarithm of routers) and tells all routes if one of them is
+//! another. Of 1,000 routers and 4,000 links that is 50 µs for the tree and 2 µs for the table; from a link that goes down
+//! to the table that workers are given, with the advertisement that says so signed, it is 75 µs (`cargo bench --bench spf`).
+//! To mend the tree in place (McQuillan, Richer and Rosen 1980) would save a part of the 50 µs where little changes, and
+//! nothing of the rest; where much changes at once, which is when it matters, it walks as far.
 
 use super::door::{NodeView, Route};
 use super::map::{Map, Tree};
@@ -44,14 +52,13 @@ impl Paths {
         self.stale = true;
     }
 
-    /// What a member advertises; nothing any more if `None`.
-    pub(super) fn say<I>(&mut self, origin: NodeId, links: Option<I>)
+    /// What the member with this number, its place among all, advertises; nothing any more if `None`.
+    pub(super) fn say<I>(&mut self, number: usize, links: Option<I>)
     where
         I: IntoIterator<Item = AdvertisedLink>,
     {
-        let index = self.map.index(origin).expect("only members are listened to");
         let (tree, stale) = (&self.tree, &mut self.stale);
-        self.map.say(index, links, |change| *stale = *stale || tree.is_touched_by(&change));
+        self.map.say(number, links, |change| *stale = *stale || tree.is_touched_by(&change));
     }
 
     /// Whether paths must be computed.
