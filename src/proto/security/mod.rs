@@ -229,8 +229,8 @@ impl Security {
             last_timestamp: 0,
             peers: (0..MAX_LINKS).map(|_| None).collect(),
             indices: IndexTable::new(),
-            outbox: VecDeque::with_capacity(OUTBOX),
-            events: VecDeque::with_capacity(EVENTS),
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
             deadline: None,
             stats: SecurityStats::default(),
         }

@@ -59,10 +59,17 @@ pub(super) struct Reassembly {
 
 impl Reassembly {
     pub(super) fn new(capacity: usize, timeout: Duration) -> Reassembly {
-        // All lists that can be in use at a time are made now: how many are depends on what gets lost, and when.
-        let spare = (0..capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)).collect();
-        let spare_parts = (0..capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)).collect();
-        Reassembly { incomplete: Vec::with_capacity(capacity), spare, spare_parts, capacity, timeout, given_up: 0 }
+        assert!(capacity > 0, "a datagram is put together somewhere");
+        let (incomplete, spare, spare_parts) = (Vec::new(), Vec::new(), Vec::new());
+        Reassembly { incomplete, spare, spare_parts, capacity, timeout, given_up: 0 }
+    }
+
+    /// All lists that can be in use at a time are made when the first datagram needs one: how many are depends on what
+    /// gets lost, and when. A router where no datagram of several fragments ends has none.
+    fn make_lists(&mut self) {
+        self.incomplete.reserve_exact(self.capacity);
+        self.spare.extend((0..self.capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)));
+        self.spare_parts.extend((0..self.capacity).map(|_| Vec::with_capacity(MAX_FRAGMENTS)));
     }
 
     /// Incomplete datagrams held.
@@ -109,6 +116,9 @@ impl Reassembly {
     }
 
     fn begin(&mut self, now: Instant, key: DatagramKey, count: usize, pool: &mut Pool, shelf: &mut Shelf) -> usize {
+        if self.incomplete.capacity() == 0 {
+            self.make_lists();
+        }
         if self.incomplete.len() == self.capacity {
             self.give_up_oldest(pool, shelf);
         }
