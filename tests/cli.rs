@@ -146,9 +146,22 @@ fn keys_and_configurations_from_nothing_to_right() {
     assert_eq!(output.status.code(), Some(2), "another router's key");
     let said = text(&output.stdout);
     let first = said.lines().next().unwrap_or_default();
-    assert!(first.contains("b.key is not the key of the member `a`"), "the first line says what is wrong: {said}");
+    let what = "a.toml:2:7: the key b.key is not the key of the member `a`";
+    assert!(first.starts_with(what), "the first line says where and what: {said}");
     // A public identity may well have an "ok" in it.
     assert!(said.contains("help: ") && !said.contains(": ok"), "{said}");
+
+    let wrong = config("c.key", &public).replace("[[member]]", "lisen = 1\n[routing]\nmetric = \"foo\"\n[[member]]");
+    std::fs::write(&file, wrong).expect("is written");
+    for line in ["config check a.toml", "run -c a.toml"] {
+        let output = sinew(directory.path(), line);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("a.toml:")).collect();
+        assert_eq!((output.status.code(), places.len()), (Some(2), 3), "all mistakes at once: {said}");
+        let in_order = ["2:7: c.key is not there", "4:1: unknown key `lisen`", "6:10: `foo` is not"];
+        assert!(places.iter().zip(in_order).all(|(place, start)| place.starts_with(start)), "{line}: {said}");
+        assert!(said.contains("  2 | key = \"c.key\"\n    |       ^^^^^^^"), "{said}");
+    }
 }
 
 #[test]
@@ -338,13 +351,13 @@ fn mistakes_are_2_before_anything_starts() {
     let output = sinew(directory.path(), "run -c a.toml");
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    for part in ["a.toml:1:1: unknown key `nmae`", "did you mean `name`?", "a.toml:3:10:", "4 mistakes"] {
+    for part in ["a.toml:1:1: unknown key `nmae`", "did you mean `name`?", "a.toml:3:10:", "5 mistakes"] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
     let output = sinew(directory.path(), "config check --json a.toml none.toml");
     assert_eq!(output.status.code(), Some(2));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
-    assert_eq!(report["files"][0]["mistakes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(report["files"][0]["mistakes"].as_array().map(Vec::len), Some(5));
     assert_eq!(report["files"][0]["mistakes"][0]["column"], 1);
     assert_eq!(report["files"][1]["ok"], false);
 }

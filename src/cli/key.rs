@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::output;
 use crate::base::identity::BadIdentity;
 use crate::base::{Identity, PublicIdentity};
+use crate::config::KeyClaim;
 use crate::runtime::key_file::{self, KeyFileError};
 use clap::Subcommand;
 use ring::rand::SecureRandom as _;
@@ -96,8 +97,32 @@ pub(super) fn failure(error: &KeyFileError) -> Failure {
     Failure::Failed(format!("{what}\n  help: {help}"))
 }
 
+/// What is wrong with the key file that a configuration names, and what to do about it.
+pub(super) fn mistake(claim: KeyClaim<'_>) -> Option<(String, String)> {
+    let identity = match key_file::load(claim.file) {
+        Ok(identity) => identity,
+        Err(error) => return Some(explain(&error)),
+    };
+    let (path, public) = (claim.file.display(), identity.public().to_string());
+    let name = claim.name?;
+    let listed = claim.members.iter().find(|member| member.name == name)?;
+    match claim.members.iter().find(|member| member.public == public) {
+        Some(member) if member.name == name => None,
+        Some(member) => Some((
+            format!("the key {path} is member `{}`'s, and this is the configuration of `{name}`", member.name),
+            format!("give `key` the file of `{name}`, or change `name`"),
+        )),
+        // What is wrong is said where it stands.
+        None if listed.public.is_empty() => None,
+        None => Some((
+            format!("the key {path} is not the key of the member `{name}`"),
+            format!("give `key` the right file, or list this one in every configuration: public = \"{public}\""),
+        )),
+    }
+}
+
 /// What is wrong with a key file, and what to do next.
-pub(super) fn explain(error: &KeyFileError) -> (String, String) {
+fn explain(error: &KeyFileError) -> (String, String) {
     match error {
         KeyFileError::Exists(path) => (
             format!("{} is there already, and a key is never overwritten", path.display()),

@@ -1,6 +1,7 @@
 //! `sinew run`: be a router.
 
 use super::failure::Failure;
+use super::key;
 use crate::runtime::RunError;
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ enum Level {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let config = crate::config::load(&args.config)
+    let config = crate::config::load_with_key(&args.config, &key::mistake)
         .map_err(|errors| Failure::Usage(format!("the configuration is refused, nothing was started\n\n{errors}")))?;
     log(args.log_level, args.log_json);
     crate::runtime::run(config, &args.config).map_err(|error| match error {

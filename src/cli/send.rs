@@ -49,8 +49,8 @@ numbers are seconds. JSON, one document at the end: {\"bytes\", \"datagrams\", \
 \"complete\"}.
 
 Exit codes: 0 all was sent (a stream: and read at the other end; reliable datagrams: and
-acknowledged by the other router), 1 it could not be, 2 wrong command line or no such file, 3 no
-router answers, 130 Ctrl-C before that (what was sent by then is said).")]
+acknowledged by the other router; best effort has no receipt), 1 it could not be, 2 wrong command
+line or no such file, 3 no router answers, 130 Ctrl-C before that (what was sent by then is said).")]
 pub(super) struct Args {
     /// Where to: ROUTER:PORT
     #[arg(value_name = "ROUTER:PORT")]
@@ -75,7 +75,7 @@ pub(super) struct Args {
     /// Send datagrams no faster than this many bits of payload per second
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     rate: Option<u64>,
-    /// How long to stay after the last best-effort datagram, for refusals; reliable ones are waited for
+    /// How long to stay after the last best-effort datagram; reliable ones are waited for
     #[arg(long, default_value = "300ms", value_name = "DURATION", value_parser = units::duration_or_seconds)]
     linger: Duration,
     /// Print what was sent as JSON
@@ -120,6 +120,9 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
         let what = if args.stream { bytes } else { format!("{bytes} in {datagrams}") };
         let interrupted = if sent.complete { "" } else { "interrupted: " };
         note(format_args!("{interrupted}sent {what} in {:.2} s", sent.seconds));
+        if !args.stream && args.class == Class::BestEffort && sent.datagrams > 0 {
+            note("best effort has no receipt: only the other end knows what arrived");
+        }
     }
     if sent.complete { Ok(()) } else { Err(Failure::Interrupted) }
 }
@@ -239,12 +242,18 @@ fn send_datagrams(
     let begin = Instant::now();
     let (mut sent, mut datagram) = (Sent::default(), Vec::new());
     let cannot = |error| Failure::failed("cannot send", error);
-    // Waits end now and then, to look whether to stop.
-    session.set_nonblocking(true).map_err(cannot)?;
+    let mut looked = begin;
     while !stop.is_set() && next_datagram(&mut input, args, &mut datagram)? {
-        if let Some(rate) = args.rate {
-            stop.sleep_until(begin + Duration::from_secs_f64(sent.bytes as f64 * 8.0 / rate as f64));
+        let due = args.rate.map(|rate| begin + Duration::from_secs_f64(sent.bytes as f64 * 8.0 / rate as f64));
+        let now = Instant::now();
+        if due.is_some_and(|due| due > now) || now - looked > LOOK {
+            // Whoever is refused must not go on to the end of its input.
+            session.set_nonblocking(false).map_err(cannot)?;
+            listen_for_refusals(session, &args.to, due.unwrap_or(now), stop)?;
+            looked = now;
         }
+        // Waits end now and then, to look whether to stop.
+        session.set_nonblocking(true).map_err(cannot)?;
         let done = stop.insist(session, || session.send(to, args.class, args.ordered, &datagram));
         if done.map_err(cannot)?.is_none() {
             break;
@@ -257,7 +266,9 @@ fn send_datagrams(
     if args.class == Class::Reliable && sent.datagrams > 0 {
         sent.complete &= wait_until_acknowledged(router, session, sent.datagrams, args, stop)?;
     } else {
-        listen_for_refusals(session, &args.to, args.linger, stop)?;
+        // The session stays until the router has read what was written to it.
+        listen_for_refusals(session, &args.to, Instant::now() + args.linger, stop)?;
+        router.check_route(to.node)?;
     }
     Ok(sent)
 }
@@ -291,7 +302,7 @@ fn wait_until_acknowledged(
     let port = session.local().port;
     let mut busy = Instant::now();
     while !stop.is_set() {
-        listen_for_refusals(session, &args.to, ACK_LOOK, stop)?;
+        listen_for_refusals(session, &args.to, Instant::now() + ACK_LOOK, stop)?;
         let (taken, waiting) = progress(router, port)?;
         if waiting > 0 {
             busy = Instant::now();
@@ -299,7 +310,7 @@ fn wait_until_acknowledged(
             return Err(Failure::Failed(format!("the router took only {taken} of {datagrams} datagrams; see its log")));
         } else if taken >= datagrams {
             // What was refused is not waited for any more either: the refusal is then on its way here.
-            listen_for_refusals(session, &args.to, args.linger.min(ACK_LOOK), stop)?;
+            listen_for_refusals(session, &args.to, Instant::now() + ACK_LOOK, stop)?;
             return Ok(true);
         }
     }
@@ -315,15 +326,16 @@ fn progress(router: &Router, port: Port) -> Result<(u64, u64), Failure> {
     Ok(ours.next().map_or((0, 0), |session| (figure(session, "sent"), figure(session, "unacknowledged"))))
 }
 
-fn listen_for_refusals(session: &Datagrams, to: &Session, linger: Duration, stop: &Stop) -> Result<(), Failure> {
-    let end = Instant::now() + linger;
+/// Fails if the other end refuses what was sent to it, by `end` or in what it said so far.
+fn listen_for_refusals(session: &Datagrams, to: &Session, end: Instant, stop: &Stop) -> Result<(), Failure> {
     let mut buffer = vec![0; crate::wire::client::MAX_RECORD];
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || stop.is_set() {
+        let event = receive(session, &mut buffer, left.min(LOOK))?;
+        if event.is_none() && (left.is_zero() || stop.is_set()) {
             return Ok(());
         }
-        match receive(session, &mut buffer, left.min(LOOK))? {
+        match event {
             Some(Event::Reset { reason, peer }) => {
                 let (node, port) = (&to.node.0, peer.port);
                 let nobody = reason == ResetReason::NoSession;

@@ -27,9 +27,28 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// As [`parse`](super::parse), for a machine with this many cores (the default of `workers.idle` depends on it).
 pub fn parse_for(path: &Path, text: &str, cores: usize) -> Result<Config, Errors> {
+    parse_with_key(path, text, cores, &|_| None)
+}
+
+/// What a configuration says of its router's key.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyClaim<'a> {
+    /// The key file.
+    pub file: &'a Path,
+    /// The router's name; none if the file has none.
+    pub name: Option<&'a str>,
+    /// All members that are listed; those whose identity is a mistake have an empty one.
+    pub members: &'a [Member],
+}
+
+/// Looks at a key file: what is wrong with it, and what to do about it. Reading files is others' business.
+pub type LookAtKey<'a> = &'a dyn Fn(KeyClaim<'_>) -> Option<(String, String)>;
+
+/// As [`parse_for`], and what `look` finds wrong with the key file is a mistake like the others.
+pub(super) fn parse_with_key(path: &Path, text: &str, cores: usize, look: LookAtKey<'_>) -> Result<Config, Errors> {
     let mut report = Report::default();
     let document = report.document(text);
-    let config = read_file(Section::root(&document), path, cores, &mut report);
+    let config = read_file(Section::root(&document), path, cores, look, &mut report);
     let findings = report.into_findings();
     match config {
         Some(config) if findings.is_empty() => Ok(config),
@@ -38,18 +57,17 @@ pub fn parse_for(path: &Path, text: &str, cores: usize) -> Result<Config, Errors
 }
 
 /// Reads the whole file. `None` only if something was reported.
-fn read_file(mut file: Section<'_, '_>, path: &Path, cores: usize, report: &mut Report) -> Option<Config> {
+fn read_file(
+    mut file: Section<'_, '_>,
+    path: &Path,
+    cores: usize,
+    look: LookAtKey<'_>,
+    report: &mut Report,
+) -> Option<Config> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let name = file.text("name", report);
     file.missing("name", "say which of the members this router is, as in `name = \"a\"`", report);
-    let key_file = file.text("key", report).map(|key| {
-        if without_secrets(&key.value) != key.value {
-            let help = "write the secret to a file of its own; `sinew key generate a.key` makes a new one, and this one \
-                        has been where others may read it";
-            report.add(&key.span, "`key` is a secret instead of the file that holds it".to_owned(), help);
-        }
-        directory.join(key.value)
-    });
+    let key = file.text("key", report);
     file.missing("key", "name the key file, as in `key = \"a.key\"`; `sinew key generate a.key` makes one", report);
     let written_listen = file.parsed("listen", report, address);
     let listen_span = written_listen.as_ref().map_or(0..0, |listen| listen.span.clone());
@@ -74,10 +92,25 @@ fn read_file(mut file: Section<'_, '_>, path: &Path, cores: usize, report: &mut 
         file.sections("link", report).into_iter().filter_map(|link| read_link(link, &surroundings, report)).collect();
     check_links(&links, report);
     file.finish(report);
-    let members = members.into_iter().map(|(member, _)| member).collect();
+    let members: Vec<Member> = members.into_iter().map(|(member, _)| member).collect();
     let links = links.into_iter().map(|(link, _)| link).collect();
-    let (name, key_file) = (name?.value, key_file?);
-    Some(Config { name, key_file, listen, control_socket, workers, members, links, routing, telemetry })
+    let (name, key) = (name.map(|name| name.value), key?);
+    let key_file = directory.join(&key.value);
+    let claim = KeyClaim { file: &key_file, name: name.as_deref(), members: &members };
+    if let Some((message, help)) = wrong_key(&key.value, claim, look) {
+        report.add(&key.span, message, help);
+    }
+    Some(Config { name: name?, key_file, listen, control_socket, workers, members, links, routing, telemetry })
+}
+
+/// What is wrong with the key file that is `written`, and what to do about it.
+fn wrong_key(written: &str, claim: KeyClaim<'_>, look: LookAtKey<'_>) -> Option<(String, String)> {
+    if without_secrets(written) == written {
+        return look(claim);
+    }
+    let help = "write the secret to a file of its own; `sinew key generate a.key` makes a new one, and this one has been \
+                where others may read it";
+    Some(("`key` is a secret instead of the file that holds it".to_owned(), help.to_owned()))
 }
 
 fn control_socket(file: &mut Section<'_, '_>, directory: &Path, report: &mut Report) -> PathBuf {

@@ -26,7 +26,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-pub use check::parse_for;
+pub use check::{KeyClaim, LookAtKey, parse_for};
 pub use errors::{Errors, Mistake};
 pub use render::to_toml;
 pub use settings::{
@@ -41,6 +41,12 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     load_with(path, |path| std::fs::read_to_string(path))
 }
 
+/// As [`load`], and what `look` finds wrong with the key file is a mistake like the others, in its place.
+pub fn load_with_key(path: &Path, look: LookAtKey<'_>) -> Result<Config, Errors> {
+    let text = std::fs::read_to_string(path).map_err(|error| Errors::unreadable(path, &error))?;
+    check::parse_with_key(path, &text, cores(), look)
+}
+
 /// Checks the file at `path` as `read` gives its text, as for tests.
 pub fn load_with(path: &Path, read: impl FnOnce(&Path) -> std::io::Result<String>) -> Result<Config, Errors> {
     let text = read(path).map_err(|error| Errors::unreadable(path, &error))?;
@@ -49,6 +55,9 @@ pub fn load_with(path: &Path, read: impl FnOnce(&Path) -> std::io::Result<String
 
 /// Checks the text of a configuration file. `path` names it in messages, and relative paths in it start at its directory.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    parse_for(path, text, cores)
+    parse_for(path, text, cores())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 /// Every key, by where it belongs.
 pub(super) const KEYS: [(&str, &[&str]); 6] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
-    ("[workers]", &["count", "cores", "io", "idle", "pool", "socket_buffer"]),
+    ("[workers]", &["count", "cores", "io", "offload", "idle", "pool", "socket_buffer"]),
     ("[routing]", &["metric"]),
     (
         "[telemetry]",

@@ -67,6 +67,33 @@ fn cut_off_without_a_word() {
     });
 }
 
+#[test]
+fn a_receiver_that_leaves_ends_what_is_sent_to_it() {
+    system_test("unanswered::a_receiver_that_leaves_ends_what_is_sent_to_it", Machine::Shared, || {
+        let world = started(Topology::chain(1, Conditions::wire(1.0, 0)));
+        let (a, b) = (world.router("a"), world.router("b"));
+        let mut receiver = sinew(b, "recv 7500").spawn().expect("the binary runs");
+        eventually("it listens", || (!sessions(b).is_empty()).then_some(()));
+        // For minutes, if nobody stops it.
+        let mut sender = sinew(a, "send b:7500 /dev/zero --rate 100kbit").spawn().expect("the binary runs");
+        eventually("something arrives", || {
+            sessions(b).iter().any(|session| session["delivered"].as_u64() > Some(5)).then_some(())
+        });
+        receiver.kill().and_then(|()| receiver.wait()).expect("is killed");
+        let begin = Instant::now();
+        let status = eventually("the sender ends", || sender.try_wait().expect("is a child"));
+        assert!(begin.elapsed() < AT_ONCE, "only after {:?}", begin.elapsed());
+        let said = std::io::read_to_string(sender.stderr.take().expect("is piped")).expect("is text");
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains("not all that was sent to b:7500 arrived"), "{said}");
+        // Of best effort nobody can say what arrived; that is said.
+        std::fs::write(world.dir().join("line"), "one\n").expect("is written");
+        let line = format!("send b:7501 --class best-effort --lines {}", world.dir().join("line").display());
+        let said = run(a, &line, 0).stderr;
+        assert!(String::from_utf8_lossy(&said).contains("best effort has no receipt"), "{said:?}");
+    });
+}
+
 /// Starts a command that waits to be connected, asks it to stop, and sees it end at once with 130.
 fn interrupted(router: &Router, line: &str) {
     let none = || sessions(router).is_empty().then_some(());

@@ -3,8 +3,7 @@
 use crate::cli::failure::Failure;
 use crate::cli::key;
 use crate::cli::output::{self, counted};
-use crate::config::{Config, Mistake};
-use crate::runtime::key_file;
+use crate::config::Mistake;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +59,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
 fn check(path: &Path) -> Checked {
     let file = path.display().to_string();
-    let config = match crate::config::load(path) {
+    let config = match crate::config::load_with_key(path, &key::mistake) {
         Ok(config) => config,
         Err(errors) => {
             let summary = errors.to_string();
@@ -69,17 +68,9 @@ fn check(path: &Path) -> Checked {
     };
     let (members, links) = (counted(config.members.len() as u64, "member"), counted(config.links.len() as u64, "link"));
     let what = format!("router `{}`, {members}, {links}", config.name);
-    match check_key(&config) {
-        Key::Right => {
-            let notes: Vec<String> = socket_note(&config.control_socket).into_iter().collect();
-            let shown: String = notes.iter().map(|note| format!("\n  note: {note}")).collect();
-            Checked { summary: format!("{file}: ok: {what}{shown}"), file, ok: true, mistakes: Vec::new(), notes }
-        }
-        Key::Wrong { what, help } => {
-            let summary = format!("{file}: {what}\n  help: {help}");
-            Checked { file, ok: false, mistakes: Vec::new(), notes: vec![what, help], summary }
-        }
-    }
+    let notes: Vec<String> = socket_note(&config.control_socket).into_iter().collect();
+    let shown: String = notes.iter().map(|note| format!("\n  note: {note}")).collect();
+    Checked { summary: format!("{file}: ok: {what}{shown}"), file, ok: true, mistakes: Vec::new(), notes }
 }
 
 /// What keeps the control socket from being made here, which is no mistake of the text.
@@ -90,33 +81,4 @@ fn socket_note(socket: &Path) -> Option<String> {
         let directory = directory.display();
         format!("the directory of `control_socket`, {directory}, is not there; `mkdir -p {directory}` makes it")
     })
-}
-
-/// What the key file of a configuration is.
-enum Key {
-    Right,
-    Wrong { what: String, help: String },
-}
-
-fn check_key(config: &Config) -> Key {
-    let path = config.key_file.display();
-    let identity = match key_file::load(&config.key_file) {
-        Ok(identity) => identity,
-        Err(error) => {
-            let (what, help) = key::explain(&error);
-            return Key::Wrong { what, help };
-        }
-    };
-    let (name, public) = (&config.name, identity.public().to_string());
-    match config.members.iter().find(|member| member.public == public) {
-        Some(member) if member.name == *name => Key::Right,
-        Some(member) => Key::Wrong {
-            what: format!("the key {path} is member `{}`'s, and this is the configuration of `{name}`", member.name),
-            help: format!("give `key` the file of `{name}`, or change `name`"),
-        },
-        None => Key::Wrong {
-            what: format!("the key {path} is not the key of the member `{name}`"),
-            help: format!("give `key` the right file, or list this one in every configuration: public = \"{public}\""),
-        },
-    }
 }
