@@ -15,6 +15,7 @@
 //! | `clients` | applications that die, misbehave or do not read disturb nobody |
 //! | `restart` | routers that come back |
 //! | `addresses` | links live on when a router's own address changes |
+//! | `paths` | a link over two providers outlives one of them, and nothing is lost |
 //! | `reload` | SIGHUP, good and bad configurations |
 //! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
@@ -31,6 +32,8 @@ mod chaos;
 mod clients;
 #[path = "system/loopback.rs"]
 mod loopback;
+#[path = "system/paths.rs"]
+mod paths;
 #[path = "system/reload.rs"]
 mod reload;
 #[path = "system/restart.rs"]

@@ -3,7 +3,7 @@
 use super::callgrind::{PROCESSOR, Said};
 use super::chain::{Chain, Meter, Step};
 use super::counting::{self, mark};
-use sinew::base::{Class, Identity, Instant, LinkId, NodeId, Rng, WallTime};
+use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, WallTime};
 use sinew::forwarding::{Table, Verdict, forward};
 use sinew::proto::link::{Congestion, Settings};
 use sinew::proto::security::{Received, Security};
@@ -125,12 +125,12 @@ fn seal_and_open(size: usize) {
     const LINK: LinkId = LinkId(0);
     let now = Instant::from_millis(1);
     let identities = [1, 2].map(|seed| Identity::from_seed([seed; 32]));
-    let addresses = [1, 2].map(|host| SocketAddr::from(([10, 0, 0, host], 5300)));
+    let addresses = [1, 2].map(|host| AddressPair::from(SocketAddr::from(([10, 0, 0, host], 5300))));
     let mut rooms = [0, 1].map(|end| {
         let identity = identities[end].clone();
         let epoch = WallTime::from_nanos(1 << 40);
         let mut room = Security::new(identity, Default::default(), epoch, Rng::from_u64(end as u64));
-        room.add_peer(now, LINK, identities[1 - end].public(), None, (end == 0).then_some(addresses[1]));
+        room.add_peer(now, LINK, identities[1 - end].public(), None, &addresses[1..2 - end]);
         room
     });
     rooms[0].handle_timeout(now);

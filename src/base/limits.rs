@@ -19,6 +19,8 @@ pub const POOL_SLOT: usize = 1216;
 /// Largest payload an application sends as one message.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
+/// Paths that a configuration may list for one link.
+pub const MAX_PATHS: usize = 4;
 /// Links of one router.
 pub const MAX_LINKS: usize = 64;
 /// Routers of one network. Tables and databases are bounded by it.

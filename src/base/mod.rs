@@ -4,6 +4,7 @@
 //! clock, opens a socket or allocates more than a string for display (but for what a simulator asks it to remember,
 //! `verdicts.rs`).
 
+pub mod addresses;
 pub mod class;
 pub mod hash;
 pub mod id;
@@ -18,6 +19,7 @@ pub mod time;
 pub mod topology;
 pub mod verdicts;
 
+pub use addresses::AddressPair;
 pub use class::Class;
 pub use id::{LinkId, NodeId, Port, SessionId};
 pub use identity::{Identity, PublicIdentity};

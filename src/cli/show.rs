@@ -5,6 +5,7 @@ use super::output;
 use super::router::Router;
 use super::stop::Stop;
 use crate::config::units;
+use crate::dataplane::messages::PathReport;
 use crate::runtime::histogram_files;
 use crate::telemetry::table::{ago, percent, thousands};
 use crate::telemetry::{Table, prometheus};
@@ -36,8 +37,10 @@ JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
   nodes     {\"nodes\": [{\"name\", \"node\", \"reachable\", \"links\", \"this\"}, ...]}
   links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"since_s\", \"metrics\":
             {\"rtt_ms\", \"jitter_ms\", \"loss_ppm\"}, \"one_way_us\", \"one_way_error_us\", \"queue\",
-            \"queue_delay_p99_us\", \"recovery_p99_us\"}, ...]}; metrics of a link that is down are
-            null, the recovery is that of messages lost on the link, until they were acknowledged
+            \"queue_delay_p99_us\", \"recovery_p99_us\", \"paths\": [{\"remote\", \"local\", \"active\",
+            \"up\", \"listed\", \"since_ms\", \"rtt_us\", \"loss_ppm\"}, ...]}, ...]}; metrics of a link
+            that is down are null, the recovery is that of messages lost on the link, until they
+            were acknowledged
   routes    {\"generation\", \"routes\": [{\"name\", \"node\", \"via\", \"path\": [name, ...], \"hops\",
             \"cost\"}, ...]}
   sessions  {\"sessions\": [...]}, each with its ends, class and counters
@@ -224,6 +227,7 @@ fn as_json(what: What, response: &Response, latencies: &Latencies) -> Result<Val
             entries.insert("queue".to_owned(), latency.queue.into());
             entries.insert("queue_delay_p99_us".to_owned(), latency.queue_delay_p99_us.into());
             entries.insert("recovery_p99_us".to_owned(), latency.recovery_p99_us.into());
+            entries.insert("paths".to_owned(), output::friendly(json!(latency.paths)));
         }
     }
     if let Some(entries) = value.as_object_mut() {
@@ -265,7 +269,7 @@ fn names(router: &Router) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// What workers know of a link's latency beyond its round trip: the worst of its lanes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Latency {
     /// From the neighbour to us.
     one_way_us: Option<u64>,
@@ -277,6 +281,8 @@ struct Latency {
     queue_delay_p99_us: Option<f64>,
     /// 99th percentile of the time from a lost message's first sending to its arrival; none if none was lost.
     recovery_p99_us: Option<f64>,
+    /// The paths of its first lane.
+    paths: Vec<PathReport>,
 }
 
 /// The same for all links, by the neighbour's id.
@@ -297,6 +303,9 @@ impl Latencies {
         for link in workers.iter().flat_map(|worker| worker["links"].as_array().into_iter().flatten()) {
             let (stats, known) = (&link["stats"], all.entry(plain(&link["peer"])).or_default());
             let waits = ["queue_delay_best_effort", "queue_delay_reliable"].map(|key| stats[key]["p99_us"].as_f64());
+            if known.paths.is_empty() {
+                known.paths = serde_json::from_value(link["paths"].clone()).unwrap_or_default();
+            }
             known.one_way_us = known.one_way_us.max(stats["one_way_us"].as_u64());
             known.error_us = known.error_us.max(stats["clock_error_us"].as_u64());
             known.queue = stats["queue"].as_u64().map(|queue| queue + known.queue.unwrap_or(0));
@@ -309,7 +318,7 @@ impl Latencies {
     }
 
     fn of(&self, node: &str) -> Latency {
-        self.0.get(node).copied().unwrap_or_default()
+        self.0.get(node).cloned().unwrap_or_default()
     }
 }
 
@@ -361,8 +370,37 @@ fn links_table(links: &[LinkEntry], latencies: &Latencies) -> Table {
             link.remote.map_or("-".to_owned(), |remote| remote.to_string()),
             link.down_reason.clone().unwrap_or_default(),
         ]);
+        if let [_, _, ..] = latency.paths[..] {
+            latency.paths.iter().for_each(|path| table.row(path_row(path)));
+        }
     }
     table
+}
+
+/// One of a link's several paths, below it.
+fn path_row(path: &PathReport) -> [String; 11] {
+    let state = match (path.active, path.up) {
+        (true, true) => "in use",
+        (false, true) => "up",
+        (_, false) => "down",
+    };
+    let measured = |text: String| if path.up { text } else { "-".to_owned() };
+    let rtt = path.rtt_us.map_or("-".to_owned(), |us| format!("{:.2}", us as f64 / 1e3));
+    let found = if path.listed { "" } else { " (found)" };
+    let nothing = String::new;
+    [
+        "  path".to_owned(),
+        state.to_owned(),
+        ago(path.since.as_secs_f64()),
+        measured(rtt),
+        nothing(),
+        nothing(),
+        measured(percent(u64::from(path.loss_ppm), 1_000_000)),
+        nothing(),
+        nothing(),
+        format!("{}{found}", path.pair),
+        nothing(),
+    ]
 }
 
 fn routes_table(routes: &[RouteEntry]) -> Table {
@@ -454,11 +492,12 @@ c        down   1m 15s       -           -          -       -      -            
     fn everything() -> Value {
         let (mut drops, one) = (Drops::default(), Duration::from_millis(1));
         drops.count(DropReason::NoRoute);
-        let mut stats = Link::new(Default::default(), Rng::from_u64(1)).stats();
+        let mut stats = Link::new(Default::default(), &[], Rng::from_u64(1)).stats();
         (stats.one_way_us, stats.clock_error_us, stats.clock_ahead_us) = (Some(1), Some(1), Some(1));
         stats.drops = drops.clone();
         let (up, remote, metrics) = (true, None, LinkMetrics::default());
-        let link = LinkReport { link: LinkId(0), peer: NodeId(1), remote, up, since: one, metrics, stats };
+        let link =
+            LinkReport { link: LinkId(0), peer: NodeId(1), remote, paths: Vec::new(), up, since: one, metrics, stats };
         let driver = Some(DriverStats::default());
         let stats = ShardStats { drops, driver, links: vec![link], ..ShardStats::default() };
         let mut worker = serde_json::to_value(stats).expect("plain figures");

@@ -2,14 +2,15 @@
 
 use super::errors::{Errors, without_secrets};
 use super::settings::{
-    Config, Congestion, Exposure, Idle, Io, Link, Member, Metric, Offload, Routing, SocketWait, Telemetry, Workers,
+    Config, Congestion, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, SocketWait, Telemetry,
+    Workers,
 };
 use super::suggest::closest;
 use super::units;
 use super::written::{At, Report, Section};
 use crate::base::identity::BadIdentity;
 use crate::base::limits::MAX_WORKERS;
-use crate::base::limits::{MAX_LINKS, MAX_NODES};
+use crate::base::limits::{MAX_LINKS, MAX_NODES, MAX_PATHS};
 use crate::base::{NodeId, PublicIdentity};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -298,10 +299,7 @@ fn read_link(
     if let Some(peer) = &peer {
         check_peer(peer, around, report);
     }
-    let remote = section.parsed("remote", report, address);
-    if let Some(remote) = &remote {
-        check_remote(remote, around.listen, report);
-    }
+    let paths = read_paths(&mut section, around.listen, report);
     let preshared_key = section.parsed("preshared_key", report, preshared_key).map(|key| key.value);
     let hello =
         section.parsed("hello", report, |text| duration(text, Duration::from_millis(1), Duration::from_secs(10)));
@@ -314,7 +312,7 @@ fn read_link(
     let queue = section.number("queue", 16..=65_536, report);
     section.finish(report);
     let peer = peer?;
-    let mut link = Link::new(peer.value, remote.map(|remote| remote.value));
+    let mut link = Link { paths, ..Link::new(peer.value, None) };
     link.preshared_key = preshared_key;
     // Who writes only `hello` keeps the ratio of the defaults.
     let ratio = link.dead.as_millis() / link.hello.as_millis();
@@ -328,6 +326,57 @@ fn read_link(
     link.queue = queue.map_or(link.queue, |queue| queue.value as usize);
     check_liveness(&link, &span, report);
     Some((link, peer.span))
+}
+
+/// A link's one `remote`, or its `[[link.path]]`s.
+fn read_paths(section: &mut Section<'_, '_>, listen: SocketAddr, report: &mut Report) -> Vec<LinkPath> {
+    let remote = section.parsed("remote", report, address);
+    if let Some(remote) = &remote {
+        check_remote(remote, listen, report);
+    }
+    let written = section.sections("path", report);
+    if let (Some(remote), false) = (&remote, written.is_empty()) {
+        let help = "write this address as a [[link.path]] of its own, or leave it out";
+        report.add(&remote.span, "a link has either `remote` or [[link.path]]s", help);
+    }
+    let mut paths: Vec<LinkPath> = remote.map(|remote| LinkPath::to(remote.value)).into_iter().collect();
+    for mut section in written {
+        let span = section.span.clone();
+        let Some(path) = read_path(&mut section, listen, report) else { continue };
+        section.finish(report);
+        if paths.iter().any(|other| {
+            other.remote == path.remote && (other.local == path.local || other.local.is_none() || path.local.is_none())
+        }) {
+            let help = "paths to one address are told apart by this router's: give each a `local` of its own";
+            report.add(&span, format!("a second path to {}", path.remote), help);
+        }
+        if paths.len() == MAX_PATHS {
+            report.add(&span, "too many paths", format!("a link has at most {MAX_PATHS}"));
+        }
+        paths.push(path);
+    }
+    paths
+}
+
+fn read_path(section: &mut Section<'_, '_>, listen: SocketAddr, report: &mut Report) -> Option<LinkPath> {
+    let remote = section.parsed("remote", report, address);
+    section.missing("remote", "give the other end's address and port, as in `remote = \"192.0.2.2:5300\"`", report);
+    let local = section.parsed("local", report, own_address);
+    let cost = section.parsed("cost", report, |text| duration(text, Duration::ZERO, Duration::from_secs(3600)));
+    if let Some(remote) = &remote {
+        check_remote(remote, listen, report);
+    }
+    if let (Some(remote), Some(local)) = (&remote, &local)
+        && remote.value.is_ipv4() != local.value.is_ipv4()
+    {
+        let help = "give addresses of one family: IPv4 as in 198.51.100.1, or IPv6 as in 2001:db8::1";
+        report.add(&local.span, "`local` and `remote` are of different families", help);
+    }
+    Some(LinkPath {
+        remote: remote?.value,
+        local: local.map(|local| local.value),
+        cost: cost.map_or(Duration::ZERO, |cost| cost.value),
+    })
 }
 
 fn check_liveness(link: &Link, span: &Range<usize>, report: &mut Report) {
@@ -386,6 +435,18 @@ fn address(text: &str) -> Result<SocketAddr, (String, String)> {
         let message = format!("`{text}` is not an address and port");
         (message, "write it as in `192.0.2.2:5300` or `[2001:db8::2]:5300`; names are not looked up".to_owned())
     })
+}
+
+fn own_address(text: &str) -> Result<IpAddr, (String, String)> {
+    let help =
+        "write one of this machine's addresses, without a port, as in `198.51.100.1`; the port is that of `listen`";
+    match text.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
+            Err((format!("nothing can be sent from {ip}"), help.into()))
+        }
+        Ok(ip) => Ok(ip),
+        Err(_) => Err((format!("`{text}` is not an address"), help.into())),
+    }
 }
 
 fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, (String, String)> {

@@ -28,6 +28,8 @@ pub struct Plan {
 pub enum LinkStep {
     /// It stays as it is; its place in the old configuration.
     Keep(usize),
+    /// It stays up, and uses other paths; its place in the old configuration.
+    Repath(usize),
     /// It is taken down and put up with other settings; its place in the old configuration.
     Replace(usize),
     /// It is new.
@@ -78,6 +80,10 @@ fn links(old: &Config, new: &Config, plan: &mut Plan) {
         let before = found.and_then(|place| left[place].take().map(|link| (place, link)));
         plan.links.push(match before {
             Some((place, before)) if same_settings(before, link) => LinkStep::Keep(place),
+            Some((place, before)) if same_settings(&Link { paths: link.paths.clone(), ..before.clone() }, link) => {
+                plan.applied.push(format!("link to `{}` goes on with its new paths", link.peer));
+                LinkStep::Repath(place)
+            }
             Some((place, _)) => {
                 plan.applied.push(format!("link to `{}` restarts with its new settings", link.peer));
                 LinkStep::Replace(place)
@@ -134,14 +140,14 @@ const fn metric_name(metric: Metric) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{Congestion, Idle, Io, Member, Offload, Routing, Telemetry, Workers};
+    use crate::config::settings::{Congestion, Idle, Io, LinkPath, Member, Offload, Routing, Telemetry, Workers};
     use std::path::Path;
     use std::time::Duration;
 
     fn link(peer: &str) -> Link {
         Link {
             peer: peer.into(),
-            remote: None,
+            paths: Vec::new(),
             preshared_key: None,
             hello: Duration::from_millis(50),
             dead: Duration::from_millis(250),
@@ -207,6 +213,18 @@ mod tests {
             assert!(plan.applied.iter().any(|applied| applied == line), "{line}: {:?}", plan.applied);
         }
         assert_eq!(plan.applied.len(), 6);
+    }
+
+    #[test]
+    fn a_link_whose_paths_alone_change_stays_up() {
+        let to = |port| LinkPath::to(([192, 0, 2, 2], port).into());
+        let old = config(MEMBERS, &[Link { paths: vec![to(1)], ..link("b") }]);
+        let new = config(MEMBERS, &[Link { paths: vec![to(1), to(2)], ..link("b") }]);
+        let changed = plan(&old, &new);
+        assert_eq!((changed.links, changed.removed.len()), (vec![LinkStep::Repath(0)], 0));
+        assert_eq!(changed.applied, ["link to `b` goes on with its new paths"]);
+        let slower = config(MEMBERS, &[Link { paths: vec![to(2)], queue: 7, ..link("b") }]);
+        assert_eq!(plan(&old, &slower).links, [LinkStep::Replace(0)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::units::{show_duration, show_rate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// The text that [`parse`](super::parse) reads as `config`, as long as the file stands in any directory and the paths
@@ -42,13 +43,29 @@ pub fn to_toml(config: &Config) -> String {
         for (key, value) in link_entries(link) {
             put(&mut text, key, &value);
         }
+        for path in link.paths.iter().filter(|_| remote(link).is_none()) {
+            text.push_str("\n[[link.path]]\n");
+            put(&mut text, "remote", &quoted(&path.remote.to_string()));
+            if let Some(local) = path.local {
+                put(&mut text, "local", &quoted(&local.to_string()));
+            }
+            put(&mut text, "cost", &quoted(&show_duration(path.cost)));
+        }
     }
     text
 }
 
+/// The address of a link that has one path without more to say.
+fn remote(link: &Link) -> Option<SocketAddr> {
+    match link.paths[..] {
+        [path] if path.is_plain() => Some(path.remote),
+        _ => None,
+    }
+}
+
 fn link_entries(link: &Link) -> Vec<(&'static str, String)> {
     let mut entries = vec![("peer", quoted(&link.peer))];
-    entries.extend(link.remote.map(|remote| ("remote", quoted(&remote.to_string()))));
+    entries.extend(remote(link).map(|remote| ("remote", quoted(&remote.to_string()))));
     entries.extend(link.preshared_key.map(|key| ("preshared_key", quoted(&STANDARD.encode(key)))));
     entries.push(("hello", quoted(&show_duration(link.hello))));
     entries.push(("dead", quoted(&show_duration(link.dead))));

@@ -1,7 +1,7 @@
 //! The configuration as meant: checked, complete, with every default filled in.
 
 use serde::Serialize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -112,8 +112,8 @@ pub struct Member {
 pub struct Link {
     /// The member at the other end.
     pub peer: String,
-    /// Its address; without one this end waits for the other to call.
-    pub remote: Option<SocketAddr>,
+    /// The paths to it; without one this end waits for the other to call.
+    pub paths: Vec<LinkPath>,
     /// Extra secret shared by both ends, 32 bytes, mixed into the handshake.
     pub preshared_key: Option<[u8; 32]>,
     /// Time between hellos.
@@ -131,10 +131,10 @@ pub struct Link {
 impl Link {
     /// A link with the settings for the Internet: a dead one is known within 300 ms, and seven hellos must be lost in a
     /// row for that, so that a burst of losses is not a dead link.
-    pub const fn new(peer: String, remote: Option<SocketAddr>) -> Link {
+    pub fn new(peer: String, remote: Option<SocketAddr>) -> Link {
         Link {
             peer,
-            remote,
+            paths: remote.into_iter().map(LinkPath::to).collect(),
             preshared_key: None,
             hello: Duration::from_millis(40),
             dead: Duration::from_millis(280),
@@ -142,6 +142,29 @@ impl Link {
             queue_delay: Duration::from_millis(20),
             queue: 4096,
         }
+    }
+}
+
+/// One of a link's paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LinkPath {
+    /// The other end's address.
+    pub remote: SocketAddr,
+    /// This router's address on it; without one the kernel chooses.
+    pub local: Option<IpAddr>,
+    /// Counts as so much more latency when paths are compared.
+    pub cost: Duration,
+}
+
+impl LinkPath {
+    /// The path that the kernel takes.
+    pub const fn to(remote: SocketAddr) -> LinkPath {
+        LinkPath { remote, local: None, cost: Duration::ZERO }
+    }
+
+    /// Whether its remote address says it all.
+    pub(super) fn is_plain(&self) -> bool {
+        *self == LinkPath::to(self.remote)
     }
 }
 

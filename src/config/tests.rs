@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::Identity;
+use crate::config::settings::LinkPath;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -166,6 +167,7 @@ fn the_list_of_keys_is_that_of_the_reader() {
         for key in keys {
             let section = match place.split(' ').next_back() {
                 Some("[table]") => String::new(),
+                Some("[[link.path]]") => "[[link]]\n[[link.path]]\n".to_owned(),
                 Some(section) => section.to_owned() + "\n",
                 None => unreachable!("split gives at least one part"),
             };
@@ -279,8 +281,9 @@ fn the_manual_shows_the_defaults() {
     assert_eq!(plain.expect("is right"), spelled_out.unwrap_or_else(|errors| panic!("{errors}")));
     let mut missing = Vec::new();
     for key in written::KEYS.iter().flat_map(|(_, keys)| *keys) {
-        let shown = format!("{key} = ");
-        if !text.lines().any(|line| line.trim_start_matches(['#', '=', ' ']).starts_with(&shown)) {
+        let (shown, table) = (format!("{key} = "), format!("[[link.{key}]]"));
+        let line = |line: &str| line.starts_with(&shown) || line.starts_with(&table);
+        if !text.lines().any(|shown| line(shown.trim_start_matches(['#', '=', ' ']))) {
             missing.push(key);
         }
     }
@@ -289,10 +292,22 @@ fn the_manual_shows_the_defaults() {
 
 fn links() -> impl Strategy<Value = Link> {
     let congestion = prop_oneof![Just(Congestion::Cubic), (8u64..10_000_000).prop_map(Congestion::FixedKbps)];
-    (any::<Option<[u8; 32]>>(), 1u64..10_000, 3u32..30, congestion, 1u64..10_000, 16usize..65_536, 1u16..).prop_map(
-        |(preshared_key, hello, ratio, congestion, delay, queue, port)| Link {
+    let path = (1u16.., any::<Option<[u8; 4]>>(), 0u64..3_600_000).prop_map(|(port, local, cost)| LinkPath {
+        remote: ([192, 0, 2, 2], port).into(),
+        local: local.map(|[.., d]| [198, 51, 100, d].into()),
+        cost: Duration::from_millis(cost),
+    });
+    let paths = proptest::collection::btree_map(1u16.., path, 0..=4);
+    let paths = paths.prop_map(|paths| {
+        let distinct = paths.into_iter().map(|(port, path)| LinkPath { remote: ([192, 0, 2, 2], port).into(), ..path });
+        distinct.collect::<Vec<_>>()
+    });
+    let plain = (1u16..).prop_map(|port| vec![LinkPath::to(([192, 0, 2, 2], port).into())]);
+    let paths = prop_oneof![paths, plain];
+    (any::<Option<[u8; 32]>>(), 1u64..10_000, 3u32..30, congestion, 1u64..10_000, 16usize..65_536, paths).prop_map(
+        |(preshared_key, hello, ratio, congestion, delay, queue, paths)| Link {
             peer: "b".to_owned(),
-            remote: Some(([192, 0, 2, 2], port).into()),
+            paths,
             preshared_key,
             hello: Duration::from_millis(hello),
             dead: Duration::from_millis(hello) * ratio,
@@ -351,6 +366,33 @@ fn metrics_are_shown_to_others_only_if_that_is_said() {
     let config = read(&at("\"[::1]:9464\"\ninterval_log = \"a.hlog\"\n")).expect("is right");
     assert_eq!(config.telemetry.interval_log.as_deref(), Some(Path::new("etc/a.hlog")));
     assert_eq!(config.telemetry.histograms, Path::new("/run/sinew/histograms"), "beside the control socket");
+}
+
+#[test]
+fn a_link_has_one_remote_or_several_paths() {
+    let link = "[[link]]\npeer = \"b\"\nhello = \"20ms\"\n";
+    let path = |remote: &str, more: &str| format!("[[link.path]]\nremote = \"{remote}\"\n{more}\n");
+    let two = path("192.0.2.2:5300", "") + &path("198.51.100.2:5300", "local = \"203.0.113.1\"\ncost = \"80ms\"");
+    let config = read(&(pair("") + link + &two)).expect("is right");
+    let plain = LinkPath::to(([192, 0, 2, 2], 5300).into());
+    let local = Some([203, 0, 113, 1].into());
+    let dear = LinkPath { remote: ([198, 51, 100, 2], 5300).into(), local, cost: Duration::from_millis(80) };
+    assert_eq!((&config.links[0].paths[..], config.links[0].hello), (&[plain, dear][..], Duration::from_millis(20)));
+    let wrong = |paths: &str, more: &str| only_mistake(&(pair("") + link + more + paths));
+    for (paths, more, said) in [
+        (two.clone(), "remote = \"192.0.2.9:1\"\n", "either `remote` or [[link.path]]s"),
+        (path("192.0.2.2:5300", "").repeat(2), "", "a second path to 192.0.2.2:5300"),
+        (path("192.0.2.2:5300", "local = \"::1\""), "", "of different families"),
+        (path("192.0.2.2:5300", "local = \"0.0.0.0\""), "", "nothing can be sent from 0.0.0.0"),
+        (path("192.0.2.2:5300", "local = \"192.0.2.1:5300\""), "", "without a port"),
+        (path("192.0.2.2:5300", "price = 3"), "", "this [[link.path]] knows `remote`, `local`, `cost`"),
+        (path("192.0.2.2:5300", "queue = 99"), "", "it belongs to a [[link]]: move it there"),
+        ("[[link.path]]\ncost = \"1ms\"\n".to_owned(), "", "this [[link.path]] has no `remote`"),
+        (["1", "2", "3", "4", "5"].map(|port| path(&format!("192.0.2.2:{port}"), "")).concat(), "", "at most 4"),
+    ] {
+        let shown = wrong(&paths, more);
+        assert!(shown.contains(said), "{shown}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key, by where it belongs.
-pub(super) const KEYS: [(&str, &[&str]); 6] = [
+pub(super) const KEYS: [(&str, &[&str]); 7] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
     ("[workers]", &["count", "cores", "io", "offload", "idle", "pool", "socket_buffer"]),
     ("[routing]", &["metric"]),
@@ -26,7 +26,8 @@ pub(super) const KEYS: [(&str, &[&str]); 6] = [
         ],
     ),
     ("a [[member]]", &["name", "public"]),
-    ("a [[link]]", &["peer", "remote", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
+    ("a [[link]]", &["peer", "remote", "path", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
+    ("a [[link.path]]", &["remote", "local", "cost"]),
 ];
 /// What messages about syntax begin with.
 const NOT_TOML: &str = "not TOML: ";
@@ -194,7 +195,7 @@ impl<'a, 't> Section<'a, 't> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let Some(list) = value.get_ref().as_array() else {
             let message = format!("`{key}` is {}, not a list of tables", kind(value.get_ref()));
-            report.add(&self.key_span(key), message, format!("write `[[{key}]]`, with two brackets"));
+            report.add(&self.key_span(key), message, format!("write `[[{}]]`, with two brackets", title(key)));
             return Vec::new();
         };
         let mut sections = Vec::new();
@@ -237,10 +238,15 @@ impl<'a, 't> Section<'a, 't> {
     fn called(&self) -> String {
         match self.name {
             "the file" => self.name.to_owned(),
-            name @ ("member" | "link") => format!("this [[{name}]]"),
+            name @ ("member" | "link" | "path") => format!("this [[{}]]", title(name)),
             name => format!("[{name}]"),
         }
     }
+}
+
+/// What stands between the brackets of a table's head.
+fn title(key: &str) -> &str {
+    if key == "path" { "link.path" } else { key }
 }
 
 fn whole(value: &DeValue<'_>) -> Option<u64> {

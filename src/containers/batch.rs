@@ -1,8 +1,7 @@
 //! A transmit batch: datagrams that leave in one system call.
 
-use crate::base::LinkId;
 use crate::base::limits::DATAGRAM_SLOT;
-use std::net::SocketAddr;
+use crate::base::{AddressPair, LinkId};
 
 /// One datagram of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,8 +9,10 @@ pub struct Transmit {
     /// The link it belongs to; the driver sends through this link's connected socket if it has one. None for answers to
     /// strangers (handshake responses, cookies).
     pub link: Option<LinkId>,
-    /// Where to.
-    pub to: SocketAddr,
+    /// Where to, and from which address.
+    pub to: AddressPair,
+    /// Whether both ends hear each other on that path: it may have a connected socket.
+    pub up: bool,
     /// Its bytes, UDP payload.
     pub len: usize,
 }

@@ -5,6 +5,7 @@
 
 use crate::base::limits::MAX_LINKS;
 use crate::base::{DownReason, Instant, LinkId, LinkMetrics, NodeId};
+use crate::dataplane::messages::MoveReason;
 use crate::proto::routing::Input;
 use crate::wire::admin::{LinkEntry, NEVER_HEARD};
 use std::net::SocketAddr;
@@ -108,6 +109,19 @@ pub(super) const fn describe(reason: DownReason) -> &'static str {
         DownReason::Restarted => "the other end restarted",
         DownReason::Removed => "removed by configuration",
         DownReason::TooNarrow => "the path does not carry full datagrams",
+    }
+}
+
+/// Why a link goes on by another path, for people.
+pub(super) const fn why_moved(reason: MoveReason) -> &'static str {
+    match reason {
+        MoveReason::Dead(DownReason::Silence) => "nothing was heard on the path before for too long",
+        MoveReason::Dead(DownReason::Refused) => "nothing listens at the other end of the path before",
+        MoveReason::Dead(DownReason::TooNarrow) => "the path before does not carry full datagrams",
+        MoveReason::Dead(_) => "the path before is dead",
+        MoveReason::Better => "it is better than the path before",
+        MoveReason::Roamed => "the other end speaks from there now",
+        MoveReason::Unlisted => "the path before is not in the configuration any more",
     }
 }
 

@@ -33,22 +33,21 @@ pub use door::{Action, ClientId, Input, Reason};
 
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
-use crate::base::{Identity, Instant, LinkId, NodeId, Port, Rng, SessionId, WallTime};
+use crate::base::{AddressPair, Identity, Instant, LinkId, NodeId, Port, Rng, SessionId, WallTime};
 use crate::config::settings::Config;
-use crate::dataplane::messages::{Command, LinkSpec, Report, SessionKind, SessionReport, ShardStats};
+use crate::dataplane::messages::{Command, LinkSpec, MoveReason, Report, SessionKind, SessionReport, ShardStats};
 use crate::forwarding::Table;
 use crate::proto::routing::{self, Routing};
 use crate::telemetry::hlog;
 use crate::wire::admin::{Request, Response};
 use crate::wire::client::Endpoint;
 use clients::{Admission, Clients, Pending, Waiting};
-use links::{Link, describe, free_id};
+use links::{Link, describe, free_id, why_moved};
 use resolved::{Resolved, metric};
 use serde_json::Value;
 use sessions::{Attachment, Opening, Sessions};
 use stats::Collector;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -248,7 +247,8 @@ impl Control {
 
     fn add_link(&mut self, now: Instant, id: LinkId, spec: LinkSpec) {
         let peer = spec.peer.node_id();
-        self.links.push(Link::new(now, id, peer, spec.remote, self.config.workers.count));
+        let remote = spec.paths.first().map(|path| path.pair.remote);
+        self.links.push(Link::new(now, id, peer, remote, self.config.workers.count));
         self.routing.handle(now, routing::Input::AddLink { link: id, peer });
         self.command_all(&Command::AddLink(id, Box::new(spec)));
     }
@@ -281,7 +281,7 @@ impl Control {
             Report::LinkUp(id, remote, metrics) => {
                 self.link(id).and_then(|link| link.lane_up(now, worker, remote, metrics))
             }
-            Report::LinkMoved(id, remote) => return self.link_moved(id, remote),
+            Report::LinkMoved(id, path, reason) => return self.link_moved(id, path, reason),
             Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
             Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
             Report::Control(id, bytes) => self.control_message(id, bytes),
@@ -311,10 +311,10 @@ impl Control {
     }
 
     /// Routes are not the poorer for it, so routing hears nothing of it.
-    fn link_moved(&mut self, id: LinkId, remote: SocketAddr) {
+    fn link_moved(&mut self, id: LinkId, path: AddressPair, reason: MoveReason) {
         if let Some(link) = self.link(id) {
-            link.lane_moved(remote);
-            tracing::info!("{} goes on at {remote}", self.link_name(id));
+            link.lane_moved(path.remote);
+            tracing::info!("{} goes on by {path}: {}", self.link_name(id), why_moved(reason));
         }
     }
 

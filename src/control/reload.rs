@@ -49,22 +49,27 @@ impl Control {
         let mut before: Vec<Option<Link>> = std::mem::take(&mut self.links).into_iter().map(Some).collect();
         let replaced = plan.links.iter().filter_map(|step| match step {
             LinkStep::Replace(place) => Some(*place),
-            LinkStep::Keep(_) | LinkStep::Add => None,
+            LinkStep::Keep(_) | LinkStep::Repath(_) | LinkStep::Add => None,
         });
         for place in replaced.chain(plan.removed.iter().copied()) {
             let link = before[place].take().expect("a plan names every old link once");
             self.drop_link(now, &link);
         }
         let kept = plan.links.iter().map(|step| match step {
-            LinkStep::Keep(place) => before[*place].take(),
+            LinkStep::Keep(place) | LinkStep::Repath(place) => before[*place].take(),
             LinkStep::Replace(_) | LinkStep::Add => None,
         });
         let kept: Vec<Option<Link>> = kept.collect();
         // New links get numbers that no kept link has, wherever in the order the kept ones are.
         let taken: Vec<_> = kept.iter().flatten().map(|link| link.id).collect();
-        for (link, spec) in kept.into_iter().zip(specs) {
+        for ((link, spec), step) in kept.into_iter().zip(specs).zip(&plan.links) {
             match link {
-                Some(link) => self.links.push(link),
+                Some(link) => {
+                    if matches!(step, LinkStep::Repath(_)) {
+                        self.command_all(&Command::SetPaths(link.id, spec.paths));
+                    }
+                    self.links.push(link);
+                }
                 None => {
                     let mut in_use = taken.clone();
                     in_use.extend(self.links.iter().map(|link| link.id));

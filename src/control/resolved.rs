@@ -1,9 +1,9 @@
 //! The configuration in the terms of the protocols: names become ids, texts become keys.
 
 use crate::base::limits::{MAX_LINKS, MAX_NODES};
-use crate::base::{Identity, NodeId, PublicIdentity};
-use crate::config::settings::{Config, Congestion, Link, Metric};
-use crate::dataplane::messages::LinkSpec;
+use crate::base::{AddressPair, Identity, NodeId, PublicIdentity};
+use crate::config::settings::{Config, Congestion, Link, LinkPath, Metric};
+use crate::dataplane::messages::{LinkSpec, PathSpec};
 use crate::proto::{link, routing};
 use std::collections::BTreeMap;
 
@@ -84,7 +84,11 @@ fn spec(link: &Link, peer: PublicIdentity) -> LinkSpec {
         queue: link.queue,
         ..link::Settings::default()
     };
-    LinkSpec { peer, preshared_key: link.preshared_key, remote: link.remote, settings }
+    LinkSpec { peer, preshared_key: link.preshared_key, paths: link.paths.iter().map(path).collect(), settings }
+}
+
+fn path(path: &LinkPath) -> PathSpec {
+    PathSpec { pair: AddressPair { local: path.local, remote: path.remote }, cost: path.cost }
 }
 
 /// The configured metric as routing calls it.

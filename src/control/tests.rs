@@ -3,12 +3,13 @@
 use super::*;
 use crate::base::{DownReason, LinkMetrics};
 use crate::config::settings::{
-    Config, Congestion, Idle, Io, Link as LinkConfig, Member, Metric, Offload, Routing, Telemetry, Workers,
+    Config, Congestion, Idle, Io, Link as LinkConfig, LinkPath, Member, Metric, Offload, Routing, Telemetry, Workers,
 };
-use crate::dataplane::messages::{LinkReport, Refusal};
+use crate::dataplane::messages::{LinkReport, MoveReason, Refusal};
 use crate::proto::link::Link as DataLink;
 use crate::telemetry::Histogram;
 use crate::wire::admin::{LinkEntry, NodeEntry, RouteEntry};
+use std::net::SocketAddr;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -27,7 +28,7 @@ fn id(name: &str) -> NodeId {
 fn link_to(peer: &str) -> LinkConfig {
     LinkConfig {
         peer: peer.to_owned(),
-        remote: Some("10.0.0.9:7000".parse().expect("an address")),
+        paths: vec![LinkPath::to("10.0.0.9:7000".parse().expect("an address"))],
         preshared_key: Some([3; 32]),
         hello: ms(40),
         dead: ms(200),
@@ -141,6 +142,7 @@ fn brief_one(action: &Action) -> String {
     match action {
         Action::Command { worker: 0, command } => match command {
             Command::AddLink(link, spec) => format!("add {link} {}", spec.peer.node_id()),
+            Command::SetPaths(link, paths) => format!("{} paths of {link}", paths.len()),
             Command::RemoveLink(link) => format!("remove {link}"),
             Command::InstallTable(table) => format!("table of {}", table.routes().len()),
             Command::SendControl(link, _) => format!("control {link}"),
@@ -225,7 +227,8 @@ fn starts_with_its_links_and_an_empty_table() {
     assert_eq!(brief(&first), [added[0].as_str(), added[1].as_str(), "table of 0"]);
     let Action::Command { command: Command::AddLink(_, spec), .. } = &first[0] else { panic!("{first:?}") };
     assert_eq!(spec.peer, identity("b").public());
-    assert_eq!((spec.preshared_key, spec.remote), (Some([3; 32]), link_to("b").remote));
+    let there: Vec<_> = spec.paths.iter().map(|path| path.pair.remote).collect();
+    assert_eq!((spec.preshared_key, there), (Some([3; 32]), vec![link_to("b").paths[0].remote]));
     assert_eq!((spec.settings.hello, spec.settings.dead, spec.settings.queue), (ms(40), ms(200), 99));
     assert_eq!(spec.settings.congestion, crate::proto::link::Congestion::FixedKbps(700));
     assert_eq!(spec.settings.queue_delay, ms(30));
@@ -307,13 +310,14 @@ fn links_tell_their_history() {
     assert_eq!((links[0].peer.as_str(), links[1].peer.as_str()), ("b", "c"));
     assert!(links[0].up && !links[1].up);
     assert_eq!(links[0].remote, "10.9.9.9:1234".parse().ok());
-    assert_eq!(links[1].remote, link_to("c").remote);
+    assert_eq!(links[1].remote, Some(link_to("c").paths[0].remote));
     assert_eq!((links[0].since_s, links[1].since_s), (1.5, 2.0));
     assert_eq!(links[0].metrics.rtt, ms(20));
     bench.report(Report::LinkMeasured(LinkId(0), LinkMetrics { rtt: ms(22), ..LinkMetrics::default() }));
     assert_eq!(bench.links()[0].metrics.rtt, ms(22));
-    let elsewhere = "10.9.9.7:4321".parse().expect("an address");
-    assert!(bench.report(Report::LinkMoved(LinkId(0), elsewhere)).is_empty(), "no news for the others");
+    let elsewhere = SocketAddr::from(([10, 9, 9, 7], 4321));
+    let moved = |link| Report::LinkMoved(LinkId(link), elsewhere.into(), MoveReason::Roamed);
+    assert!(bench.report(moved(0)).is_empty(), "no news for the others");
     let link = &bench.links()[0];
     assert_eq!((link.up, link.remote, link.since_s), (true, Some(elsewhere), 1.5), "up as before, elsewhere");
     bench.report(Report::LinkDown(LinkId(0), DownReason::Refused));
@@ -323,7 +327,7 @@ fn links_tell_their_history() {
     assert_eq!(link.down_reason.as_deref(), Some("nothing listens at the other end"));
     // Late words about links that do not exist are nothing.
     assert!(bench.report(Report::LinkDown(LinkId(9), DownReason::Silence)).is_empty());
-    assert!(bench.report(Report::LinkMoved(LinkId(9), elsewhere)).is_empty());
+    assert!(bench.report(moved(9)).is_empty());
     assert!(bench.report(Report::Control(LinkId(9), Box::new([1, 1]))).is_empty());
     assert!(bench.report(Report::Control(LinkId(0), Box::new([]))).is_empty());
     assert_eq!(bench.control.refused_messages, 2);
@@ -538,11 +542,12 @@ fn summaries_are_made_here_of_what_workers_copied() {
 #[test]
 fn histograms_come_whole_to_who_asked_for_them_alone() {
     let mut bench = Bench::new(&["b"]);
-    let mut link = DataLink::new(Default::default(), Rng::from_u64(1));
+    let mut link = DataLink::new(Default::default(), &[], Rng::from_u64(1));
     link.note_socket_wait(ms(7), 2);
     let report = LinkReport {
         link: LinkId(3),
         peer: id("b"),
+        paths: Vec::new(),
         remote: None,
         up: true,
         since: ms(1),

@@ -6,7 +6,6 @@ use crate::base::time::sooner;
 use crate::base::{Instant, LinkId, NodeId};
 use crate::proto::link::{Link, LinkStats};
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long a removed lane stays to tell its other end.
@@ -29,17 +28,12 @@ impl Lane {
     }
 
     /// Everything of the link but `stats`, which are given.
-    pub(super) fn report(
-        &self,
-        now: Instant,
-        link: LinkId,
-        remote: Option<SocketAddr>,
-        stats: LinkStats,
-    ) -> LinkReport {
+    pub(super) fn report(&self, now: Instant, link: LinkId, stats: LinkStats) -> LinkReport {
         LinkReport {
             link,
             peer: self.peer,
-            remote,
+            remote: self.link.path().map(|path| path.remote),
+            paths: self.link.paths(now).collect(),
             up: self.link.is_up(),
             since: now.since(self.link.since()),
             metrics: self.link.metrics(),
@@ -186,12 +180,13 @@ mod tests {
     use crate::base::Rng;
     use crate::containers::Pool;
     use crate::proto::link::Settings;
+    use std::net::SocketAddr;
 
     const START: Instant = Instant::from_millis(5);
     const LINK: LinkId = LinkId(1);
 
     fn lane(peer: u64) -> Lane {
-        Lane::new(Link::new(Settings::default(), Rng::from_u64(peer)), NodeId(peer))
+        Lane::new(Link::new(Settings::default(), &[], Rng::from_u64(peer)), NodeId(peer))
     }
 
     /// A lane whose link has keys and said its first hello.
@@ -199,7 +194,7 @@ mod tests {
         let mut lanes = Lanes::new();
         lanes.insert(LINK, lane(1));
         let link = lanes.link_mut(LINK).expect("it is there");
-        link.attach(START, true);
+        link.attach(START, SocketAddr::from(([192, 0, 2, 1], 5300)).into(), true);
         let hello = link.poll_transmit(START, &mut Pool::new(8), &mut [0; 1500]);
         assert!(hello.is_some(), "it has not said hello yet");
         lanes

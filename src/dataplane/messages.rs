@@ -2,9 +2,10 @@
 //!
 //! Commands flow down and reports flow up over bounded rings; nothing else crosses between the threads.
 
-use crate::base::{DownReason, LinkId, LinkMetrics, NodeId, Port, PublicIdentity, SessionId};
+use crate::base::{AddressPair, DownReason, LinkId, LinkMetrics, NodeId, Port, PublicIdentity, SessionId};
 use crate::forwarding::Table;
 use crate::proto::link::LinkStats;
+pub use crate::proto::link::{MoveReason, PathReport, PathSpec};
 use crate::proto::security::SecurityStats;
 pub use crate::proto::session::{Refusal, SessionKind, SessionReport};
 use crate::telemetry::{Counts, Drops, Summary};
@@ -22,8 +23,8 @@ pub struct LinkSpec {
     pub peer: PublicIdentity,
     /// Extra secret shared by both ends, mixed into the handshake.
     pub preshared_key: Option<[u8; 32]>,
-    /// Where, if this end can start the conversation.
-    pub remote: Option<SocketAddr>,
+    /// By which paths, if this end can start the conversation.
+    pub paths: Vec<PathSpec>,
     /// Its settings.
     pub settings: crate::proto::link::Settings,
 }
@@ -33,6 +34,8 @@ pub struct LinkSpec {
 pub enum Command {
     /// Add a link, or replace the one with this id.
     AddLink(LinkId, Box<LinkSpec>),
+    /// Use these paths of a link from now on; what is up stays up.
+    SetPaths(LinkId, Vec<PathSpec>),
     /// Remove a link; its other end is told.
     RemoveLink(LinkId),
     /// Use this table from now on.
@@ -58,8 +61,8 @@ pub enum Command {
 pub enum Report {
     /// Both ends of the link hear each other.
     LinkUp(LinkId, SocketAddr, LinkMetrics),
-    /// The other end of a link that is up goes on at another address.
-    LinkMoved(LinkId, SocketAddr),
+    /// A link that is up goes on by another path.
+    LinkMoved(LinkId, AddressPair, MoveReason),
     /// The link is dead.
     LinkDown(LinkId, DownReason),
     /// Fresh measurements, at most a few per second.
@@ -259,8 +262,10 @@ pub struct LinkReport {
     pub link: LinkId,
     /// The neighbour.
     pub peer: NodeId,
-    /// Its address, once known.
+    /// The neighbour's address on the path in use, once known.
     pub remote: Option<SocketAddr>,
+    /// All its paths.
+    pub paths: Vec<PathReport>,
     /// Whether it carries traffic.
     pub up: bool,
     /// Time since it came up or went down.

@@ -1,12 +1,12 @@
 //! The shard: security, links, forwarding and sessions composed.
 
 use super::lane::{FAREWELL, Lane, Lanes};
-use super::messages::{Command, LinkSpec, Report, ShardStats};
+use super::messages::{Command, LinkSpec, PathSpec, Report, ShardStats};
 use super::stranded::Stranded;
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
-use crate::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use crate::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
 use crate::containers::batch::Transmit;
 use crate::containers::{Batch, Packet, Pool};
 use crate::forwarding::{Table, Verdict, forward};
@@ -18,7 +18,6 @@ use crate::wire::datagram;
 use crate::wire::frame::CloseReason;
 use crate::wire::message::{self, Header, Protocol};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +118,8 @@ impl Shard {
     }
 
     /// A datagram from the network; it is opened in place.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+    pub fn handle_datagram(&mut self, now: Instant, from: impl Into<AddressPair>, datagram: &mut [u8]) {
+        let from = from.into();
         self.counts.datagrams_in += 1;
         self.counts.bytes_in += datagram.len() as u64;
         let received = self.security.handle_datagram(now, from, datagram);
@@ -133,7 +133,7 @@ impl Shard {
                 };
                 self.counts.opened += 1;
                 let attached = state.is_attached();
-                state.handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
+                state.handle_packet(now, from, number, datagram.len(), &datagram[plaintext], &mut self.pool);
                 if attached && !state.is_attached() && self.lanes.gone_at(link).is_none() {
                     self.security.left(now, link);
                 }
@@ -151,9 +151,9 @@ impl Shard {
     }
 
     /// The kernel says that nothing listens at the link's other end.
-    pub fn handle_refused(&mut self, now: Instant, link: LinkId) {
+    pub fn handle_refused(&mut self, now: Instant, link: LinkId, path: AddressPair) {
         if let Some(state) = self.link_mut(link) {
-            state.handle_refused(now);
+            state.handle_refused(now, path);
             self.drain_lane(now, link);
         }
     }
@@ -195,6 +195,7 @@ impl Shard {
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         match command {
             Command::AddLink(link, spec) => self.add_link(now, link, *spec),
+            Command::SetPaths(link, paths) => self.set_paths(now, link, &paths),
             Command::RemoveLink(link) => self.close_lane(now, link, CloseReason::Removed),
             Command::InstallTable(_) if broken(Rule::TableSwap) && self.table.generation() > 0 => {}
             Command::InstallTable(table) => self.install(now, table),
@@ -254,12 +255,13 @@ impl Shard {
     pub fn poll_transmit(&mut self, now: Instant, batch: &mut Batch) {
         self.leaving.clear();
         self.originate(now);
-        let Shard { security, counts, .. } = self;
+        let Shard { security, lanes, counts, .. } = self;
         while batch.push_with(|slot| {
             let (link, to, len) = security.poll_transmit(now, slot)?;
             counts.datagrams_out += 1;
             counts.bytes_out += len as u64;
-            Some(Transmit { link, to, len })
+            let up = link.and_then(|link| lanes.get(link)).is_some_and(|lane| lane.link().is_up_by(to));
+            Some(Transmit { link, to, up, len })
         }) {}
         let lanes = self.lanes.len();
         for turn in 0..lanes {
@@ -349,8 +351,7 @@ impl Shard {
         for more in [&counts.datagram_drops, &counts.message_drops, self.sessions.drops()] {
             drops.merge(more);
         }
-        let report =
-            |(link, lane): (_, &Lane)| lane.report(now, link, self.security.remote(link), of_link(lane.link()));
+        let report = |(link, lane): (_, &Lane)| lane.report(now, link, of_link(lane.link()));
         ShardStats {
             datagrams_in: counts.datagrams_in,
             datagrams_out: counts.datagrams_out,
@@ -434,10 +435,18 @@ impl Shard {
             self.close_lane(now, link, CloseReason::Removed);
             self.forget_lane(now, link);
         }
-        self.security.add_peer(now, link, spec.peer, spec.preshared_key, spec.remote);
-        let state = Link::new(spec.settings, self.rng.fork());
+        self.security.add_peer(now, link, spec.peer, spec.preshared_key, &pairs(&spec.paths));
+        let state = Link::new(spec.settings, &spec.paths, self.rng.fork());
         self.lanes.insert(link, Lane::new(state, spec.peer.node_id()));
         self.drain_security(now);
+    }
+
+    fn set_paths(&mut self, now: Instant, link: LinkId, paths: &[PathSpec]) {
+        if let Some(state) = self.lanes.link_mut(link) {
+            state.set_paths(now, paths);
+            self.security.set_paths(link, &pairs(paths));
+            self.drain_lane(now, link);
+        }
     }
 
     fn close_lane(&mut self, now: Instant, link: LinkId, reason: CloseReason) {
@@ -498,16 +507,10 @@ impl Shard {
                 security::Event::Established { link, fresh: true, .. } if self.lanes.gone_at(link).is_some() => {
                     self.forget_lane(now, link);
                 }
-                security::Event::Established { link, fresh, .. } => {
+                security::Event::Established { link, from, fresh } => {
                     if let Some(state) = self.link_mut(link) {
-                        state.attach(now, fresh);
+                        state.attach(now, from, fresh);
                         self.drain_lane(now, link);
-                    }
-                }
-                // Of a link that is down, the report that it is up will say where.
-                security::Event::Moved { link, remote } => {
-                    if self.lanes.get(link).is_some_and(|lane| lane.link().is_up()) {
-                        self.report(Report::LinkMoved(link, remote));
                     }
                 }
                 security::Event::Expired { link } => {
@@ -543,14 +546,21 @@ impl Shard {
             let report = match event {
                 link::Event::Up(metrics) => {
                     self.retry_stranded(now);
-                    let remote = self.security.remote(link).expect("a link that is up has a remote address");
-                    Report::LinkUp(link, remote, metrics)
+                    Report::LinkUp(link, self.settle_path(link).remote, metrics)
                 }
+                link::Event::Moved(reason) => Report::LinkMoved(link, self.settle_path(link), reason),
                 link::Event::Down(reason) => Report::LinkDown(link, reason),
                 link::Event::Measured(metrics) => Report::LinkMeasured(link, metrics),
             };
             self.report(report);
         }
+    }
+
+    /// Keys are asked for first where the link sends; says where.
+    fn settle_path(&mut self, link: LinkId) -> AddressPair {
+        let path = self.lanes.get(link).and_then(|lane| lane.link().path()).expect("a link that is up has a path");
+        self.security.set_remote(link, path);
+        path
     }
 
     fn drain_sessions(&mut self) {
@@ -575,8 +585,8 @@ impl Shard {
             {
                 *before = match (&*before, report) {
                     // Control must still hear that it is up.
-                    (&Report::LinkUp(link, _, metrics), Report::LinkMoved(_, remote)) => {
-                        Report::LinkUp(link, remote, metrics)
+                    (&Report::LinkUp(link, _, metrics), Report::LinkMoved(_, path, _)) => {
+                        Report::LinkUp(link, path.remote, metrics)
                     }
                     (_, report) => report,
                 };
@@ -705,7 +715,6 @@ impl Shard {
         if lanes.is_resting(now, link) || !security.can_seal(now, link) {
             return;
         }
-        let Some(to) = security.remote(link) else { return };
         let Some(state) = lanes.link_mut(link) else { return };
         while batch.push_with(|slot| {
             let (head, room) = (datagram::HEADER_LEN, slot.len() - datagram::TAG_LEN);
@@ -717,7 +726,7 @@ impl Shard {
             if outgoing.waited.iter().any(Option::is_some) {
                 leaving.push((link, outgoing.waited));
             }
-            Some(Transmit { link: Some(link), to, len })
+            Some(Transmit { link: Some(link), to: outgoing.path, up: outgoing.up, len })
         }) {}
         if !batch.is_full() {
             lanes.rest(link);
@@ -726,10 +735,14 @@ impl Shard {
     }
 }
 
+fn pairs(paths: &[PathSpec]) -> Vec<AddressPair> {
+    paths.iter().map(|path| path.pair).collect()
+}
+
 /// The link whose state or address the report says has changed.
 const fn changed_link(report: &Report) -> Option<LinkId> {
     match report {
-        Report::LinkUp(link, ..) | Report::LinkDown(link, _) | Report::LinkMoved(link, _) => Some(*link),
+        Report::LinkUp(link, ..) | Report::LinkDown(link, _) | Report::LinkMoved(link, ..) => Some(*link),
         _ => None,
     }
 }

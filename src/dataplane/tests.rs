@@ -1,11 +1,12 @@
 //! Behaviours of a shard beside others, without control.
 
 mod net;
+mod paths;
 mod transit;
 
-use super::messages::{Command, LinkSpec, Report};
+use super::messages::{Command, LinkSpec, PathSpec, Report};
 use super::{Shard, ShardSettings};
-use crate::base::{Identity, Instant, LinkId, Rng, WallTime};
+use crate::base::{AddressPair, Identity, Instant, LinkId, Rng, WallTime};
 use crate::containers::Batch;
 use crate::proto::link;
 use std::net::SocketAddr;
@@ -19,6 +20,10 @@ fn identity(router: usize) -> Identity {
 
 fn address(router: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, router as u8 + 1], 5300))
+}
+
+fn path(router: usize) -> PathSpec {
+    AddressPair::from(address(router)).into()
 }
 
 /// Two shards, 0 and 1, on a wire that delivers at once. Only 0 knows the other's address.
@@ -62,7 +67,7 @@ impl Pair {
         let spec = LinkSpec {
             peer: identity(1 - router).public(),
             preshared_key: None,
-            remote: (router == 0).then(|| address(1)),
+            paths: (router == 0).then(|| path(1)).into_iter().collect(),
             settings: link::Settings::default(),
         };
         shard.handle_command(self.now, Command::AddLink(LINK, Box::new(spec)));
@@ -88,7 +93,9 @@ impl Pair {
             batch.clear();
             shard.poll_transmit(self.now, &mut batch);
             let Some(other) = &mut self.shards[1 - router] else { continue };
-            for (_, bytes) in batch.iter() {
+            // What is sent to where a neighbour was is lost.
+            let there = self.addresses[1 - router];
+            for (_, bytes) in batch.iter().filter(|(transmit, _)| transmit.to.remote == there) {
                 other.handle_datagram(self.now, self.addresses[router], &mut bytes.to_vec());
             }
         }
@@ -100,8 +107,8 @@ impl Pair {
             match report {
                 Report::LinkUp(_, remote, _) => (self.up[router], self.remotes[router]) = (true, Some(remote)),
                 Report::LinkDown(..) => self.up[router] = false,
-                Report::LinkMoved(_, remote) => {
-                    self.remotes[router] = Some(remote);
+                Report::LinkMoved(_, path, _) => {
+                    self.remotes[router] = Some(path.remote);
                     self.moves[router] += 1;
                 }
                 _ => {}
@@ -138,7 +145,7 @@ fn a_link_that_flaps_does_not_fill_memory_while_control_is_busy() {
     let spec = LinkSpec {
         peer: identity(1).public(),
         preshared_key: None,
-        remote: Some(address(1)),
+        paths: vec![path(1)],
         settings: link::Settings::default(),
     };
     // Control does not take reports: fill the queue up with others first.

@@ -3,8 +3,7 @@
 //! elsewhere.
 
 use crate::base::limits::MAX_LINKS;
-use crate::base::{Instant, LinkId};
-use std::net::SocketAddr;
+use crate::base::{AddressPair, Instant, LinkId};
 use std::time::Duration;
 
 /// A reason that did not happen for so long has ceased.
@@ -67,7 +66,7 @@ impl Complaints {
     }
 
     /// The kernel refused to send a datagram to `to`.
-    pub(super) fn take(&mut self, now: Instant, link: Option<LinkId>, to: SocketAddr, errno: i32) {
+    pub(super) fn take(&mut self, now: Instant, link: Option<LinkId>, to: AddressPair, errno: i32) {
         let Some(help) = self.begins(now, link, errno) else { return };
         let error = std::io::Error::from_raw_os_error(errno);
         match link {

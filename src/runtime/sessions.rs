@@ -390,7 +390,7 @@ mod tests {
         fn sockets(&mut self) -> &mut Sockets {
             unreachable!("sessions touch no link")
         }
-        fn close_link(&mut self, _: LinkId) {}
+        fn close_path(&mut self, _: LinkId, _: u32) {}
         fn poll(&mut self, _: &mut Sink<'_>) -> usize {
             0
         }

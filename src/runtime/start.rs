@@ -430,7 +430,8 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         tracing::warn!(worker = index, %error, "timers stay coarse");
     }
     let port = seed.listen.local_addr().map_or(0, |address| address.port());
-    let (buffer, stock) = (seed.config.workers.socket_buffer, STOCK * seed.config.links.len());
+    let paths: usize = seed.config.links.iter().map(|link| link.paths.len().max(1)).sum();
+    let (buffer, stock) = (seed.config.workers.socket_buffer, STOCK * paths);
     let Choice { trains, stamps, .. } = seed.choice;
     let parts = io::Parts { listen: seed.listen, buffer, stock, trains, stamps, bell: Arc::clone(&seed.bell) };
     let (backend, used) = match make(seed.config.workers.io, &seed.choice, parts) {

@@ -1,25 +1,28 @@
-//! A worker's UDP sockets: one that listens, and one connected to each neighbour, all on the same address and port.
+//! A worker's UDP sockets: one that listens, and one connected to each neighbour by each path, all on the same port.
 //!
 //! The kernel prefers a connected socket over the listening one for datagrams of its neighbour, saves a route lookup on
 //! every send (a tenth of the whole cost, measured), and tells us by ECONNREFUSED when the neighbour's process is gone.
 //! A connected socket keeps the source address that connecting chose, whatever becomes of this machine's addresses and
-//! routes. So a link has one only while it is up: it is opened when a datagram leaves, replaced when the neighbour moves,
-//! closed when the link goes down, and set aside for a while when the kernel says that its address or route is gone. What
-//! leaves without one goes through the listening socket, whose source address the kernel chooses for each datagram. That a
-//! link that is up cannot have one is said once for each reason, and once when it has one after all.
+//! routes. So a path has one only while it is up: it is opened when a datagram leaves, closed when one leaves by a path that
+//! is down, or when the link goes down, and set aside for a while when the kernel says that its address or route is gone.
+//! What leaves without one goes through the listening socket, whose source address the kernel chooses for each datagram.
+//! That a path that is up cannot have one is said once for each reason, and once when it has one after all.
+//!
+//! A path with an address of this router's own is another matter: what leaves by it leaves from that address or not at
+//! all. Its socket, bound to the address, is there whether the path is up or not.
 
 use super::complaints::Complaints;
 use super::io::Parts;
 use super::sys;
-use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS};
-use crate::base::{Instant, LinkId};
+use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS, MAX_PATHS};
+use crate::base::{AddressPair, Instant, LinkId};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-/// After a connected socket could not be opened, or was set aside, its link uses the listening one for this long.
+/// After a connected socket could not be opened, or was set aside, its path has none for this long.
 const REOPEN: Duration = Duration::from_secs(1);
 /// After trains of a link were refused, it sends single datagrams for this long: a way may change, and so may its cards.
 const TRAINS_AGAIN: Duration = Duration::from_secs(60);
@@ -100,15 +103,22 @@ fn probe_path_mtu(socket: &Socket, address: SocketAddr) {
     }
 }
 
-/// A link's socket.
+/// Sockets of one link: those of its listed paths, and of some where the neighbour was found.
+const MAX_SOCKETS: usize = MAX_PATHS + 2;
+/// Sockets that all links may have.
+pub(super) const MAX_LINK_SOCKETS: usize = MAX_LINKS * MAX_SOCKETS;
+
+/// A path's socket.
 #[derive(Debug)]
-pub(super) struct LinkSocket {
-    /// Connected to `remote`, non-blocking.
+pub(super) struct PathSocket {
+    /// Connected, non-blocking.
     pub(super) socket: UdpSocket,
-    /// The neighbour.
-    pub(super) remote: SocketAddr,
-    /// Tells this socket from earlier ones of the same link.
+    /// The path.
+    pub(super) pair: AddressPair,
+    /// Tells this socket from all others.
     pub(super) generation: u32,
+    /// A receive is armed (io_uring).
+    pub(super) armed: bool,
 }
 
 /// How a datagram leaves.
@@ -118,8 +128,19 @@ pub(super) enum Route {
     Connected(RawFd),
     /// Through the listening socket, with an address.
     Listening,
-    /// The link needs a new socket first.
+    /// The path needs a new socket first.
     Open,
+    /// The same as `Listening`, once the path's socket is closed.
+    Close,
+    /// Not at all, for this reason: the path's own address is not to be had.
+    Nowhere(i32),
+}
+
+/// A path whose socket could not be opened, or was set aside.
+#[derive(Clone, Copy, Debug)]
+struct PutOff {
+    pair: AddressPair,
+    until: Instant,
 }
 
 /// All sockets of a worker.
@@ -128,10 +149,10 @@ pub struct Sockets {
     listen: UdpSocket,
     local: SocketAddr,
     buffer: usize,
-    links: Vec<Option<LinkSocket>>,
-    /// Links that are up.
-    up: Vec<bool>,
-    not_before: Vec<Instant>,
+    /// By link.
+    links: Vec<Vec<PathSocket>>,
+    /// By link; as many as there may be sockets.
+    put_off: Vec<Vec<PutOff>>,
     generation: u32,
     /// Reasons for which links that are up have none, as far as they were said.
     complaints: Complaints,
@@ -159,17 +180,15 @@ impl Sockets {
             stamp(listen.as_fd())?;
         }
         let stock = (0..stock).map(|_| open(local, buffer)).collect::<io::Result<_>>()?;
-        let links = (0..MAX_LINKS).map(|_| None).collect();
-        let not_before = vec![Instant::ZERO; MAX_LINKS];
-        let up = vec![false; MAX_LINKS];
+        let links = (0..MAX_LINKS).map(|_| Vec::with_capacity(MAX_SOCKETS)).collect();
+        let put_off = (0..MAX_LINKS).map(|_| Vec::with_capacity(MAX_SOCKETS)).collect();
         let trains_not_before = vec![Instant::ZERO; MAX_LINKS];
         Ok(Sockets {
             listen,
             local,
             buffer,
             links,
-            up,
-            not_before,
+            put_off,
             generation: 0,
             complaints: Complaints::new(),
             drops_seen: Vec::new(),
@@ -190,47 +209,82 @@ impl Sockets {
         self.local.is_ipv6()
     }
 
-    /// The link's connected socket.
-    pub(super) fn link(&self, link: LinkId) -> Option<&LinkSocket> {
-        self.links.get(link.index())?.as_ref()
+    /// The link's connected sockets.
+    pub(super) fn of(&self, link: LinkId) -> &[PathSocket] {
+        self.links.get(link.index()).map_or(&[], Vec::as_slice)
     }
 
-    /// How a datagram for `to` leaves.
-    pub(super) fn route(&self, now: Instant, link: Option<LinkId>, to: SocketAddr) -> Route {
-        let Some(link) = link.filter(|link| link.index() < MAX_LINKS) else { return Route::Listening };
-        match self.link(link) {
-            Some(open) if open.remote == to => Route::Connected(open.socket.as_raw_fd()),
-            _ if !self.up[link.index()] || now < self.not_before[link.index()] => Route::Listening,
-            _ => Route::Open,
+    /// A connected socket without an armed receive, which it has from now on: its link, generation and descriptor.
+    pub(super) fn take_unarmed(&mut self) -> Option<(LinkId, u32, RawFd)> {
+        let mut all =
+            self.links.iter_mut().enumerate().flat_map(|(link, open)| open.iter_mut().map(move |open| (link, open)));
+        let (link, open) = all.find(|(_, open)| !open.armed)?;
+        open.armed = true;
+        Some((LinkId(link as u16), open.generation, open.socket.as_raw_fd()))
+    }
+
+    /// The link's socket of this generation.
+    pub(super) fn get(&mut self, link: LinkId, generation: u32) -> Option<&mut PathSocket> {
+        self.links.get_mut(link.index())?.iter_mut().find(|open| open.generation == generation)
+    }
+
+    /// How a datagram leaves by a path that is up, or is not.
+    pub(super) fn route(&self, now: Instant, link: Option<LinkId>, path: AddressPair, up: bool) -> Route {
+        let Some(link) = link.filter(|link| link.index() < MAX_LINKS) else { return self.answer(path) };
+        let owned = path.local.is_some();
+        match self.of(link).iter().find(|open| open.pair == path) {
+            Some(open) if up || owned => Route::Connected(open.socket.as_raw_fd()),
+            Some(_) => Route::Close,
+            None if (up || owned) && !self.is_put_off(now, link, path) => Route::Open,
+            None => self.answer(path),
         }
     }
 
-    /// Opens the link's socket and has it watched; the link's earlier one must be closed. Datagrams of others that slipped
-    /// in before the connect are handed to `stray`. On failure the link uses the listening socket for a while.
+    /// How a datagram leaves that is of no link: where one like it came in.
+    fn answer(&self, path: AddressPair) -> Route {
+        if path.local.is_none() {
+            return Route::Listening;
+        }
+        let open = self.links.iter().flatten().find(|open| open.pair == path);
+        open.map_or(Route::Nowhere(libc::EADDRNOTAVAIL), |open| Route::Connected(open.socket.as_raw_fd()))
+    }
+
+    /// The generation of the path's socket, or of the oldest if there is no room for another: it is to be closed before
+    /// the path's is opened.
+    pub(super) fn in_the_way(&self, link: LinkId, path: AddressPair) -> Option<u32> {
+        let open = self.of(link);
+        let same = open.iter().find(|open| open.pair == path);
+        same.or_else(|| open.first().filter(|_| open.len() == MAX_SOCKETS)).map(|open| open.generation)
+    }
+
+    /// Opens a path's socket and has it watched; an earlier one must be closed. Datagrams of others that slipped in before
+    /// the connect are handed to `stray`. On failure the path has none for a while.
     pub(super) fn open(
         &mut self,
         now: Instant,
         link: LinkId,
-        remote: SocketAddr,
-        watch: impl FnOnce(RawFd) -> io::Result<()>,
-        mut stray: impl FnMut(SocketAddr, &mut [u8]),
-    ) -> Option<&LinkSocket> {
-        assert!(self.link(link).is_none(), "a link's earlier socket is closed first");
-        let opened = self.connect(remote).and_then(|socket| watch(socket.as_raw_fd()).map(|()| socket));
+        pair: AddressPair,
+        watch: impl FnOnce(RawFd, u32) -> io::Result<()>,
+        mut stray: impl FnMut(AddressPair, &mut [u8]),
+    ) -> Option<&PathSocket> {
+        assert!(self.in_the_way(link, pair).is_none(), "a path's earlier socket is closed first");
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let opened = self.connect(pair).and_then(|socket| watch(socket.as_raw_fd(), generation).map(|()| socket));
         let socket = match opened {
             Ok(socket) => socket,
             Err(error) => {
-                self.refused(now, link, remote, &error);
+                self.refused(now, link, pair, &error);
                 return None;
             }
         };
         if self.complaints.mended(link) {
-            tracing::info!(%link, %remote, "the link has a connected socket again");
+            tracing::info!(%link, path = %pair, "the link has a connected socket again");
         }
         let mut bytes = [0; DATAGRAM_SLOT];
         for _ in 0..STRAYS {
             let Ok((len, from)) = socket.recv_from(&mut bytes) else { break };
-            stray(canonical(from), &mut bytes[..len]);
+            stray(AddressPair { remote: canonical(from), ..pair }, &mut bytes[..len]);
         }
         if self.trains
             && let Err(error) = join_trains(socket.as_fd())
@@ -242,53 +296,61 @@ impl Sockets {
         {
             tracing::debug!(%link, %error, "times of arrival are not known");
         }
-        self.generation = self.generation.wrapping_add(1);
-        let slot = &mut self.links[link.index()];
-        Some(slot.insert(LinkSocket { socket, remote, generation: self.generation }))
+        let sockets = &mut self.links[link.index()];
+        sockets.push(PathSocket { socket, pair, generation, armed: false });
+        sockets.last()
     }
 
-    /// The link cannot have a socket of its own for now.
-    fn refused(&mut self, now: Instant, link: LinkId, remote: SocketAddr, error: &io::Error) {
+    /// The path cannot have a socket of its own for now.
+    fn refused(&mut self, now: Instant, link: LinkId, pair: AddressPair, error: &io::Error) {
         if let Some(help) = self.complaints.begins(now, Some(link), error.raw_os_error().unwrap_or(0)) {
-            tracing::warn!(%link, %remote, %error, help, "no connected socket for this link; the shared one is used");
+            let without = if pair.local.is_some() { "nothing leaves by it" } else { "the shared one is used" };
+            tracing::warn!(%link, path = %pair, %error, help, "no connected socket for this path; {without}");
         }
-        self.put_off(now, link);
+        self.put_off(now, link, pair);
     }
 
-    fn connect(&mut self, remote: SocketAddr) -> io::Result<UdpSocket> {
+    fn connect(&mut self, pair: AddressPair) -> io::Result<UdpSocket> {
         let socket = self.stock.pop().map_or_else(|| open(self.local, self.buffer), Ok)?;
         socket.set_reuse_port(true)?;
-        socket.bind(&SockAddr::from(self.local))?;
-        let remote = match (remote, self.ipv6()) {
-            (SocketAddr::V4(v4), true) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
-            (other, _) => other,
+        let ipv6 = self.ipv6();
+        let mapped = |address: SocketAddr| match address {
+            SocketAddr::V4(v4) if ipv6 => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+            other => other,
         };
-        socket.connect(&SockAddr::from(remote))?;
+        let local = pair.local.map_or(self.local, |ip| mapped(SocketAddr::new(ip, self.local.port())));
+        socket.bind(&SockAddr::from(local))?;
+        socket.connect(&SockAddr::from(mapped(pair.remote)))?;
         Ok(socket.into())
     }
 
-    /// Closes the link's socket, if it has one.
-    pub(super) fn close(&mut self, link: LinkId) {
-        if let Some(slot) = self.links.get_mut(link.index()) {
-            *slot = None;
-            self.not_before[link.index()] = Instant::ZERO;
+    /// Closes a socket of the link.
+    pub(super) fn close(&mut self, link: LinkId, generation: u32) {
+        if let Some(sockets) = self.links.get_mut(link.index()) {
+            sockets.retain(|open| open.generation != generation);
         }
     }
 
-    /// The link may have a socket of its own, or not; it has none at this moment.
-    pub(super) fn set_up(&mut self, link: LinkId, up: bool) {
-        assert!(self.link(link).is_none(), "a socket is closed where what it receives can be given up");
-        if let Some(slot) = self.up.get_mut(link.index()) {
-            *slot = up;
+    /// The link is down or gone: its paths may have sockets as soon as they are up.
+    pub(super) fn forget(&mut self, link: LinkId) {
+        if let Some(put_off) = self.put_off.get_mut(link.index()) {
+            put_off.clear();
             self.complaints.forget(link);
         }
     }
 
-    /// The link, whose socket is closed, opens no other for a while.
-    pub(super) fn put_off(&mut self, now: Instant, link: LinkId) {
-        if let Some(slot) = self.not_before.get_mut(link.index()) {
-            *slot = now + REOPEN;
+    fn is_put_off(&self, now: Instant, link: LinkId, pair: AddressPair) -> bool {
+        self.put_off[link.index()].iter().any(|put_off| put_off.pair == pair && now < put_off.until)
+    }
+
+    /// The path, whose socket is closed, opens no other for a while.
+    pub(super) fn put_off(&mut self, now: Instant, link: LinkId, pair: AddressPair) {
+        let Some(put_off) = self.put_off.get_mut(link.index()) else { return };
+        put_off.retain(|other| other.pair != pair && now < other.until);
+        if put_off.len() == MAX_SOCKETS {
+            put_off.remove(0);
         }
+        put_off.push(PutOff { pair, until: now + REOPEN });
     }
 
     /// Whether what the link sends may leave in trains.
@@ -308,7 +370,7 @@ impl Sockets {
 
     /// Datagrams the kernel dropped on these sockets since it was asked last: their receive buffers were full.
     pub(super) fn new_kernel_drops(&mut self) -> u64 {
-        let sockets = std::iter::once(&self.listen).chain(self.links.iter().flatten().map(|link| &link.socket));
+        let sockets = std::iter::once(&self.listen).chain(self.links.iter().flatten().map(|open| &open.socket));
         let mut new = 0;
         let mut seen = Vec::with_capacity(self.drops_seen.len());
         for socket in sockets {
@@ -361,17 +423,18 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let listening = listen(([127, 0, 0, 1], 0).into(), 1 << 16).expect("binds");
             let neighbour = UdpSocket::bind(("127.0.0.1", 0)).expect("binds");
-            let here = neighbour.local_addr().expect("bound");
+            let here = AddressPair::from(neighbour.local_addr().expect("bound"));
             let bell = Arc::new(crate::runtime::doorbell::Doorbell::new().expect("eventfd"));
             let parts = Parts { listen: listening, buffer: 1 << 16, stock: 0, trains: false, stamps: false, bell };
             let mut sockets = Sockets::new(parts).expect("sockets");
             let (link, seconds) = (LinkId(3), |n| Instant::ZERO + Duration::from_secs(n));
-            sockets.set_up(link, true);
             let mut open = |second, refuse: Option<i32>| {
-                sockets.close(link);
-                let watch = |_| refuse.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)));
+                while let Some(generation) = sockets.in_the_way(link, here) {
+                    sockets.close(link, generation);
+                }
+                let watch = |_, _| refuse.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)));
                 let opened = sockets.open(seconds(second), link, here, watch, |_, _| {}).is_some();
-                (opened, sockets.route(seconds(second), Some(link), here))
+                (opened, sockets.route(seconds(second), Some(link), here, true))
             };
             assert_eq!(open(0, Some(libc::ENETUNREACH)), (false, Route::Listening));
             let said = log.take();

@@ -10,7 +10,7 @@ use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
 use super::ring::{RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
 use super::sessions::{Budget, Limits, Records, Sessions};
-use crate::base::{Instant, LinkId, SessionId};
+use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::config::settings::Idle;
 use crate::containers::Batch;
 use crate::dataplane::messages::{Command, DriverStats, Report, RingStats};
@@ -58,8 +58,8 @@ struct Turn {
     writable: Vec<SessionId>,
     /// Links to be closed once this turn's goodbyes are out.
     removed: Vec<LinkId>,
-    /// Links whose connected sockets lost their address or route, in this batch.
-    stale: Vec<LinkId>,
+    /// Paths whose connected sockets lost their address or route, in this batch.
+    stale: Vec<(LinkId, AddressPair)>,
     housekeeping: Instant,
     /// How often sessions had been put off at the last housekeeping.
     put_off: u64,
@@ -219,8 +219,7 @@ impl Turn {
             let Some(mut report) = self.worker.shard.poll_report() else { break };
             match &mut report {
                 Report::Stats(stats) => stats.driver = Some(self.driver_stats()),
-                Report::LinkUp(link, ..) => self.worker.backend.link_changed(*link, true),
-                Report::LinkDown(link, _) => self.worker.backend.link_changed(*link, false),
+                Report::LinkDown(link, _) => self.worker.backend.close_link(*link),
                 _ => {}
             }
             let reports = &mut self.worker.reports;
@@ -234,7 +233,7 @@ impl Turn {
             self.sessions.resume(&mut **backend, session);
         }
         for link in self.removed.drain(..) {
-            backend.link_changed(link, false);
+            backend.close_link(link);
             self.complaints.forget(link);
         }
         more
@@ -276,13 +275,13 @@ impl Turn {
                 heard = true;
                 if let Event::SendFailed { link, to, errno, .. } = event {
                     complaints.take(now, link, to, errno);
-                    stale.extend(link.filter(|_| is_stale(errno)));
+                    stale.extend(link.filter(|_| is_stale(errno)).map(|link| (link, to)));
                 }
                 tell(shard, told, now, event);
             });
             shard.record_handed_over(clock.now().since(now));
-            for link in stale.drain(..) {
-                backend.set_aside(now, link);
+            for (link, path) in stale.drain(..) {
+                backend.set_aside(now, link, path);
             }
             *send_batches += 1;
             *datagrams_out += self.batch.len() as u64;
@@ -400,9 +399,9 @@ const fn is_stale(errno: i32) -> bool {
 fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
     match event {
         Event::Datagram { from, bytes } => shard.handle_datagram(now, from, bytes),
-        Event::Refused(link) => {
+        Event::Refused(link, path) => {
             told.refusals += 1;
-            shard.handle_refused(now, link);
+            shard.handle_refused(now, link, path);
         }
         Event::SendFailed { link, len, errno, .. } => {
             told.count(errno);

@@ -117,9 +117,9 @@ impl Router {
     }
 
     /// The kernel says that nothing listens at `peer`.
-    pub(super) fn handle_refused(&mut self, now: Instant, peer: NodeId) {
+    pub(super) fn handle_refused(&mut self, now: Instant, peer: NodeId, at: SocketAddr) {
         if let Some(link) = self.control.link_to(peer) {
-            self.shard.handle_refused(now, link);
+            self.shard.handle_refused(now, link, at.into());
         }
     }
 
@@ -205,7 +205,7 @@ impl Router {
         batch.clear();
         self.shard.poll_transmit(now, batch);
         for (transmit, bytes) in batch.iter() {
-            if let Err(errno) = world(Effect::Transmit(transmit.to, bytes)) {
+            if let Err(errno) = world(Effect::Transmit(transmit.to.remote, bytes)) {
                 self.shard.handle_send_failed(now, transmit.link, transmit.len, errno);
             }
         }

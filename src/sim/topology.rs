@@ -2,7 +2,7 @@
 
 use crate::base::{Identity, NodeId, Rng};
 use crate::config::settings::{
-    Config, Congestion, Idle, Io, Link, Member, Metric, Offload, Routing, Telemetry, Workers,
+    Config, Congestion, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, Telemetry, Workers,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -103,7 +103,7 @@ impl Topology {
         let members = (0..self.routers).map(member);
         let link = |&peer: &usize| Link {
             peer: name(peer),
-            remote: (peer < router || !settings.one_ended).then(|| address(peer)),
+            paths: (peer < router || !settings.one_ended).then(|| LinkPath::to(address(peer))).into_iter().collect(),
             preshared_key: settings.preshared.then(|| secret(router, peer)),
             hello: settings.hello,
             dead: settings.dead,

@@ -3,7 +3,7 @@
 //! | type | frame | after the type byte | makes the receiver acknowledge |
 //! |---|---|---|---|
 //! | 0 | padding | – (one byte) | no |
-//! | 1 | hello | flags u8, sequence u32, interval u32 µs, sent u64 ns, echo u64 ns, echo delay u32 µs | no |
+//! | 1 | hello | flags u8, path u16, sequence u32, interval u32 µs, sent u64 ns, echo path u16, echo u64 ns, echo delay u32 µs | no |
 //! | 2 | ack | largest u32, delay u32 µs, count u8, first length u16, count × (gap u16, length u16) | no |
 //! | 3 | best-effort message | length u16, message | yes |
 //! | 4 | reliable message | sequence u32, length u16, message | yes |
@@ -16,7 +16,7 @@
 //! holds one at most: a second is malformed, and what follows it is not read. Taking one in costs as many steps as there
 //! are packets on record, so a hundred in a datagram would be bought too cheaply.
 //!
-//! Bit 0 of a hello's flags is `hears_you`; the other bits are 0. The reason of a close: 0 the process stops, 1 the link
+//! Bit 0 of a hello's flags is `hears_you`, bit 1 is `several`; the other bits are 0. The reason of a close: 0 the process stops, 1 the link
 //! was removed from the configuration. Other values of either make the frame malformed.
 
 use super::Malformed;
@@ -37,7 +37,7 @@ pub const BEST_EFFORT_OVERHEAD: usize = 3;
 /// Bytes a reliable message or control frame adds to its body.
 pub const RELIABLE_OVERHEAD: usize = 7;
 /// Length of a hello frame, bytes.
-pub const HELLO_LEN: usize = 30;
+pub const HELLO_LEN: usize = 34;
 /// Most ranges an acknowledgement names, the first included.
 pub const MAX_ACK_RANGES: usize = 64;
 /// Length of an acknowledgement with the most ranges, bytes.
@@ -65,14 +65,20 @@ pub enum Frame<'a> {
 /// Sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The sender hears us: the link works in both directions.
+    /// The sender hears us on this path: it works in both directions.
     pub hears_you: bool,
+    /// The sender tells several paths from one another by their hellos: each wants one every interval, however busy.
+    pub several: bool,
+    /// What the sender calls the path that this leaves by.
+    pub path: u16,
     /// Counts the sender's hellos.
     pub sequence: u32,
     /// The sender's hello interval, µs.
     pub interval_us: u32,
     /// The sender's clock when this was sent, ns.
     pub sent_ns: u64,
+    /// The `path` of the last hello the sender received on this path, 0 if none.
+    pub echo_path: u16,
     /// The `sent_ns` of the last hello the sender received, 0 if none.
     pub echo_ns: u64,
     /// Time between receiving that hello and sending this one, µs.
@@ -173,10 +179,12 @@ impl Frame<'_> {
         match *self {
             Frame::Hello(hello) => {
                 writer.u8(HELLO)?;
-                writer.u8(u8::from(hello.hears_you))?;
+                writer.u8(u8::from(hello.hears_you) | u8::from(hello.several) << 1)?;
+                writer.u16(hello.path)?;
                 writer.u32(hello.sequence)?;
                 writer.u32(hello.interval_us)?;
                 writer.u64(hello.sent_ns)?;
+                writer.u16(hello.echo_path)?;
                 writer.u64(hello.echo_ns)?;
                 writer.u32(hello.echo_delay_us)
             }
@@ -257,18 +265,23 @@ impl<'a> Frames<'a> {
     fn parse_one(&mut self, kind: u8) -> Result<Frame<'a>, Malformed> {
         let reader = &mut self.reader;
         Ok(match kind {
-            HELLO => Frame::Hello(Hello {
-                hears_you: match reader.u8()? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(Malformed::ForbiddenValue),
-                },
-                sequence: reader.u32()?,
-                interval_us: reader.u32()?,
-                sent_ns: reader.u64()?,
-                echo_ns: reader.u64()?,
-                echo_delay_us: reader.u32()?,
-            }),
+            HELLO => {
+                let flags = reader.u8()?;
+                if flags > 3 {
+                    return Err(Malformed::ForbiddenValue);
+                }
+                Frame::Hello(Hello {
+                    hears_you: flags & 1 != 0,
+                    several: flags & 2 != 0,
+                    path: reader.u16()?,
+                    sequence: reader.u32()?,
+                    interval_us: reader.u32()?,
+                    sent_ns: reader.u64()?,
+                    echo_path: reader.u16()?,
+                    echo_ns: reader.u64()?,
+                    echo_delay_us: reader.u32()?,
+                })
+            }
             ACK if std::mem::replace(&mut self.acknowledged, true) => return Err(Malformed::ForbiddenValue),
             ACK => Frame::Ack(parse_ack(reader)?),
             BEST_EFFORT => Frame::BestEffort(parse_body(reader)?),
@@ -344,8 +357,17 @@ mod tests {
 
     #[test]
     fn every_frame_round_trips_among_padding() {
-        let hello =
-            Hello { hears_you: true, sequence: 7, interval_us: 40_000, sent_ns: 1 << 40, echo_ns: 3, echo_delay_us: 9 };
+        let hello = Hello {
+            hears_you: true,
+            several: true,
+            path: 2,
+            sequence: 7,
+            interval_us: 40_000,
+            sent_ns: 1 << 40,
+            echo_path: 5,
+            echo_ns: 3,
+            echo_delay_us: 9,
+        };
         let frames = [
             Frame::Hello(hello),
             Frame::BestEffort(b"best"),

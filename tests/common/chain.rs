@@ -3,7 +3,7 @@
 //! It drives each [`Shard`] as a worker does, without sockets or threads. Everything the shards themselves do runs inside
 //! [`Meter::run`]; what the chain does for them (wires, sessions' applications) runs outside.
 
-use sinew::base::{Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
 use sinew::containers::Batch;
 use sinew::dataplane::messages::{Command, LinkSpec, Report, SessionKind, ShardStats};
 use sinew::dataplane::{Readiness, Shard, ShardSettings};
@@ -110,8 +110,8 @@ fn start(router: usize, routers: usize, settings: &link::Settings) -> Shard {
     let now = Instant::from_millis(1);
     let neighbours = [(BACK, router.checked_sub(1)), (ON, (router + 1 < routers).then_some(router + 1))];
     for (link, peer) in neighbours.into_iter().filter_map(|(link, peer)| Some((link, peer?))) {
-        let remote = (link == ON).then(|| address(peer));
-        let spec = LinkSpec { peer: identity(peer).public(), preshared_key: None, remote, settings: settings.clone() };
+        let paths = (link == ON).then(|| AddressPair::from(address(peer)).into()).into_iter().collect();
+        let spec = LinkSpec { peer: identity(peer).public(), preshared_key: None, paths, settings: settings.clone() };
         shard.handle_command(now, Command::AddLink(link, Box::new(spec)));
     }
     let others = (0..routers).filter(|&other| other != router);
@@ -227,7 +227,7 @@ impl<M: Meter> Chain<M> {
                 if self.rng.chance(self.loss) {
                     continue;
                 }
-                let SocketAddr::V4(to) = transmit.to else { panic!("all addresses are IPv4") };
+                let SocketAddr::V4(to) = transmit.to.remote else { panic!("all addresses are IPv4") };
                 let mut bytes = [0; 2048];
                 bytes[..datagram.len()].copy_from_slice(datagram);
                 let flight = || Flight { at: self.now + DELAY, from: router, len: datagram.len(), bytes };

@@ -1,7 +1,7 @@
 //! What is fuzzed: every decoder, and every room that takes bytes from a stranger. Shared by the fuzzer, which invents
 //! inputs, and by `cargo test`, which replays the committed corpus.
 
-use sinew::base::{Class, Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, SessionId, WallTime};
+use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, SessionId, WallTime};
 use sinew::containers::Pool;
 use sinew::containers::pool::Urgency;
 use sinew::proto::link::{self, Link};
@@ -205,7 +205,7 @@ impl Conversation {
 
     fn join(&mut self, end: usize) {
         let (peer, remote) = (self.ends[1 - end].identity.public(), self.ends[1 - end].address);
-        self.ends[end].room.add_peer(self.now, LinkId(0), peer, None, Some(remote));
+        self.ends[end].room.add_peer(self.now, LinkId(0), peer, None, &[remote.into()]);
         self.ends[end].number = 0;
         self.drain(end);
     }
@@ -252,14 +252,14 @@ impl Conversation {
         }
         let mut out = [0; 2048];
         while let Some((_, to, len)) = self.ends[end].room.poll_transmit(self.now, &mut out) {
-            if to == self.ends[1 - end].address {
+            if to.remote == self.ends[1 - end].address {
                 self.launch(end, &out[..len]);
             }
         }
     }
 
     fn deliver(&mut self, (end, from, mut bytes): (usize, SocketAddr, Vec<u8>)) {
-        let received = self.ends[end].room.handle_datagram(self.now, from, &mut bytes);
+        let received = self.ends[end].room.handle_datagram(self.now, from.into(), &mut bytes);
         self.drain(end);
         if let security::Received::Packet { plaintext, .. } = received {
             let which = bytes[plaintext].try_into().map(u64::from_be_bytes).expect("only what was sealed is opened");
@@ -335,9 +335,10 @@ pub(crate) fn security_room(data: &[u8]) {
 /// Opened packets from a neighbour that is a member but not a friend.
 pub(crate) fn link_room(data: &[u8]) {
     let mut pool = Pool::new(256);
-    let mut link = Link::new(link::Settings::default(), Rng::from_u64(1));
+    let path = AddressPair::from(SocketAddr::from(([192, 0, 2, 1], 5300)));
+    let mut link = Link::new(link::Settings::default(), &[path.into()], Rng::from_u64(1));
     let mut now = Instant::ZERO;
-    link.attach(now, true);
+    link.attach(now, path, true);
     let mut out = [0; 2048];
     for (number, piece) in pieces(data).enumerate() {
         now += std::time::Duration::from_millis(3);
@@ -350,7 +351,7 @@ pub(crate) fn link_room(data: &[u8]) {
             pool.release(packet);
         }
         link.send_control(now, &piece[..piece.len().min(40)], &mut pool);
-        link.handle_packet(now, number as u64 * 3 / 2, piece.len() + 24, piece, &mut pool);
+        link.handle_packet(now, path, number as u64 * 3 / 2, piece.len() + 24, piece, &mut pool);
         link.handle_timeout(now, &mut pool);
         while let Some(delivery) = link.poll_deliver() {
             match delivery {

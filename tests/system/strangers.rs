@@ -119,7 +119,7 @@ fn handshakes(router: &Router, count: u64) -> Vec<Vec<u8>> {
         let identity = Identity::from_seed([seed as u8; 32]);
         let epoch = WallTime::from_nanos(1_800_000_000_000_000_000 + seed);
         let mut security = Security::new(identity, Settings::default(), epoch, Rng::from_u64(seed));
-        security.add_peer(Moment::ZERO, LinkId(0), router.public(), None, Some(to));
+        security.add_peer(Moment::ZERO, LinkId(0), router.public(), None, &[to.into()]);
         let now = Moment::from_millis(100);
         security.handle_timeout(now);
         let mut datagram = [0; 2048];

@@ -4,7 +4,7 @@
 //! in the middle does not see: where messages come from and go to. What it does see is real: handshake, sealed packets,
 //! hellos, acknowledgements, repetitions, congestion control.
 
-use sinew::base::{Class, Identity, Instant, LinkId, NodeId, Rng, WallTime};
+use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, WallTime};
 use sinew::containers::batch::Transmit;
 use sinew::containers::pool::Urgency;
 use sinew::containers::{Batch, Pool};
@@ -14,7 +14,6 @@ use sinew::proto::security::{self, Received, Security};
 use sinew::wire::datagram;
 use sinew::wire::message::{HEADER_LEN, Header, MAX_BODY, Protocol};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 /// Flows between two neighbours, each from its own port to its own port.
 pub(crate) const FLOWS: u16 = 32;
@@ -55,8 +54,9 @@ impl Lane {
     pub(crate) fn handle_command(&mut self, now: Instant, command: Command) {
         match (command, &mut self.link) {
             (Command::AddLink(id, spec), link) => {
-                self.security.add_peer(now, id, spec.peer, spec.preshared_key, spec.remote);
-                *link = Some((id, Link::new(spec.settings, self.rng.fork())));
+                let pairs: Vec<AddressPair> = spec.paths.iter().map(|path| path.pair).collect();
+                self.security.add_peer(now, id, spec.peer, spec.preshared_key, &pairs);
+                *link = Some((id, Link::new(spec.settings, &spec.paths, self.rng.fork())));
             }
             (Command::SendControl(_, bytes), Some((_, link))) => {
                 // Routing asks again for what the link had no room for.
@@ -97,15 +97,15 @@ impl Lane {
         let Lane { security, link, pool, .. } = self;
         while batch.push_with(|slot| {
             let (link, to, len) = security.poll_transmit(now, slot)?;
-            Some(Transmit { link, to, len })
+            Some(Transmit { link, to, up: true, len })
         }) {}
         let Some((id, link)) = link.as_mut().filter(|(id, _)| security.can_seal(now, *id)) else { return };
-        let Some(to) = security.remote(*id) else { return };
         while batch.push_with(|slot| {
             let room = slot.len() - datagram::TAG_LEN;
             let outgoing = link.poll_transmit(now, pool, &mut slot[datagram::HEADER_LEN..room])?;
             let len = security.seal(now, *id, outgoing.number, slot, outgoing.len);
-            Some(Transmit { link: Some(*id), to, len: len.expect("keys that could seal a moment ago still can") })
+            let len = len.expect("keys that could seal a moment ago still can");
+            Some(Transmit { link: Some(*id), to: outgoing.path, up: outgoing.up, len })
         }) {}
     }
 
@@ -113,14 +113,14 @@ impl Lane {
     pub(crate) fn handle_datagram(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: AddressPair,
         datagram: &mut [u8],
         arrived: &mut dyn FnMut(&[u8]),
     ) {
         let received = self.security.handle_datagram(now, from, datagram);
         self.drain_security(now);
         if let (Received::Packet { number, plaintext, .. }, Some((_, link))) = (received, &mut self.link) {
-            link.handle_packet(now, number, datagram.len(), &datagram[plaintext], &mut self.pool);
+            link.handle_packet(now, from, number, datagram.len(), &datagram[plaintext], &mut self.pool);
             self.drain_link(arrived);
         }
     }
@@ -141,9 +141,8 @@ impl Lane {
         while let Some(event) = self.security.poll_event() {
             let Some((_, link)) = &mut self.link else { continue };
             match event {
-                security::Event::Established { fresh, .. } => link.attach(now, fresh),
+                security::Event::Established { from, fresh, .. } => link.attach(now, from, fresh),
                 security::Event::Expired { .. } => link.detach(now),
-                security::Event::Moved { .. } => {}
             }
         }
     }
@@ -169,11 +168,12 @@ impl Lane {
         while let Some(event) = link.poll_event() {
             let report = match event {
                 Event::Up(metrics) => {
-                    let remote = self.security.remote(*id).expect("a link that is up has a remote address");
-                    Report::LinkUp(*id, remote, metrics)
+                    let path = link.path().expect("a link that is up has a path");
+                    Report::LinkUp(*id, path.remote, metrics)
                 }
                 Event::Down(reason) => Report::LinkDown(*id, reason),
                 Event::Measured(metrics) => Report::LinkMeasured(*id, metrics),
+                Event::Moved(_) => continue,
             };
             self.reports.push_back(report);
         }

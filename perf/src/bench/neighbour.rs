@@ -35,7 +35,7 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// A neighbour with one link, over a port that is connected to the other end.
     pub(crate) fn new(now: Instant, identity: &Identity, config: Config, port: Port) -> io::Result<Neighbour> {
-        let remote = config.links.first().and_then(|link| link.remote);
+        let remote = config.links.first().and_then(|link| link.paths.first()).map(|path| path.remote);
         let remote = remote.ok_or_else(|| io::Error::other("a neighbour has one link, whose other end is known"))?;
         let mut rng = clock::seeded_rng()?;
         let wall = clock::wall_time();
@@ -115,7 +115,7 @@ impl Neighbour {
         let Neighbour { lane, port, losses, loss, remote, .. } = self;
         port.receive(|datagram| {
             if *loss == 0.0 || !losses.chance(*loss) {
-                lane.handle_datagram(now, *remote, datagram, arrived);
+                lane.handle_datagram(now, (*remote).into(), datagram, arrived);
             }
         });
     }

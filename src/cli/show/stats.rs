@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn every_latency_says_what_it_is_of() {
-        let link = Link::new(Settings::default(), Rng::from_u64(1));
+        let link = Link::new(Settings::default(), &[], Rng::from_u64(1));
         let stats = ShardStats { counts: Some(Default::default()), ..ShardStats::default() };
         let link = link.counted();
         let own = stats.counted().map(|(_, name, _)| name);

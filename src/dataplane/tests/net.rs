@@ -87,7 +87,7 @@ impl Net {
         let spec = LinkSpec {
             peer: identity(peer).public(),
             preshared_key: None,
-            remote: (a == router).then(|| address(peer)),
+            paths: (a == router).then(|| super::path(peer)).into_iter().collect(),
             settings: settings.clone(),
         };
         self.command(router, Command::AddLink(LinkId(wire as u16), Box::new(spec)));
@@ -170,7 +170,7 @@ impl Net {
         shard.record_handed_over(HANDED_OVER);
         self.reports[router].extend(std::iter::from_fn(|| shard.poll_report()));
         for (transmit, bytes) in batch.iter() {
-            let SocketAddr::V4(to) = transmit.to else { panic!("all addresses are IPv4") };
+            let SocketAddr::V4(to) = transmit.to.remote else { panic!("all addresses are IPv4") };
             let to = usize::from(to.ip().octets()[3]) - 1;
             let wire = self.wires.iter().position(|&ends| ends == (router, to) || ends == (to, router));
             if !self.cut[wire.expect("routers only know their neighbours")] {

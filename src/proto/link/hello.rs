@@ -1,4 +1,4 @@
-//! Liveness: who hears whom.
+//! Liveness of one path: who hears whom.
 //!
 //! ```text
 //!                 hello that says "I hear you"
@@ -22,6 +22,11 @@
 //!
 //! Any authentic packet is a sign of life, so a busy link needs no hellos: one leaves when nothing else has for an
 //! interval, and every fourth interval in any case, for its clock samples.
+//!
+//! Where a link has several paths, packets are not believed to have come by the path that their addresses say: whoever
+//! relays them writes those. There a hello belongs to the path of which it echoes a hello of ours, wherever it came from;
+//! only an echo not heard before is a sign of life, and a hello leaves every interval. Only such a hello, whatever the
+//! number of paths, can bring a path up (path validation, RFC 9000 section 8.2).
 
 use crate::base::sabotage::{Rule, broken};
 use crate::base::{DownReason, Instant, Rng};
@@ -68,15 +73,29 @@ struct Suspicion {
     verdict: Instant,
 }
 
-/// Liveness of one link.
+/// The last hello heard.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    path: u16,
+    sequence: u32,
+    sent_ns: u64,
+    arrived: Instant,
+}
+
+/// Liveness of one path.
 #[derive(Debug)]
 pub(super) struct Liveness {
+    /// What hellos call the path.
+    path: u16,
+    /// This end tells several paths from one another, or the other end does.
+    several: bool,
+    they_several: bool,
     interval: Duration,
     dead: Duration,
     rng: Rng,
     up: bool,
     since: Instant,
-    /// The last authentic packet.
+    /// The last sign of life.
     heard: Option<Instant>,
     /// The last hello in a full datagram.
     heard_full: Option<Instant>,
@@ -85,8 +104,12 @@ pub(super) struct Liveness {
     /// Silence is forgiven until then: we were asleep ourselves.
     forgiven: Instant,
     next_sequence: u32,
-    /// The last hello received: its sequence number, clock and arrival.
-    last: Option<(u32, u64, Instant)>,
+    last: Option<Last>,
+    /// The newest hello of ours that was echoed, by our clock.
+    echoed_ns: u64,
+    /// What the other end called the path when it last said that it hears us, and when it last said that it does not.
+    agreed: Option<u16>,
+    unheard: Option<Instant>,
     said: Instant,
     gap: Duration,
     sent_anything: Instant,
@@ -103,7 +126,7 @@ pub(super) struct Liveness {
 /// What a received hello tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Told {
-    /// A round-trip sample, if it echoes one of our hellos.
+    /// A round-trip sample, if it echoes one of our hellos that left by this path.
     pub(super) rtt: Option<Duration>,
     /// When that hello of ours left, and how long the other end held it.
     pub(super) echoed: Option<(Instant, Duration)>,
@@ -123,8 +146,11 @@ pub(super) enum Change {
 }
 
 impl Liveness {
-    pub(super) fn new(interval: Duration, dead: Duration, rng: Rng) -> Liveness {
+    pub(super) fn new(path: u16, interval: Duration, dead: Duration, rng: Rng) -> Liveness {
         Liveness {
+            path,
+            several: false,
+            they_several: false,
             interval,
             dead,
             rng,
@@ -136,6 +162,9 @@ impl Liveness {
             forgiven: Instant::ZERO,
             next_sequence: 0,
             last: None,
+            echoed_ns: 0,
+            agreed: None,
+            unheard: None,
             said: Instant::ZERO,
             gap: Duration::ZERO,
             sent_anything: Instant::ZERO,
@@ -151,10 +180,21 @@ impl Liveness {
     pub(super) fn start(&mut self, now: Instant, fresh: bool) {
         if fresh {
             (self.heard, self.heard_full, self.last, self.next_sequence) = (None, None, None, 0);
+            (self.agreed, self.unheard) = (None, None);
         }
         self.started = now;
         self.answer_at = Some(now);
         self.suspicion = None;
+    }
+
+    /// The path is one of several that this end tells from one another, or is not.
+    pub(super) const fn set_several(&mut self, several: bool) {
+        self.several = several;
+    }
+
+    /// What hellos call the path.
+    pub(super) const fn path(&self) -> u16 {
+        self.path
     }
 
     /// Whether both ends hear each other.
@@ -165,6 +205,11 @@ impl Liveness {
     /// Since when the state is what it is.
     pub(super) const fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Since when there are keys and hellos.
+    pub(super) const fn started(&self) -> Instant {
+        self.started
     }
 
     /// Changes the state; false if it was that already.
@@ -201,37 +246,62 @@ impl Liveness {
         }
     }
 
-    /// An authentic packet arrived.
-    pub(super) fn on_heard(&mut self, now: Instant) {
+    /// An authentic packet arrived that has this path's addresses.
+    pub(super) const fn on_packet(&mut self, now: Instant) {
+        if !self.several {
+            self.on_life(now);
+        }
+    }
+
+    const fn on_life(&mut self, now: Instant) {
         self.heard = Some(now);
         self.suspicion = None;
+    }
+
+    /// The last sign of life.
+    pub(super) const fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    /// How many hellos did not arrive between the last and this one; none if this one is older. An other end that finds
+    /// us by a path of its own that is new calls it by another name, and counts anew.
+    fn missed(&self, hello: &Hello) -> Option<u32> {
+        let Some(last) = self.last.filter(|last| last.path == hello.path) else { return Some(0) };
+        let ahead = hello.sequence.wrapping_sub(last.sequence);
+        (ahead != 0 && ahead <= u32::MAX / 2).then(|| ahead - 1)
     }
 
     /// A hello arrived; `full`: in a full datagram.
     pub(super) fn on_hello(&mut self, now: Instant, hello: &Hello, full: bool) -> Told {
         let mut told = Told { rtt: None, echoed: None, missed: 0, change: None };
-        if let Some((last, ..)) = self.last {
-            let ahead = hello.sequence.wrapping_sub(last);
-            if ahead == 0 || ahead > u32::MAX / 2 {
-                // Older than one already heard: it tells nothing about now.
-                return told;
-            }
-            told.missed = ahead - 1;
-        }
-        self.last = Some((hello.sequence, hello.sent_ns, now));
+        // One older than the last tells nothing about now.
+        let Some(missed) = self.missed(hello) else { return told };
+        told.missed = missed;
+        let Hello { path, sequence, sent_ns, .. } = *hello;
+        self.last = Some(Last { path, sequence, sent_ns, arrived: now });
+        self.they_several = hello.several;
         if full {
             self.heard_full = Some(now);
         }
         let held = Duration::from_micros(u64::from(hello.echo_delay_us));
-        let echoed = Instant::from_nanos(hello.echo_ns);
-        if hello.echo_ns != 0 && echoed + held <= now {
+        let (answers, echoed) = (hello.echo_path == self.path, Instant::from_nanos(hello.echo_ns));
+        if answers && hello.echo_ns != 0 && echoed + held <= now {
             told.rtt = Some(now.since(echoed + held)).filter(|&rtt| rtt < LONGEST_ROUND_TRIP);
             told.echoed = told.rtt.map(|_| (echoed, held));
+            if hello.echo_ns > self.echoed_ns {
+                self.echoed_ns = hello.echo_ns;
+                self.on_life(now);
+            }
         }
-        if hello.hears_you && !self.up {
-            told.change = self.hears_full(now).then_some(Change::Up);
-        } else if !hello.hears_you {
-            told.change = self.up.then_some(Change::Down(DownReason::Silence));
+        if hello.hears_you {
+            self.agreed = Some(path);
+            let up = answers && !self.up && self.hears_full(now);
+            told.change = up.then_some(Change::Up);
+        } else {
+            self.unheard = Some(now);
+            // Of a path that is new to it, it has not said yes yet.
+            let gone = self.up && self.agreed == Some(path);
+            told.change = gone.then_some(Change::Down(DownReason::Silence));
             self.answer_at = Some(self.answer_at.map_or(now, |at| at.min(now)));
         }
         told
@@ -249,7 +319,7 @@ impl Liveness {
         if self.next_sequence % PLAIN == PLAIN - 1 {
             false
         } else if self.up {
-            recent(self.since)
+            recent(self.since) || self.unheard.is_some_and(recent)
         } else {
             recent(self.started) || self.heard.is_some_and(recent)
         }
@@ -257,7 +327,8 @@ impl Liveness {
 
     fn hello_at(&self) -> Instant {
         let idle = self.sent_anything.max(self.said) + self.gap;
-        let regular = if self.up { idle.min(self.said + self.gap * BUSY_INTERVALS) } else { self.said + self.gap };
+        let busy = self.up && !(self.several || self.they_several);
+        let regular = if busy { idle.min(self.said + self.gap * BUSY_INTERVALS) } else { self.said + self.gap };
         let answer = self.answer_at.map_or(Instant::MAX, |at| at.max(self.said + ANSWER_GAP));
         let first = if self.next_sequence == 0 { Instant::ZERO } else { Instant::MAX };
         regular.min(answer).min(first)
@@ -268,15 +339,19 @@ impl Liveness {
         if now < self.hello_at() {
             return None;
         }
-        let (echo_ns, echo_delay_us) = self.last.map_or((0, 0), |(_, sent, arrived)| {
-            (sent, u32::try_from(now.since(arrived).as_micros()).unwrap_or(u32::MAX))
+        let (echo_path, echo_ns, echo_delay_us) = self.last.map_or((0, 0, 0), |last| {
+            let held = now.since(last.arrived).as_micros();
+            (last.path, last.sent_ns, u32::try_from(held).unwrap_or(u32::MAX))
         });
         Some(Hello {
             hears_you: self.up || self.hears_full(now),
+            several: self.several,
+            path: self.path,
             sequence: self.next_sequence,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
             // Zero means no echo, so the first nanosecond of the process is told as the second.
             sent_ns: now.as_nanos().max(1),
+            echo_path,
             echo_ns,
             echo_delay_us,
         })
@@ -293,6 +368,11 @@ impl Liveness {
     /// Any packet left.
     pub(super) const fn on_sent(&mut self, now: Instant) {
         self.sent_anything = now;
+    }
+
+    /// Nobody sends by this path any more, so nobody is refused.
+    pub(super) const fn calm_down(&mut self) {
+        self.suspicion = None;
     }
 
     /// The kernel says that nothing listens at the other end.
@@ -369,18 +449,28 @@ mod tests {
 
     fn hello(sequence: u32, hears_you: bool, echo_ms: u64) -> Hello {
         let echo_ns = echo_ms * 1_000_000;
-        Hello { hears_you, sequence, interval_us: 40_000, sent_ns: 1, echo_ns, echo_delay_us: 3000 }
+        Hello {
+            hears_you,
+            several: false,
+            path: 0,
+            sequence,
+            interval_us: 40_000,
+            sent_ns: 1,
+            echo_path: 0,
+            echo_ns,
+            echo_delay_us: 3000,
+        }
     }
 
     fn started() -> Liveness {
-        let mut liveness = Liveness::new(INTERVAL, DEAD, Rng::from_u64(1));
+        let mut liveness = Liveness::new(0, INTERVAL, DEAD, Rng::from_u64(1));
         liveness.start(at(100), true);
         liveness
     }
 
     /// As the link does for a packet that holds a hello.
     fn hear(liveness: &mut Liveness, now: Instant, hello: &Hello) -> Told {
-        liveness.on_heard(now);
+        liveness.on_packet(now);
         liveness.on_hello(now, hello, true)
     }
 
@@ -501,7 +591,7 @@ mod tests {
         }
         assert!(liveness.probe_due(at(440)));
         assert_eq!((liveness.expired(at(464)), liveness.expired(at(465))), (None, Some(DownReason::Refused)));
-        liveness.on_heard(at(450));
+        liveness.on_packet(at(450));
         assert_eq!(liveness.expired(at(465)), None, "the neighbour answered");
     }
 }

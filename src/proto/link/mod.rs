@@ -30,6 +30,12 @@
 //! Both are one deadline, that of the oldest outstanding packet. If what was given up arrives after all, the reaction of
 //! congestion control is undone and the waiting time grows.
 //!
+//! # Paths
+//! A link may have several paths (`paths.rs`), each with hellos of its own; one of them, the active one, carries all else.
+//! The link is up while one path is. When it goes on by another, packet numbers, what was received and what waits stay;
+//! the estimate of the round trip, congestion control and the size of datagrams begin anew (RFC 9000 section 9.4). What was
+//! outstanding on a path that died is sent again at once.
+//!
 //! # States
 //! ```text
 //!  detached ──attach──► Down ──hello "I hear you"──► Up ──silence, refusal, close, restart, narrow path──► Down
@@ -42,8 +48,8 @@
 //! # Timers
 //! | [`Reason`] | when | then |
 //! |---|---|---|
-//! | `Hello` | nothing left for an interval | say hello |
-//! | `Dead` | nothing heard for `dead`, or full datagrams do not pass | go down |
+//! | `Hello` | nothing left on a path for an interval | say hello |
+//! | `Dead` | nothing heard on a path for `dead`, or full datagrams do not pass | go on by another path, or go down |
 //! | `Ack` | an acknowledgement is held back, or wants to be repeated | acknowledge |
 //! | `Loss` | the oldest outstanding packet is overdue | give it up |
 //! | `Pacing` | the next packet may leave | send |
@@ -54,6 +60,7 @@
 //! # Bounds
 //! | what | most | when reached |
 //! |---|---|---|
+//! | paths | 4 listed and 2 found | a newcomer takes the place of one that has not answered |
 //! | queue | [`Settings::queue`] messages | the longest flow gives way (`queue.rs`) |
 //! | control messages not yet sent | 256 | refused to the caller |
 //! | sequence numbers from the oldest unacknowledged reliable or control message to the next | 4,096 | first sendings wait |
@@ -73,6 +80,7 @@ mod hello;
 mod loss;
 mod mtu;
 mod pacer;
+mod paths;
 mod peer_clock;
 mod queue;
 mod receive;
@@ -88,13 +96,14 @@ mod transmit;
 mod tests;
 
 pub use crate::wire::frame::CloseReason;
+pub use paths::{MoveReason, PathReport, PathSpec};
 pub use stats::{ClassStats, LinkStats};
 
 use crate::base::limits::{MAX_DATAGRAM, MAX_MESSAGE};
 use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
-use crate::base::{Class, DownReason, Instant, LinkMetrics, Rng};
+use crate::base::{AddressPair, Class, DownReason, Instant, LinkMetrics, Rng};
 use crate::containers::pool::Urgency;
 use crate::containers::{Packet, Pool};
 use crate::telemetry::DropReason;
@@ -102,10 +111,10 @@ use crate::wire::frame::MAX_ACK_RANGES;
 use crate::wire::message::Header;
 use congestion::Controller;
 use gaps::Gaps;
-use hello::Liveness;
 use loss::Loss;
 use mtu::Mtu;
 use pacer::Pacer;
+use paths::Paths;
 use peer_clock::PeerClock;
 use queue::Queue;
 use received::Received;
@@ -184,6 +193,8 @@ pub enum Event {
     Down(DownReason),
     /// Fresh measurements.
     Measured(LinkMetrics),
+    /// The link, which is up, sends by another path.
+    Moved(MoveReason),
 }
 
 /// Why a link wants to be called.
@@ -216,6 +227,10 @@ pub struct Outgoing {
     pub len: usize,
     /// What its messages waited.
     pub waited: Waited,
+    /// By which path.
+    pub path: AddressPair,
+    /// Whether that is up.
+    pub up: bool,
 }
 
 /// The longest stay in the queue of the messages that leave for the first time with a packet, by the code of their class;
@@ -228,10 +243,12 @@ pub struct Link {
     settings: Settings,
     attached: bool,
     closing: Option<CloseReason>,
-    liveness: Liveness,
+    up: bool,
+    /// Since when it is up or down.
+    since: Instant,
+    paths: Paths,
     rtt: Rtt,
     peer_clock: PeerClock,
-    loss: Loss,
     gaps: Gaps,
     received: Received,
     sent: Sent,
@@ -269,15 +286,17 @@ fn controller(settings: &Settings) -> Box<dyn Controller> {
 
 /// Inputs.
 impl Link {
-    /// A link without keys: it neither sends nor receives until [`Link::attach`].
-    pub fn new(settings: Settings, rng: Rng) -> Link {
+    /// A link without keys: it neither sends nor receives until [`Link::attach`]. Without paths it waits for the other end
+    /// to say where it is.
+    pub fn new(settings: Settings, paths: &[PathSpec], rng: Rng) -> Link {
         Link {
             attached: false,
             closing: None,
-            liveness: Liveness::new(settings.hello, settings.dead, rng),
+            up: false,
+            since: Instant::ZERO,
+            paths: Paths::new(paths, settings.hello, settings.dead, rng),
             rtt: Rtt::new(),
             peer_clock: PeerClock::new(),
-            loss: Loss::default(),
             gaps: Gaps::new(),
             received: Received::new(),
             sent: Sent::new(),
@@ -302,8 +321,9 @@ impl Link {
     }
 
     /// Keys exist. `fresh`: the other end starts anew, so packet numbers and link sequence numbers start at zero and
-    /// what was measured is forgotten. Otherwise only the keys changed, and nothing else does.
-    pub fn attach(&mut self, now: Instant, fresh: bool) {
+    /// what was measured is forgotten. Otherwise only the keys changed, and nothing else does. `from`: where the other end
+    /// was when it proved that it has them.
+    pub fn attach(&mut self, now: Instant, from: AddressPair, fresh: bool) {
         self.notice_standstill(now);
         self.forget_deadline();
         if fresh {
@@ -313,11 +333,13 @@ impl Link {
             self.reliable.restart();
             self.rtt = Rtt::new();
             self.peer_clock = PeerClock::new();
-            self.loss = Loss::default();
             self.gaps = Gaps::new();
         }
-        if fresh || !self.attached {
-            self.liveness.start(now, fresh);
+        let place = self.paths.came_from(now, from);
+        if fresh {
+            self.paths.restart(now, place);
+        } else if !self.attached {
+            self.paths.iter_mut().for_each(|path| path.liveness.start(now, false));
         }
         self.attached = true;
         self.closing = None;
@@ -370,11 +392,24 @@ impl Link {
 
     /// The kernel says that nothing listens at the other end. Such a message can be forged, so the neighbour is probed;
     /// three refusals and no answer to the first probe within a round trip mean down.
-    pub fn handle_refused(&mut self, now: Instant) {
+    /// Of a path that is not active the hellos tell soon enough.
+    pub fn handle_refused(&mut self, now: Instant, path: AddressPair) {
         self.notice_standstill(now);
-        if self.is_up() {
+        if self.is_up() && self.paths.active().pair() == Some(path) {
             self.forget_deadline();
-            self.liveness.on_refused(now, self.rtt.smoothed());
+            let rtt = self.rtt.smoothed();
+            self.paths.active_mut().liveness.on_refused(now, rtt);
+        }
+    }
+
+    /// Uses these paths, and no others that were configured, from now on: what is up stays up.
+    pub fn set_paths(&mut self, now: Instant, paths: &[PathSpec]) {
+        self.notice_standstill(now);
+        self.forget_deadline();
+        self.paths.list(now, paths);
+        let best = self.paths.best_up(now).filter(|_| !self.paths.active().is_listed());
+        if let Some(place) = best.filter(|&place| place != self.paths.active_place()) {
+            self.move_to(now, place, MoveReason::Unlisted);
         }
     }
 
@@ -388,14 +423,13 @@ impl Link {
         let due = self.next_deadline();
         self.forget_deadline();
         if due.is_some_and(|(at, _)| now.since(at) > self.settings.hello) {
-            self.liveness.forgive(now);
+            self.paths.iter_mut().for_each(|path| path.liveness.forgive(now));
         }
-        let narrow = self.mtu.is_too_narrow().then_some(DownReason::TooNarrow);
-        if let Some(reason) = self.liveness.expired(now).or(narrow.filter(|_| self.is_up())) {
-            self.go_down(now, reason);
-            self.release_leftovers(pool);
-            return;
+        self.bury_paths(now);
+        if self.mtu.is_too_narrow() && self.is_up() {
+            self.path_down(now, self.paths.active_place(), DownReason::TooNarrow);
         }
+        self.release_leftovers(pool);
         self.forget_sent(now);
         self.detect_losses(now);
         self.report(now);
@@ -411,24 +445,88 @@ impl Link {
         self.called = now;
     }
 
-    fn go_up(&mut self, now: Instant) {
-        if !self.liveness.set_up(now, true) {
+    /// Takes down the paths that are dead, the active one last.
+    fn bury_paths(&mut self, now: Instant) {
+        let active = self.paths.active_place();
+        for place in (0..self.paths.len()).filter(|&place| place != active).chain([active]) {
+            if let Some(reason) = self.paths.get(place).liveness.expired(now) {
+                self.path_down(now, place, reason);
+            }
+        }
+        self.paths.sweep(now);
+    }
+
+    /// Both ends hear each other on a path.
+    fn path_up(&mut self, now: Instant, place: usize) {
+        let path = self.paths.get_mut(place);
+        if !path.liveness.set_up(now, true) {
             return;
         }
-        self.counters.ups += 1;
-        // The path may be another one than before.
+        if self.up {
+            // What it lost while it was down is no measure of what it loses now.
+            path.loss = Loss::default();
+        } else {
+            self.go_up(now, place);
+        }
+    }
+
+    fn path_down(&mut self, now: Instant, place: usize, reason: DownReason) {
+        let path = self.paths.get_mut(place);
+        let lived = now.since(path.liveness.since());
+        if !path.liveness.set_up(now, false) || place != self.paths.active_place() {
+            return;
+        }
+        self.paths.mourn(lived);
+        match self.paths.best_up(now) {
+            Some(next) => self.move_to(now, next, MoveReason::Dead(reason)),
+            None => self.go_down(now, reason),
+        }
+    }
+
+    fn choose_path(&mut self, now: Instant) {
+        if let Some((place, reason)) = self.paths.choose(now).filter(|_| self.up) {
+            self.move_to(now, place, reason);
+        }
+    }
+
+    /// Sends by another path, which is up. What is outstanding is given up at once if its path is gone, and else waited
+    /// for as long as that path's answers take; either way it says nothing about the new one (RFC 9000 section 9.4).
+    fn move_to(&mut self, now: Instant, place: usize, reason: MoveReason) {
+        let alive = matches!(reason, MoveReason::Better | MoveReason::Unlisted);
+        let patience = if alive { self.timeout() } else { Duration::ZERO };
+        self.sent.begin_path();
+        self.begin_path(now, place);
+        self.recovery.wait_for_former(patience);
+        self.counters.moves += 1;
+        self.push_event(Event::Moved(reason));
+        self.detect_losses(now);
+    }
+
+    /// Nothing is known of the path but what its hellos say.
+    fn begin_path(&mut self, now: Instant, place: usize) {
+        if self.paths.activate(place) {
+            self.rtt = self.paths.active().rtt.clone();
+        }
         self.congestion = controller(&self.settings);
         self.pacer = Pacer::new();
         self.mtu.start(now);
         self.recovery = Recovery::new();
+    }
+
+    fn go_up(&mut self, now: Instant, place: usize) {
+        (self.up, self.since) = (true, now);
+        self.counters.ups += 1;
+        self.begin_path(now, place);
         self.reported = (now, self.measure(now));
         self.push_event(Event::Up(self.reported.1));
     }
 
     fn go_down(&mut self, now: Instant, reason: DownReason) {
-        if !self.liveness.set_up(now, false) {
+        if !std::mem::replace(&mut self.up, false) {
             return;
         }
+        self.since = now;
+        self.paths.iter_mut().for_each(|path| _ = path.liveness.set_up(now, false));
         self.counters.downs += 1;
         self.sent.abandon();
         for (packet, control) in self.reliable.abandon() {
@@ -466,7 +564,7 @@ impl Link {
 
     fn measure(&self, now: Instant) -> LinkMetrics {
         let (rtt, jitter) = (self.rtt.smoothed(), self.rtt.variation());
-        LinkMetrics { rtt, jitter, loss_ppm: self.loss.ppm(now) }
+        LinkMetrics { rtt, jitter, loss_ppm: self.paths.active().loss.ppm(now) }
     }
 
     /// Reports measurements when a quarter of a second has passed, or at once when they have turned bad.
@@ -539,11 +637,16 @@ impl Link {
         if self.closing.is_some() {
             return Some((Instant::ZERO, Reason::Hello));
         }
-        let mut next = Some((self.liveness.hello_deadline(), Reason::Hello));
+        let mut next = None;
         let mut consider = |at: Option<Instant>, reason| next = sooner(next, at.map(|at| (at, reason)));
+        for path in self.paths.iter() {
+            consider(Some(path.liveness.hello_deadline()), Reason::Hello);
+        }
         consider(self.received.deadline(), Reason::Ack);
         if self.is_up() {
-            consider(self.liveness.dead_deadline(), Reason::Dead);
+            for path in self.paths.iter() {
+                consider(path.liveness.dead_deadline(), Reason::Dead);
+            }
             consider(self.mtu.is_too_narrow().then_some(Instant::ZERO), Reason::Dead);
             consider(self.recovery.deadline(), Reason::Loss);
             consider(self.pacing_deadline(), Reason::Pacing);
@@ -558,7 +661,7 @@ impl Link {
 impl Link {
     /// Whether both ends hear each other.
     pub fn is_up(&self) -> bool {
-        self.liveness.is_up()
+        self.up
     }
 
     /// Whether there are keys to send with, and neither end has left since they came.
@@ -573,7 +676,22 @@ impl Link {
 
     /// When the link last came up or went down.
     pub fn since(&self) -> Instant {
-        self.liveness.since()
+        self.since
+    }
+
+    /// The path that the link sends by; none while nobody has said where the other end is.
+    pub fn path(&self) -> Option<AddressPair> {
+        self.paths.active().pair()
+    }
+
+    /// Whether both ends hear each other on this path.
+    pub fn is_up_by(&self, path: AddressPair) -> bool {
+        self.paths.find(path).is_some_and(|place| self.paths.get(place).is_up())
+    }
+
+    /// All paths.
+    pub fn paths(&self, now: Instant) -> impl Iterator<Item = PathReport> {
+        self.paths.reports(now)
     }
 
     /// Messages in the queue.
@@ -585,6 +703,7 @@ impl Link {
     pub fn holdings(&self) -> impl Iterator<Item = (&'static str, usize, usize)> + use<> {
         let (queue, [control, span, again]) = (self.settings.queue.max(1), self.reliable.holdings());
         [
+            ("paths", self.paths.len(), Paths::bound()),
             ("link queue", self.queue.len(), queue),
             ("control messages", control, reliable::MAX_CONTROL),
             ("unacknowledged span", span, reliable::MAX_SPAN),

@@ -6,7 +6,7 @@ use super::{Delivery, Link, MAX_DELIVERIES};
 use crate::base::limits::MIN_DATAGRAM;
 use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
-use crate::base::{Class, DownReason, Instant};
+use crate::base::{AddressPair, Class, DownReason, Instant};
 use crate::containers::pool::Urgency;
 use crate::containers::window::Seen;
 use crate::containers::{Packet, Pool};
@@ -15,8 +15,16 @@ use crate::wire::frame::{Frame, Frames, Hello};
 
 impl Link {
     /// Takes in an opened packet. `number`: its packet number, seen for the first time. `datagram_len`: size of the
-    /// datagram it came in.
-    pub fn handle_packet(&mut self, now: Instant, number: u64, datagram_len: usize, plaintext: &[u8], pool: &mut Pool) {
+    /// datagram it came in. `from`: that datagram's addresses.
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        from: AddressPair,
+        number: u64,
+        datagram_len: usize,
+        plaintext: &[u8],
+        pool: &mut Pool,
+    ) {
         self.notice_standstill(now);
         self.release_leftovers(pool);
         if !self.attached || self.closing.is_some() {
@@ -26,7 +34,8 @@ impl Link {
         self.forget_deadline();
         self.counters.packets_in += 1;
         self.counters.bytes_in += datagram_len as u64;
-        self.liveness.on_heard(now);
+        let path = self.paths.came_from(now, from);
+        self.paths.get_mut(path).liveness.on_packet(now);
         let (mut eliciting, mut recovered, mut refused, mut probed) = (false, false, false, false);
         for frame in Frames::new(plaintext) {
             let Ok(frame) = frame else {
@@ -35,7 +44,7 @@ impl Link {
             };
             eliciting |= frame.is_ack_eliciting();
             match frame {
-                Frame::Hello(hello) => self.on_hello(now, &hello, datagram_len >= MIN_DATAGRAM),
+                Frame::Hello(hello) => self.on_hello(now, path, &hello, datagram_len >= MIN_DATAGRAM),
                 Frame::Ack(ack) => self.on_ack(now, &ack, pool),
                 Frame::BestEffort(body) => self.on_best_effort(body, pool),
                 Frame::Reliable(low, body) => {
@@ -65,23 +74,32 @@ impl Link {
         self.report(now);
     }
 
-    fn on_hello(&mut self, now: Instant, hello: &Hello, full: bool) {
+    fn on_hello(&mut self, now: Instant, place: usize, hello: &Hello, full: bool) {
         self.counters.hellos_in += 1;
-        let Told { rtt, echoed, missed, change } = self.liveness.on_hello(now, hello, full);
+        let place = self.paths.of_hello(hello, place);
+        let active = place == self.paths.active_place();
+        let path = self.paths.get_mut(place);
+        let Told { rtt, echoed, missed, change } = path.liveness.on_hello(now, hello, full);
+        path.loss.hello(missed);
         let told_late = self.woke > Instant::from_nanos(hello.echo_ns);
         if let Some((left, held)) = echoed.filter(|_| !told_late) {
-            self.on_round_trip(now, rtt);
+            if let Some(sample) = rtt {
+                path.rtt.sample(now, sample);
+            }
+            if active {
+                self.on_round_trip(now, rtt);
+            }
             self.peer_clock.on_exchange(now, hello.sent_ns, left, held);
-            if let Some(took) = self.peer_clock.one_way(now, hello.sent_ns) {
+            if let Some(took) = self.peer_clock.one_way(now, hello.sent_ns).filter(|_| active) {
                 self.counters.count_one_way(took);
             }
         }
-        self.loss.hello(missed);
         match change {
-            Some(Change::Up) => self.go_up(now),
-            Some(Change::Down(reason)) => self.go_down(now, reason),
+            Some(Change::Up) => self.path_up(now, place),
+            Some(Change::Down(reason)) => self.path_down(now, place, reason),
             None => {}
         }
+        self.choose_path(now);
     }
 
     fn on_best_effort(&mut self, body: &[u8], pool: &mut Pool) {

@@ -78,6 +78,8 @@ pub(super) struct Recovery {
     widening: u32,
     since_widened: u32,
     deadline: Option<Instant>,
+    /// How long packets are waited for that left by the path before.
+    former: Duration,
 }
 
 impl Recovery {
@@ -94,7 +96,13 @@ impl Recovery {
             widening: 1,
             since_widened: 0,
             deadline: None,
+            former: Duration::ZERO,
         }
+    }
+
+    /// Waits so long for packets that left by the path before.
+    pub(super) const fn wait_for_former(&mut self, patience: Duration) {
+        self.former = patience;
     }
 
     /// When the oldest outstanding packet is overdue.
@@ -189,12 +197,13 @@ impl Link {
             let Some(last) = largest.checked_sub(offset).filter(|&last| last >= oldest) else { break };
             for number in (last.saturating_sub(len - 1).max(oldest)..=last).rev() {
                 let Some(record) = self.sent.acknowledge(number) else { continue };
-                let told_late = record.at < self.woke;
+                let told_late = record.at < self.woke || self.sent.is_former(number);
                 if number == largest && !told_late {
                     let held = Duration::from_micros(u64::from(ack.delay_us));
                     self.on_round_trip(now, now.since(record.at).checked_sub(held));
                 }
-                if before.is_some_and(|before| number < before) && record.state != State::Silent {
+                let overtaken = before.is_some_and(|before| number < before) && !self.sent.is_former(number);
+                if overtaken && record.state != State::Silent {
                     self.recovery.reordered = true;
                     if !told_late {
                         self.rtt.late(now.since(record.at));
@@ -230,21 +239,34 @@ impl Link {
             State::Outstanding => false,
             State::Lost => true,
         };
+        if self.sent.is_former(record.number) {
+            return self.release_acknowledged(now, record, given_up, pool);
+        }
         self.recovery.on_progress(now);
         self.mtu.on_acked(now, record.number, usize::from(record.bytes));
         self.congestion.set_datagram(self.mtu.current() as u64);
         if given_up {
             self.counters.packets_lost_needlessly += 1;
             if !record.probe {
-                self.loss.take_back();
+                self.paths.active_mut().loss.take_back();
                 self.congestion.on_needless(record.at);
             }
         } else {
-            self.loss.outcome(now, false);
+            self.paths.active_mut().loss.outcome(now, false);
             let (smoothed, latest) = (self.rtt.smoothed(), self.rtt.latest());
             let bytes = u64::from(record.bytes);
             self.congestion.on_acked(now, Acked { sent: record.at, bytes, limited, smoothed, latest });
         }
+        self.release_acknowledged(now, record, given_up, pool);
+    }
+
+    fn release_acknowledged(
+        &mut self,
+        now: Instant,
+        record: &Record,
+        given_up: bool,
+        pool: &mut crate::containers::Pool,
+    ) {
         for sequence in record.sequences() {
             let message = self.reliable.acknowledge(sequence);
             if given_up && message.as_ref().is_none_or(|message| message.tries > 1) {
@@ -265,7 +287,8 @@ impl Link {
     pub(super) fn detect_losses(&mut self, now: Instant) {
         let mut burst = TIMER_BURST;
         self.recovery.deadline = None;
-        while let Some(record) = self.sent.oldest() {
+        self.lose_former(now);
+        while let Some(record) = self.sent.oldest().filter(|_| self.recovery.deadline.is_none()) {
             let backoff = self.recovery.unanswered.saturating_sub(PATIENT_TIMEOUTS).min(MAX_BACKOFF);
             let timer = (record.at + self.timeout() * (1 << backoff))
                 .max(self.recovery.progress + self.margin())
@@ -298,6 +321,19 @@ impl Link {
         }
     }
 
+    /// Gives up what left by the path before, and was waited for long enough.
+    fn lose_former(&mut self, now: Instant) {
+        while let Some(record) = self.sent.oldest().filter(|record| self.sent.is_former(record.number)) {
+            let due = record.at + self.recovery.former;
+            if now < due {
+                self.recovery.deadline = Some(due);
+                return;
+            }
+            self.sent.lose(record.number);
+            self.on_lost(now, &record);
+        }
+    }
+
     fn watch_drought(&mut self, now: Instant, record: &Record) {
         let since = *self.recovery.drought.get_or_insert(record.at);
         if record.at.since(since) > self.timeout() * PERSISTENT {
@@ -308,14 +344,21 @@ impl Link {
     /// A packet is given up; it is no longer in flight.
     pub(super) fn on_lost(&mut self, now: Instant, record: &Record) {
         self.counters.packets_lost += 1;
+        if self.sent.is_former(record.number) {
+            return self.repeat(record);
+        }
         if self.mtu.on_lost(now, record.number, usize::from(record.bytes)) {
             self.counters.black_holes += 1;
             self.congestion.set_datagram(MIN_DATAGRAM as u64);
         }
         if !record.probe {
-            self.loss.outcome(now, true);
+            self.paths.active_mut().loss.outcome(now, true);
             self.congestion.on_lost(now, record.at);
         }
+        self.repeat(record);
+    }
+
+    fn repeat(&mut self, record: &Record) {
         for sequence in record.sequences() {
             if !broken(Rule::Retransmit) {
                 self.reliable.lose(sequence, record.number);

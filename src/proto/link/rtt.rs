@@ -66,6 +66,11 @@ impl Rtt {
         }
     }
 
+    /// Whether anything was measured.
+    pub(super) const fn has_sample(&self) -> bool {
+        self.smoothed.is_some()
+    }
+
     /// Smoothed round trip.
     pub(super) fn smoothed(&self) -> Duration {
         self.smoothed.unwrap_or(INITIAL)

@@ -102,18 +102,37 @@ pub(super) struct Sent {
     next: u64,
     /// No packet below this is outstanding.
     settled: u64,
+    /// The first packet of the path in use. Earlier ones are not in flight on it.
+    path_began: u64,
     in_flight: u64,
     largest_acked: Option<u64>,
 }
 
 impl Sent {
     pub(super) fn new() -> Sent {
-        Sent { records: VecDeque::new(), next: 0, settled: 0, in_flight: 0, largest_acked: None }
+        Sent { records: VecDeque::new(), next: 0, settled: 0, path_began: 0, in_flight: 0, largest_acked: None }
     }
 
     /// The number the next packet will have.
     pub(super) const fn next(&self) -> u64 {
         self.next
+    }
+
+    /// Another path is used from now on.
+    pub(super) const fn begin_path(&mut self) {
+        self.path_began = self.next;
+        self.in_flight = 0;
+    }
+
+    /// Whether a packet left by a path used before: it says nothing about this one (RFC 9000 section 9.4).
+    pub(super) const fn is_former(&self, number: u64) -> bool {
+        number < self.path_began
+    }
+
+    fn land(&mut self, record: &Record) {
+        if !self.is_former(record.number) {
+            self.in_flight -= u64::from(record.bytes);
+        }
     }
 
     /// Datagram bytes outstanding.
@@ -154,7 +173,7 @@ impl Sent {
             && let Some(oldest) = self.records.pop_front()
             && oldest.state == State::Outstanding
         {
-            self.in_flight -= u64::from(oldest.bytes);
+            self.land(&oldest);
             pushed_out = Some(oldest);
         }
         if record.state == State::Outstanding {
@@ -180,7 +199,7 @@ impl Sent {
         }
         record.state = State::Acknowledged;
         if before.state == State::Outstanding {
-            self.in_flight -= u64::from(before.bytes);
+            self.land(&before);
         }
         self.largest_acked = self.largest_acked.max(Some(number));
         Some(before)
@@ -204,8 +223,8 @@ impl Sent {
         let record = self.get_mut(number).expect("an outstanding packet is on record");
         assert_eq!(record.state, State::Outstanding, "only what is outstanding can be lost");
         record.state = State::Lost;
-        let bytes = u64::from(record.bytes);
-        self.in_flight -= bytes;
+        let record = *record;
+        self.land(&record);
     }
 
     /// Whether the oldest record may be done with.

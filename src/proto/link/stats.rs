@@ -68,6 +68,8 @@ pub struct LinkStats {
     pub ups: u64,
     /// Times the link went down.
     pub downs: u64,
+    /// Times it went on by another path.
+    pub moves: u64,
     /// What was dropped, by reason.
     pub drops: Drops,
     /// Congestion window, bytes.
@@ -379,7 +381,7 @@ mod tests {
 
     #[test]
     fn every_histogram_has_the_name_of_its_summary() {
-        let mut link = Link::new(super::super::Settings::default(), crate::base::Rng::from_u64(1));
+        let mut link = Link::new(super::super::Settings::default(), &[], crate::base::Rng::from_u64(1));
         let histograms = &mut link.counters.histograms;
         let Histograms { recovery, refill, queue_delay, pacing_wait, socket_wait, residence, round_trip, one_way } =
             histograms;
@@ -395,7 +397,7 @@ mod tests {
 
     #[test]
     fn summaries_made_later_are_those_made_at_once() {
-        let mut link = Link::new(super::super::Settings::default(), crate::base::Rng::from_u64(1));
+        let mut link = Link::new(super::super::Settings::default(), &[], crate::base::Rng::from_u64(1));
         (1..=100).for_each(|ms| link.counters.histograms.round_trip.record(Duration::from_millis(ms)));
         link.counters.histograms.refill[Kind::Control.index()].record(Duration::from_millis(7));
         let mut later = link.counted();

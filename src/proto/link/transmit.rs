@@ -26,6 +26,9 @@ impl Link {
             return None;
         }
         self.forget_deadline();
+        if let Some(place) = self.aside_due(now) {
+            return Some(self.write_aside(now, place, plaintext));
+        }
         let room = plaintext.len().min(self.mtu.current() - OVERHEAD);
         let mut writer = Writer::new(&mut plaintext[..room]);
         let mut record = Record::new(self.sent.next(), now);
@@ -51,25 +54,47 @@ impl Link {
             len => {
                 let padded = len.max(least);
                 plaintext[len..padded].fill(0);
-                Some(Outgoing { waited, ..self.finish(now, record, padded) })
+                let place = self.paths.active_place();
+                Some(Outgoing { waited, ..self.finish(now, place, record, padded) })
             }
         }
     }
 
+    /// The path beside the active one that wants to say hello.
+    fn aside_due(&self, now: Instant) -> Option<usize> {
+        let due = |&place: &usize| self.paths.get(place).liveness.hello_deadline() <= now;
+        let others = (0..self.paths.len()).filter(|&place| place != self.paths.active_place());
+        others.filter(|_| self.closing.is_none()).find(due)
+    }
+
+    /// Says hello by a path that carries nothing else.
+    fn write_aside(&mut self, now: Instant, place: usize, plaintext: &mut [u8]) -> Outgoing {
+        let mut writer = Writer::new(&mut plaintext[..MIN_DATAGRAM - OVERHEAD]);
+        let least = self.write_hello(now, place, &mut writer);
+        let (len, record) = (writer.len(), Record::new(self.sent.next(), now));
+        let padded = len.max(least);
+        plaintext[len..padded].fill(0);
+        self.finish(now, place, record, padded)
+    }
+
+    /// Says hello by a path if it is time; gives the least length of its plaintext.
+    fn write_hello(&mut self, now: Instant, place: usize, writer: &mut Writer<'_>) -> usize {
+        let liveness = &mut self.paths.get_mut(place).liveness;
+        let Some(hello) = liveness.due(now) else { return 0 };
+        let least = if liveness.is_padded(now) { MIN_DATAGRAM - OVERHEAD } else { 0 };
+        fits(Frame::Hello(hello).emit(writer));
+        liveness.on_hello_sent(now);
+        self.counters.hellos_out += 1;
+        least
+    }
+
     /// Writes what keeps the link up, or brings it up; gives the least length of its plaintext.
     fn write_liveness(&mut self, now: Instant, writer: &mut Writer<'_>, record: &mut Record) -> usize {
-        let mut least = 0;
-        if let Some(hello) = self.liveness.due(now) {
-            if self.liveness.is_padded(now) {
-                least = MIN_DATAGRAM - OVERHEAD;
-            }
-            fits(Frame::Hello(hello).emit(writer));
-            self.liveness.on_hello_sent(now);
-            self.counters.hellos_out += 1;
-        }
-        if self.liveness.probe_due(now) && self.sent.has_room() {
+        let least = self.write_hello(now, self.paths.active_place(), writer);
+        let liveness = &mut self.paths.active_mut().liveness;
+        if liveness.probe_due(now) && self.sent.has_room() {
             fits(Frame::Probe(u32::MAX).emit(writer));
-            self.liveness.on_probe_sent(now);
+            liveness.on_probe_sent(now);
             (record.state, record.probe) = (State::Outstanding, true);
         }
         least
@@ -203,15 +228,17 @@ impl Link {
         self.mtu.on_probe_sent(record.number);
         self.counters.probes += 1;
         (record.state, record.probe) = (State::Outstanding, true);
-        Some(self.finish(now, record, size - OVERHEAD))
+        Some(self.finish(now, self.paths.active_place(), record, size - OVERHEAD))
     }
 
-    fn finish(&mut self, now: Instant, mut record: Record, len: usize) -> Outgoing {
+    fn finish(&mut self, now: Instant, place: usize, mut record: Record, len: usize) -> Outgoing {
         let bytes = len + OVERHEAD;
         record.bytes = u16::try_from(bytes).expect("a datagram has fewer than 2^16 bytes");
         self.counters.packets_out += 1;
         self.counters.bytes_out += bytes as u64;
-        self.liveness.on_sent(now);
+        let path = self.paths.get_mut(place);
+        path.liveness.on_sent(now);
+        let (path, up) = (path.pair().expect("keys come from somewhere"), path.is_up());
         if record.state == State::Outstanding {
             self.pacer.spend(bytes as u64);
             self.arm_loss_timer(&record);
@@ -221,7 +248,7 @@ impl Link {
         if let Some(pushed_out) = self.sent.record(record) {
             self.on_lost(now, &pushed_out);
         }
-        Outgoing { number, len, waited: [None; Class::ALL.len()] }
+        Outgoing { number, len, path, up, waited: [None; Class::ALL.len()] }
     }
 
     /// Whether no message waits and nothing is due: most links at most turns of the loop.

@@ -5,10 +5,9 @@ use super::keypair::{Keypair, Terms, agree};
 use super::mac::mac2;
 use super::noise;
 use super::peer::Pending;
-use crate::base::{Instant, LinkId, Rng};
+use crate::base::{AddressPair, Instant, LinkId, Rng};
 use crate::telemetry::DropReason;
 use crate::wire::handshake::{CookieReply, Initiation, InitiationPayload, MAC_LEN, Response, ResponsePayload, Suite};
-use std::net::SocketAddr;
 
 impl Security {
     /// A generator for one ephemeral key. The own one moves on in a way that cannot be wound back, so that whoever reads
@@ -59,7 +58,7 @@ impl Security {
     pub(super) fn handle_initiation(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: AddressPair,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let message = Initiation::parse(datagram).map_err(|_| DropReason::Malformed)?;
@@ -68,20 +67,20 @@ impl Security {
         }
         if self.gate.loaded(now) {
             let proven = Initiation::under_mac2(datagram);
-            if !self.jar.verify(now, &mut self.rng, from, proven, &message.mac2) {
+            if !self.jar.verify(now, &mut self.rng, from.remote, proven, &message.mac2) {
                 self.demand_cookie(now, from, &message);
                 return Err(DropReason::HandshakeRefused);
             }
         }
-        if !self.gate.admit_initiation(now, from) {
+        if !self.gate.admit_initiation(now, from.remote) {
             return Err(DropReason::HandshakeRefused);
         }
         self.stats.key_exchanges += 1;
         self.respond(now, from, &message).ok_or(DropReason::HandshakeRefused)
     }
 
-    fn demand_cookie(&mut self, now: Instant, from: SocketAddr, message: &Initiation) {
-        let cookie = self.jar.cookie(now, &mut self.rng, from);
+    fn demand_cookie(&mut self, now: Instant, from: AddressPair, message: &Initiation) {
+        let cookie = self.jar.cookie(now, &mut self.rng, from.remote);
         let reply = self.macs.seal_cookie(&mut self.rng, message.sender, &message.mac1, &cookie);
         if self.push(None, from, &reply.to_bytes()) {
             self.stats.cookies_sent += 1;
@@ -89,7 +88,7 @@ impl Security {
     }
 
     /// Answers an initiation if it is a member's, new, and not to be ignored in favour of ours. None if it is refused.
-    fn respond(&mut self, now: Instant, from: SocketAddr, message: &Initiation) -> Option<()> {
+    fn respond(&mut self, now: Instant, from: AddressPair, message: &Initiation) -> Option<()> {
         let (timestamp, rng) = (self.timestamp(now), self.ephemeral());
         let (state, key, hello) = noise::read_initiation(&self.identity, rng, &message.noise)?;
         let link = self.link_of(&key, from)?;
@@ -132,7 +131,7 @@ impl Security {
     }
 
     /// The link to the owner of `key`: of several, the one whose other end is at `from`.
-    fn link_of(&self, key: &[u8; 32], from: SocketAddr) -> Option<LinkId> {
+    fn link_of(&self, key: &[u8; 32], from: AddressPair) -> Option<LinkId> {
         let ours = |index: usize| self.peers[index].as_ref().filter(|peer| peer.identity.exchange == *key);
         let all = || (0..self.peers.len()).filter_map(|index| ours(index).map(|peer| (index, peer)));
         let exact = all().find(|(_, peer)| peer.remote == Some(from));
@@ -143,7 +142,7 @@ impl Security {
     pub(super) fn handle_response(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: AddressPair,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
         let message = Response::parse(datagram).map_err(|_| DropReason::Malformed)?;

@@ -70,7 +70,7 @@ use crate::base::limits::MAX_LINKS;
 use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
-use crate::base::{Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, WallTime, seq};
+use crate::base::{AddressPair, Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, WallTime, seq};
 use crate::containers::window::Seen;
 use crate::telemetry::DropReason;
 use crate::wire::datagram::{
@@ -83,7 +83,6 @@ use keyring::{Change, Place};
 use mac::{CookieJar, MacKeys};
 use peer::Peer;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -147,17 +146,10 @@ pub enum Event {
     Established {
         /// Which link.
         link: LinkId,
-        /// The address of its other end.
-        remote: SocketAddr,
+        /// Where its other end is.
+        from: AddressPair,
         /// The other end began a new life: so must this end's link state, with packet numbers from zero.
         fresh: bool,
-    },
-    /// The other end speaks from another address.
-    Moved {
-        /// Which link.
-        link: LinkId,
-        /// The new address.
-        remote: SocketAddr,
     },
     /// The keys ran out: nothing can be sealed until there are new ones.
     Expired {
@@ -170,7 +162,7 @@ impl Event {
     /// The link it is about.
     pub const fn link(self) -> LinkId {
         match self {
-            Event::Established { link, .. } | Event::Moved { link, .. } | Event::Expired { link } => link,
+            Event::Established { link, .. } | Event::Expired { link } => link,
         }
     }
 }
@@ -189,7 +181,7 @@ pub enum Reason {
 /// A handshake message to send.
 struct Outgoing {
     link: Option<LinkId>,
-    to: SocketAddr,
+    to: AddressPair,
     bytes: [u8; MAX_HANDSHAKE_LEN],
     len: usize,
 }
@@ -236,20 +228,21 @@ impl Security {
         }
     }
 
-    /// Begins a new life of `link`, which joins this router to `peer`; the former one, if any, ends. With `remote` this
-    /// end asks for keys at once; without, it waits to be asked. Links to the same peer are told apart by `remote`.
+    /// Begins a new life of `link`, which joins this router to `peer`; the former one, if any, ends. With `paths` this end
+    /// asks for keys at once, by each in turn; without, it waits to be asked. Links to the same peer are told apart by the
+    /// first of them.
     pub fn add_peer(
         &mut self,
         now: Instant,
         link: LinkId,
         peer: PublicIdentity,
         preshared_key: Option<[u8; 32]>,
-        remote: Option<SocketAddr>,
+        paths: &[AddressPair],
     ) {
         assert!(link.index() < MAX_LINKS, "{link} is beyond the {MAX_LINKS} links of a router");
         self.remove_peer(link);
         self.stir(now);
-        let peer = Peer::new(now, peer, preshared_key, remote, self.rng.next_u64());
+        let peer = Peer::new(now, peer, preshared_key, paths, self.rng.next_u64());
         self.peers[link.index()] = Some(Box::new(peer));
         self.reschedule();
     }
@@ -276,6 +269,20 @@ impl Security {
         }
     }
 
+    /// Asks for keys of `link` by these paths from now on.
+    pub fn set_paths(&mut self, link: LinkId, paths: &[AddressPair]) {
+        if let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) {
+            peer.set_paths(paths);
+        }
+    }
+
+    /// The link sends by this path: keys are asked for there first.
+    pub fn set_remote(&mut self, link: LinkId, path: AddressPair) {
+        if let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) {
+            peer.remote = Some(path);
+        }
+    }
+
     /// The other end of `link` said goodbye: after a retry interval, which it needs to be gone, this end asks for keys
     /// until it is back. It may be one that only waits to be asked.
     pub fn left(&mut self, now: Instant, link: LinkId) {
@@ -286,7 +293,7 @@ impl Security {
     }
 
     /// Takes in a datagram; a sealed packet is opened in place.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) -> Received {
+    pub fn handle_datagram(&mut self, now: Instant, from: AddressPair, datagram: &mut [u8]) -> Received {
         let result = match datagram.first() {
             Some(&KIND_SEALED) => self.open(now, from, datagram),
             Some(&KIND_INITIATION) => self.handle_initiation(now, from, datagram).map(|()| Received::Handshake),
@@ -301,7 +308,7 @@ impl Security {
         })
     }
 
-    fn open(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) -> Result<Received, DropReason> {
+    fn open(&mut self, now: Instant, from: AddressPair, datagram: &mut [u8]) -> Result<Received, DropReason> {
         let header = SealedHeader::parse(datagram).map_err(|_| DropReason::Malformed)?;
         let link = self.indices.find(header.receiver).ok_or(DropReason::NoKeys)?;
         let peer = self.peers[link.index()].as_mut().expect("live indices belong to live links");
@@ -328,7 +335,7 @@ impl Security {
     }
 
     /// Notes what an authentic packet proves.
-    fn accept(&mut self, link: LinkId, from: SocketAddr, index: u32, number: u64) {
+    fn accept(&mut self, link: LinkId, from: AddressPair, index: u32, number: u64) {
         let peer = self.peers[link.index()].as_mut().expect("the packet was opened with this link's keys");
         let newest = number >= peer.keys.window.next();
         let seen = peer.keys.window.insert(number);
@@ -338,24 +345,21 @@ impl Security {
             keys.heard = true;
         }
         self.stats.opened += 1;
-        if newest && peer.remote != Some(from) {
+        if newest && !peer.expects(from) {
             peer.remote = Some(from);
             self.stats.moved += 1;
-            self.emit(Event::Moved { link, remote: from });
         }
     }
 
-    /// New keys of `link` are in use; the other end proved that it is at `remote`.
-    fn establish(&mut self, now: Instant, link: LinkId, remote: SocketAddr, change: Change) {
+    /// New keys of `link` are in use; the other end proved that it is there.
+    fn establish(&mut self, now: Instant, link: LinkId, from: AddressPair, change: Change) {
         let peer = self.peers[link.index()].as_mut().expect("only live links get keys");
         let fresh = change == Change::Fresh;
-        let moved = peer.remote.replace(remote) != Some(remote) && !fresh;
+        let moved = !peer.expects(from) && !fresh;
+        peer.remote = Some(from);
         peer.established(now, &mut self.rng, &self.settings, &mut self.indices);
-        self.emit(Event::Established { link, remote, fresh });
-        if moved {
-            self.stats.moved += 1;
-            self.emit(Event::Moved { link, remote });
-        }
+        self.emit(Event::Established { link, from, fresh });
+        self.stats.moved += u64::from(moved);
         *(if fresh { &mut self.stats.established } else { &mut self.stats.rekeyed }) += 1;
         self.reschedule();
     }
@@ -388,8 +392,8 @@ impl Security {
         self.peer(link).and_then(|peer| peer.keys.get(Place::Current)).is_some_and(|keys| keys.usable(now))
     }
 
-    /// The address of the other end, once known.
-    pub fn remote(&self, link: LinkId) -> Option<SocketAddr> {
+    /// Where the other end was heard last, or where keys are asked for first; it need not be where the link sends.
+    pub fn remote(&self, link: LinkId) -> Option<AddressPair> {
         self.peer(link)?.remote
     }
 
@@ -399,13 +403,17 @@ impl Security {
 
     /// Writes the next handshake message to `datagram`, which must have room for [`MAX_HANDSHAKE_LEN`] bytes: the link
     /// it belongs to (none for answers to whoever asked), where to, and its length.
-    pub fn poll_transmit(&mut self, _now: Instant, datagram: &mut [u8]) -> Option<(Option<LinkId>, SocketAddr, usize)> {
+    pub fn poll_transmit(
+        &mut self,
+        _now: Instant,
+        datagram: &mut [u8],
+    ) -> Option<(Option<LinkId>, AddressPair, usize)> {
         let message = self.outbox.pop_front()?;
         datagram[..message.len].copy_from_slice(&message.bytes[..message.len]);
         Some((message.link, message.to, message.len))
     }
 
-    fn push(&mut self, link: Option<LinkId>, to: SocketAddr, message: &[u8]) -> bool {
+    fn push(&mut self, link: Option<LinkId>, to: AddressPair, message: &[u8]) -> bool {
         if self.outbox.len() == OUTBOX || rarely!(HandshakeQueueFull) {
             self.stats.outbox_full += 1;
             return false;

@@ -5,10 +5,9 @@ use super::keyring::{Keyring, Place};
 use super::mac::{COOKIE_LIFETIME, MacKeys};
 use super::{Reason, Settings};
 use crate::base::time::sooner;
-use crate::base::{Instant, NodeId, PublicIdentity, Rng};
+use crate::base::{AddressPair, Instant, NodeId, PublicIdentity, Rng};
 use crate::wire::handshake::Mac;
 use snow::HandshakeState;
-use std::net::SocketAddr;
 use zeroize::Zeroizing;
 
 /// Every so many attempts the next one waits this much longer, so that round trips above the retry interval get their
@@ -40,9 +39,9 @@ pub(super) struct Peer {
     pub(super) node: NodeId,
     pub(super) macs: MacKeys,
     pub(super) psk: Zeroizing<[u8; 32]>,
-    pub(super) remote: Option<SocketAddr>,
+    pub(super) remote: Option<AddressPair>,
     /// Where it is if nobody was heard elsewhere.
-    configured: Option<SocketAddr>,
+    configured: Vec<AddressPair>,
     /// Names the life of this end of the link.
     pub(super) incarnation: u64,
     pub(super) keys: Keyring,
@@ -57,7 +56,7 @@ pub(super) struct Peer {
     /// The newest timestamp heard from the other end: initiations up to it are replays.
     pub(super) heard_timestamp: Option<u64>,
     /// Where an initiation came from that may be a replay or of a life whose clock went back: asked there once.
-    doubtful: Option<SocketAddr>,
+    doubtful: Option<AddressPair>,
     cookie: Option<(Mac, Instant)>,
 }
 
@@ -66,7 +65,7 @@ impl Peer {
         now: Instant,
         identity: PublicIdentity,
         preshared_key: Option<[u8; 32]>,
-        remote: Option<SocketAddr>,
+        paths: &[AddressPair],
         incarnation: u64,
     ) -> Peer {
         Peer {
@@ -74,12 +73,12 @@ impl Peer {
             node: identity.node_id(),
             macs: MacKeys::new(&identity.exchange),
             psk: Zeroizing::new(preshared_key.unwrap_or_default()),
-            remote,
-            configured: remote,
+            remote: paths.first().copied(),
+            configured: paths.to_vec(),
             incarnation,
             keys: Keyring::new(),
             pending: None,
-            retry_at: remote.map(|_| now),
+            retry_at: paths.first().map(|_| now),
             attempts: 0,
             rekey_at: None,
             unanswered_since: None,
@@ -87,6 +86,17 @@ impl Peer {
             doubtful: None,
             cookie: None,
         }
+    }
+
+    /// Whether the other end may speak from there without having moved: it is where it was, or one of several paths.
+    pub(super) fn expects(&self, from: AddressPair) -> bool {
+        self.remote == Some(from) || (self.configured.len() > 1 && self.configured.contains(&from))
+    }
+
+    /// These are configured from now on.
+    pub(super) fn set_paths(&mut self, paths: &[AddressPair]) {
+        self.configured = paths.to_vec();
+        self.remote = self.remote.or(paths.first().copied());
     }
 
     /// Asks for a handshake now, unless one is under way or nobody knows where to.
@@ -100,7 +110,7 @@ impl Peer {
 
     /// An initiation from there has an old timestamp: without keys, whoever is there is asked, since only the living
     /// can answer. Not at once: the other end would take the question for one that crossed its own.
-    pub(super) fn doubt(&mut self, now: Instant, from: SocketAddr, rng: &mut Rng, settings: &Settings) {
+    pub(super) fn doubt(&mut self, now: Instant, from: AddressPair, rng: &mut Rng, settings: &Settings) {
         if self.keys.get(Place::Current).is_some_and(|keys| keys.usable(now)) {
             return;
         }
@@ -110,11 +120,16 @@ impl Peer {
         }
     }
 
-    /// Where to ask for keys. Whoever relays packets can make an end believe that the other has moved, and go away; so
-    /// every other question goes where the configuration says.
-    pub(super) fn whom_to_ask(&mut self) -> Option<SocketAddr> {
-        let configured = self.configured.filter(|_| !self.attempts.is_multiple_of(2));
-        self.doubtful.take().or(configured).or(self.remote)
+    /// Where to ask for keys. Whoever relays packets can make an end believe that the other has moved, and go away; and a
+    /// path may be dead. So questions go where it was last and where the configuration says, in turn.
+    pub(super) fn whom_to_ask(&mut self) -> Option<AddressPair> {
+        if let Some(doubtful) = self.doubtful.take() {
+            return Some(doubtful);
+        }
+        let remote = self.remote?;
+        let configured = self.configured.iter().copied().filter(|&path| path != remote);
+        let all = 1 + configured.clone().count();
+        std::iter::once(remote).chain(configured).nth(self.attempts as usize % all)
     }
 
     /// Counts an attempt and plans the next.
@@ -213,11 +228,12 @@ impl Peer {
 mod tests {
     use super::*;
     use crate::base::Identity;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     fn peer(remote: bool) -> Peer {
-        let remote = remote.then(|| SocketAddr::from(([127, 0, 0, 1], 1)));
-        Peer::new(Instant::ZERO, Identity::from_seed([1; 32]).public(), None, remote, 1)
+        let paths = remote.then(|| SocketAddr::from(([127, 0, 0, 1], 1)).into());
+        Peer::new(Instant::ZERO, Identity::from_seed([1; 32]).public(), None, paths.as_slice(), 1)
     }
 
     #[test]

@@ -2,15 +2,15 @@
 
 use super::{BATCH, Backend, Counters, Event, PASS, PASS_PER_SOCKET, Parts, Sink};
 use crate::base::limits::DATAGRAM_SLOT;
-use crate::base::{Instant, LinkId, SessionId};
+use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::containers::Batch;
+use crate::containers::batch::Transmit;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::watches::Watches;
 use crate::runtime::sys::{self, Beside, BesideRoom, Name};
 use crate::runtime::udp::{Route, Sockets};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ const TRAIN_SLOTS: usize = 32;
 /// What an epoll event is about: the kind in the top byte, which one in the rest.
 const LISTEN: u64 = 0;
 const BELL: u64 = 1 << 56;
+/// With the link in bits 32 to 47 and the socket's generation below.
 const LINK: u64 = 2 << 56;
 const SESSION: u64 = 3 << 56;
 const KIND: u64 = 0xff << 56;
@@ -110,11 +111,12 @@ impl Mmsg {
         }
     }
 
-    fn receive(&mut self, link: Option<LinkId>, room: usize, sink: &mut Sink<'_>) -> usize {
-        let (fd, from) = match link {
+    /// `which`: a link and the generation of its socket; none for the socket that listens.
+    fn receive(&mut self, which: Option<(LinkId, u32)>, room: usize, sink: &mut Sink<'_>) -> usize {
+        let (fd, from) = match which {
             None => (self.sockets.listening().as_fd(), None),
-            Some(link) => match self.sockets.link(link) {
-                Some(open) => (open.socket.as_fd(), Some(open.remote)),
+            Some((link, generation)) => match self.sockets.of(link).iter().find(|open| open.generation == generation) {
+                Some(open) => (open.socket.as_fd(), Some(open.pair)),
                 None => return 0,
             },
         };
@@ -124,13 +126,13 @@ impl Mmsg {
         // A refusal is reported once and takes the place of the datagrams behind it: ask again for those.
         for _ in 0..2 {
             self.counters.calls += 1;
-            let way = link.zip(from);
+            let way = which.map(|(link, _)| link).zip(from);
             match self.receive.receive(fd, way, room.min(PASS_PER_SOCKET), &mut self.counters, sink) {
                 Ok(count) => return count,
-                Err(error) => match (error.raw_os_error(), link) {
+                Err(error) => match (error.raw_os_error(), which.zip(from)) {
                     (Some(libc::EAGAIN), _) => return 0,
                     (Some(libc::EINTR), _) => {}
-                    (Some(libc::ECONNREFUSED), Some(link)) => sink(Event::Refused(link)),
+                    (Some(libc::ECONNREFUSED), Some(((link, _), path))) => sink(Event::Refused(link, path)),
                     _ => self.counters.receive_errors += 1,
                 },
             }
@@ -156,12 +158,12 @@ impl Mmsg {
             match error {
                 libc::EINTR => {}
                 libc::ECONNREFUSED if retried != Some(next) => {
-                    link.into_iter().for_each(|link| sink(Event::Refused(link)));
+                    link.into_iter().for_each(|(link, path)| sink(Event::Refused(link, path)));
                     retried = Some(next);
                 }
                 error if train.count > 1 && trains::refused_by(error) => {
                     self.counters.trains_refused += 1;
-                    link.into_iter().for_each(|link| self.sockets.put_off_trains(now, link));
+                    link.into_iter().for_each(|(link, _)| self.sockets.put_off_trains(now, link));
                     self.transmit.uncouple(batch, ipv6, next);
                 }
                 error => {
@@ -179,7 +181,7 @@ impl Mmsg {
     /// One sendmmsg: the train `next` and those behind it that leave through the same socket. Answers how many left.
     fn send_run(&mut self, next: usize) -> io::Result<usize> {
         let run = next..next + self.transmit.run(next);
-        // SAFETY: sockets are closed by `close_link` only, and what was placed is flushed before that.
+        // SAFETY: sockets are closed by `close_path` only, and what was placed is flushed before that.
         let connected = |fd| unsafe { BorrowedFd::borrow_raw(fd) };
         let fd = self.transmit.trains()[next].socket.map_or(self.sockets.listening().as_fd(), connected);
         self.counters.calls += 1;
@@ -190,15 +192,15 @@ impl Mmsg {
         Ok(count)
     }
 
-    fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
-        self.close_link(link);
-        let (epoll, token) = (self.epoll.as_fd(), LINK | u64::from(link.0));
-        let watch = |fd| sys::epoll_control(epoll, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token);
-        let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        match self.sockets.open(now, link, to, watch, stray) {
-            Some(open) => Route::Connected(open.socket.as_raw_fd()),
-            None => Route::Listening,
-        }
+    fn open_path(&mut self, now: Instant, link: LinkId, path: AddressPair, sink: &mut Sink<'_>) {
+        self.clear_way(link, path);
+        let epoll = self.epoll.as_fd();
+        let watch = |fd, generation| {
+            let token = LINK | u64::from(link.0) << 32 | u64::from(generation);
+            sys::epoll_control(epoll, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token)
+        };
+        let stray = |from: AddressPair, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+        self.sockets.open(now, link, path, watch, stray);
     }
 }
 
@@ -242,9 +244,9 @@ impl Backend for Mmsg {
         &mut self.sockets
     }
 
-    fn close_link(&mut self, link: LinkId) {
+    fn close_path(&mut self, link: LinkId, generation: u32) {
         // Closing the only reference takes the socket out of the epoll set.
-        self.sockets.close(link);
+        self.sockets.close(link, generation);
     }
 
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
@@ -262,7 +264,10 @@ impl Backend for Mmsg {
                 BELL => self.bell.silence(),
                 SESSION => self.handle_session(which, event.events, sink),
                 LISTEN => datagrams += self.receive(None, PASS - datagrams, sink),
-                _ => datagrams += self.receive(Some(LinkId(which as u16)), PASS - datagrams, sink),
+                _ => {
+                    let which = Some((LinkId((which >> 32) as u16), which as u32));
+                    datagrams += self.receive(which, PASS - datagrams, sink);
+                }
             }
         }
         datagrams
@@ -271,16 +276,26 @@ impl Backend for Mmsg {
     fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
         assert!(batch.len() <= BATCH, "a batch fits the transmit room");
         for (index, (datagram, _)) in batch.iter().enumerate() {
-            let route = match (self.sockets.route(now, datagram.link, datagram.to), datagram.link) {
-                (Route::Open, Some(link)) => {
-                    // What was placed may go through the socket that is about to be replaced.
-                    self.flush(now, batch, sink);
-                    self.open_link(now, link, datagram.to, sink)
+            let Transmit { link, to, up, len } = *datagram;
+            let mut route = self.sockets.route(now, link, to, up);
+            if let (Route::Open | Route::Close, Some(link)) = (route, link) {
+                // What was placed may go through a socket that is about to be closed.
+                self.flush(now, batch, sink);
+                match route {
+                    Route::Open => self.open_path(now, link, to, sink),
+                    _ => self.clear_way(link, to),
                 }
-                (route, _) => route,
+                route = self.sockets.route(now, Some(link), to, up);
+            }
+            let fd = match route {
+                Route::Connected(fd) => Some(fd),
+                Route::Nowhere(errno) => {
+                    sink(Event::SendFailed { link, to, len, errno });
+                    continue;
+                }
+                Route::Listening | Route::Open | Route::Close => None,
             };
-            let fd = if let Route::Connected(fd) = route { Some(fd) } else { None };
-            let couples = datagram.link.is_some_and(|link| self.sockets.takes_trains(now, link));
+            let couples = link.is_some_and(|link| self.sockets.takes_trains(now, link));
             self.transmit.place(index, fd, couples);
         }
         self.flush(now, batch, sink);
@@ -327,11 +342,11 @@ impl ReceiveRoom {
     }
 
     /// One recvmmsg of about `room` datagrams: trains may bring more. `way` is the link of a connected socket and its
-    /// other end; without it the kernel is asked for each datagram's source.
+    /// path; without it the kernel is asked for each datagram's source.
     fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
-        way: Option<(LinkId, SocketAddr)>,
+        way: Option<(LinkId, AddressPair)>,
         room: usize,
         counters: &mut Counters,
         sink: &mut Sink<'_>,
@@ -354,7 +369,7 @@ impl ReceiveRoom {
         let mut count = 0;
         for (index, slot) in self.bytes.chunks_exact_mut(self.slot).take(filled).enumerate() {
             let len = (self.headers[index].msg_len as usize).min(slot.len());
-            let Some(from) = from.or_else(|| self.names[index].get()) else { continue };
+            let Some(from) = from.or_else(|| self.names[index].get().map(AddressPair::from)) else { continue };
             let Beside { cut, at } = self.controls[index].read(self.headers[index].msg_hdr.msg_controllen);
             let each = |bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
             let datagrams = trains::uncouple(&mut slot[..len], cut, counters, each);

@@ -21,12 +21,12 @@ mod watches;
 
 use super::doorbell::Doorbell;
 use super::udp::Sockets;
-use crate::base::{Instant, LinkId, SessionId, WallTime};
+use crate::base::{AddressPair, Instant, LinkId, SessionId, WallTime};
 use crate::config::settings::{Io, Offload, SocketWait};
 use crate::containers::Batch;
 use crate::telemetry::DropReason;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +43,8 @@ pub const BATCH: usize = 64;
 pub enum Event<'a> {
     /// A datagram arrived.
     Datagram {
-        /// Where from.
-        from: SocketAddr,
+        /// Where from, and to which address where that is known to be the path's.
+        from: AddressPair,
         /// Its bytes, free to be changed.
         bytes: &'a mut [u8],
     },
@@ -59,14 +59,14 @@ pub enum Event<'a> {
     },
     /// A datagram arrived that cannot be handed over, for this reason.
     Dropped(DropReason),
-    /// The kernel says that nothing listens at the link's other end.
-    Refused(LinkId),
+    /// The kernel says that nothing listens at the other end of the link's path.
+    Refused(LinkId, AddressPair),
     /// A datagram was not sent.
     SendFailed {
         /// Its link.
         link: Option<LinkId>,
         /// Where it was to go.
-        to: SocketAddr,
+        to: AddressPair,
         /// Its length, bytes.
         len: usize,
         /// The kernel's reason.
@@ -138,25 +138,33 @@ pub trait Backend {
     /// Forgets a session's descriptor.
     fn unwatch(&mut self, session: SessionId);
 
-    /// Its sockets. A link's is closed by [`Backend::close_link`] only.
+    /// Its sockets. A path's is closed by [`Backend::close_path`] only.
     fn sockets(&mut self) -> &mut Sockets;
 
-    /// Closes the link's connected socket, if there is one.
-    fn close_link(&mut self, link: LinkId);
+    /// Closes the connected socket of this generation, if the link has one.
+    fn close_path(&mut self, link: LinkId, generation: u32);
 
-    /// The link has come up or gone down. Its connected socket, if there is one, is closed, and another is opened only
-    /// while the link is up: see `udp` for why.
-    fn link_changed(&mut self, link: LinkId, up: bool) {
-        self.close_link(link);
-        self.sockets().set_up(link, up);
+    /// The link is down or gone: its connected sockets are closed. See `udp` for why.
+    fn close_link(&mut self, link: LinkId) {
+        while let Some(open) = self.sockets().of(link).first().map(|open| open.generation) {
+            self.close_path(link, open);
+        }
+        self.sockets().forget(link);
     }
 
-    /// The link's connected socket, if there is one, is good for nothing: it is closed, and the listening one is used for
-    /// a while.
-    fn set_aside(&mut self, now: Instant, link: LinkId) {
-        if self.sockets().link(link).is_some() {
-            self.close_link(link);
-            self.sockets().put_off(now, link);
+    /// Makes room for a path's socket.
+    fn clear_way(&mut self, link: LinkId, path: AddressPair) {
+        while let Some(generation) = self.sockets().in_the_way(link, path) {
+            self.close_path(link, generation);
+        }
+    }
+
+    /// The path's connected socket, if there is one, is good for nothing: it is closed, and there is none for a while.
+    fn set_aside(&mut self, now: Instant, link: LinkId, path: AddressPair) {
+        let open = self.sockets().of(link).iter().find(|open| open.pair == path).map(|open| open.generation);
+        if let Some(generation) = open {
+            self.close_path(link, generation);
+            self.sockets().put_off(now, link, path);
         }
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::containers::batch::Transmit;
 use crate::runtime::{sys, udp};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 const BUFFER: usize = 1 << 20;
@@ -32,10 +33,10 @@ struct Bench {
 
 fn copy(event: Event<'_>) -> Told {
     match event {
-        Event::Datagram { from, bytes } => Told::Datagram(from, bytes.to_vec()),
+        Event::Datagram { from, bytes } => Told::Datagram(from.remote, bytes.to_vec()),
         Event::Arrived { link, datagrams, .. } => Told::Arrived(link, datagrams),
         Event::Dropped(reason) => Told::Dropped(reason),
-        Event::Refused(link) => Told::Refused(link),
+        Event::Refused(link, _) => Told::Refused(link),
         Event::SendFailed { link, errno, .. } => Told::SendFailed(link, errno),
         Event::Readable(session) => Told::Readable(session),
         Event::Writable(session) => Told::Writable(session),
@@ -58,9 +59,7 @@ impl Bench {
         } else {
             Box::new(mmsg::Mmsg::new(parts).expect("epoll"))
         };
-        let mut bench = Bench { backend, bell, address, trains, told: Vec::new() };
-        (0..8).for_each(|link| bench.backend.link_changed(LinkId(link), true));
-        bench
+        Bench { backend, bell, address, trains, told: Vec::new() }
     }
 
     fn poll(&mut self) -> usize {
@@ -82,11 +81,16 @@ impl Bench {
     }
 
     fn send(&mut self, now: Instant, datagrams: &[(Option<u16>, SocketAddr, &[u8])]) {
+        self.send_by(now, true, datagrams);
+    }
+
+    /// Sends by paths that are up, or are not.
+    fn send_by(&mut self, now: Instant, up: bool, datagrams: &[(Option<u16>, SocketAddr, &[u8])]) {
         let mut batch = Batch::new(BATCH);
         for (link, to, bytes) in datagrams {
             batch.push_with(|slot| {
                 slot[..bytes.len()].copy_from_slice(bytes);
-                Some(Transmit { link: link.map(LinkId), to: *to, len: bytes.len() })
+                Some(Transmit { link: link.map(LinkId), to: (*to).into(), up, len: bytes.len() })
             });
         }
         let Bench { backend, told, .. } = self;
@@ -274,29 +278,27 @@ fn a_neighbour_that_moves_gets_a_new_socket_and_a_removed_link_none() {
 }
 
 #[test]
-fn a_link_has_a_socket_of_its_own_only_while_it_is_up_and_well() {
+fn a_path_has_a_socket_of_its_own_only_while_it_is_up_and_well() {
     with_each("127.0.0.1:0", |mut bench| {
         let neighbour = peer(bench.address);
         let remote = neighbour.local_addr().expect("bound");
         let second = |n| Instant::ZERO + Duration::from_secs(n);
         // Only a connected socket is told that nobody listens.
-        let refused = |bench: &mut Bench, now| {
+        let refused = |bench: &mut Bench, up, now| {
             for _ in 0..3 {
-                bench.send(now, &[(Some(1), remote, b"anyone?")]);
+                bench.send_by(now, up, &[(Some(1), remote, b"anyone?")]);
                 bench.backend.wait(Some(Duration::from_millis(20)));
                 bench.poll();
             }
             std::mem::take(&mut bench.told).contains(&Told::Refused(LinkId(1)))
         };
         drop(neighbour);
-        assert!(refused(&mut bench, Instant::ZERO), "up: connected");
-        bench.backend.link_changed(LinkId(1), false);
-        assert!(!refused(&mut bench, Instant::ZERO), "down: not connected");
-        bench.backend.link_changed(LinkId(1), true);
-        assert!(refused(&mut bench, Instant::ZERO), "up again");
-        bench.backend.set_aside(second(5), LinkId(1));
-        assert!(!refused(&mut bench, second(5)), "set aside: not connected");
-        assert!(refused(&mut bench, second(7)), "connected again after a while");
+        assert!(refused(&mut bench, true, Instant::ZERO), "up: connected");
+        assert!(!refused(&mut bench, false, Instant::ZERO), "down: not connected");
+        assert!(refused(&mut bench, true, Instant::ZERO), "up again");
+        bench.backend.set_aside(second(5), LinkId(1), remote.into());
+        assert!(!refused(&mut bench, true, second(5)), "set aside: not connected");
+        assert!(refused(&mut bench, true, second(7)), "connected again after a while");
     });
 }
 

@@ -14,8 +14,8 @@
 //! (no checksum offload, an old driver, an MTU that shrank) sends single datagrams for a while.
 
 use super::{BATCH, Counters, Event, Sink};
-use crate::base::LinkId;
 use crate::base::limits::DATAGRAM_SLOT;
+use crate::base::{AddressPair, LinkId};
 use crate::containers::Batch;
 use crate::runtime::sys::{self, Name, SegmentSize};
 use std::ops::Range;
@@ -194,7 +194,7 @@ impl Arrangement {
         (header.msg_name, header.msg_namelen) = match socket {
             Some(_) => (std::ptr::null_mut(), 0),
             None => {
-                let to = batch.get(self.order[start].index).expect("places are indices of this batch").0.to;
+                let to = batch.get(self.order[start].index).expect("places are indices of this batch").0.to.remote;
                 let len = self.names[number].set(to, ipv6);
                 ((&raw mut self.names[number]).cast(), len as libc::socklen_t)
             }
@@ -236,9 +236,10 @@ impl Arrangement {
         self.order[train.places()].iter().map(|place| place.index)
     }
 
-    /// The link of a train.
-    pub(super) fn link(&self, batch: &Batch, train: Train) -> Option<LinkId> {
-        batch.get(self.order[train.start].index)?.0.link
+    /// The link of a train, and its path.
+    pub(super) fn link(&self, batch: &Batch, train: Train) -> Option<(LinkId, AddressPair)> {
+        let first = batch.get(self.order[train.start].index)?.0;
+        Some((first.link?, first.to))
     }
 }
 
@@ -270,10 +271,10 @@ mod tests {
             ways in proptest::collection::vec((0..4i32, 1..4usize, any::<bool>()), 0..=BATCH)
         ) {
             let mut batch = Batch::new(BATCH);
-            let to = "127.0.0.1:1".parse().expect("an address");
+            let to = "127.0.0.1:1".parse::<std::net::SocketAddr>().expect("an address").into();
             let mut arrangement = Arrangement::new();
             for (index, &(socket, len, couples)) in ways.iter().enumerate() {
-                batch.push_with(|_| Some(Transmit { link: Some(LinkId(socket as u16)), to, len }));
+                batch.push_with(|_| Some(Transmit { link: Some(LinkId(socket as u16)), to, up: true, len }));
                 arrangement.place(index, (socket > 0).then_some(socket), couples);
             }
             arrangement.arrange(&batch, false);

@@ -17,15 +17,16 @@
 //! | -ECANCELED, old generation | we closed the socket | nothing; count data that had come by it |
 
 use super::{BATCH, Backend, Counters, Event, PASS, Parts, Sink};
-use crate::base::limits::{DATAGRAM_SLOT, MAX_LINKS, MAX_SESSIONS};
-use crate::base::{Instant, LinkId, SessionId};
+use crate::base::limits::{DATAGRAM_SLOT, MAX_SESSIONS};
+use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::containers::Batch;
+use crate::containers::batch::Transmit;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::uring::buffers::BufferRing;
 use crate::runtime::io::watches::Watches;
 use crate::runtime::sys::{self, Beside, BesideRoom, Name};
-use crate::runtime::udp::{Route, Sockets};
+use crate::runtime::udp::{MAX_LINK_SOCKETS, Route, Sockets};
 use crate::telemetry::DropReason;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -53,7 +54,7 @@ const TRAIN_BUFFERS: u16 = PASS as u16;
 const COMPLETIONS: u32 = WORST.next_power_of_two() as u32;
 /// Most completions between two looks at the queue, each of which empties it: every buffer, every poll that was armed,
 /// the end of every receive, the doorbell, and one of each submission since, such as a send that failed.
-const WORST: usize = BUFFERS as usize + POLLS * MAX_SESSIONS + MAX_LINKS + 2 + SUBMISSIONS as usize;
+const WORST: usize = BUFFERS as usize + POLLS * MAX_SESSIONS + MAX_LINK_SOCKETS + 2 + SUBMISSIONS as usize;
 /// Polls that a session may have armed: for records, for room, for its end.
 const POLLS: usize = 3;
 /// The group id of the buffers.
@@ -128,8 +129,6 @@ pub struct Uring {
     /// What the armed receives point to.
     header: Box<libc::msghdr>,
     listen_armed: bool,
-    /// Generation of each link's armed receive.
-    links_armed: Vec<Option<u32>>,
     /// A receive may need arming.
     arm_receives: bool,
     bell: Arc<Doorbell>,
@@ -209,7 +208,6 @@ impl Uring {
             buffers,
             header,
             listen_armed: false,
-            links_armed: vec![None; crate::base::limits::MAX_LINKS],
             arm_receives: true,
             bell,
             bell_armed: false,
@@ -341,14 +339,8 @@ impl Uring {
             let fd = self.sockets.listening().as_raw_fd();
             self.arm_receive(fd, kind::LISTEN);
         }
-        for index in 0..self.links_armed.len() {
-            let link = LinkId(index as u16);
-            let Some(open) = self.sockets.link(link) else { continue };
-            let (fd, generation) = (open.socket.as_raw_fd(), open.generation);
-            if self.links_armed[index] != Some(generation) {
-                self.links_armed[index] = Some(generation);
-                self.arm_receive(fd, link_token(link, generation));
-            }
+        while let Some((link, generation, fd)) = self.sockets.take_unarmed() {
+            self.arm_receive(fd, link_token(link, generation));
         }
     }
 
@@ -370,13 +362,15 @@ impl Uring {
             }
             kind::LINK => {
                 let (link, generation) = (LinkId((which >> 32) as u16), which as u32);
-                if !cqueue::more(done.flags) && self.links_armed[link.index()] == Some(generation) {
-                    self.links_armed[link.index()] = None;
-                    self.arm_receives = true;
-                }
-                let current = self.sockets.link(link).filter(|open| open.generation == generation);
-                match current.map(|open| open.remote) {
-                    Some(remote) => self.handle_receive(done, Some((link, remote)), sink),
+                match self.sockets.get(link, generation) {
+                    Some(open) => {
+                        let pair = open.pair;
+                        if !cqueue::more(done.flags) {
+                            open.armed = false;
+                            self.arm_receives = true;
+                        }
+                        self.handle_receive(done, Some((link, pair)), sink)
+                    }
                     None => {
                         self.give_back(done, sink);
                         0
@@ -420,11 +414,11 @@ impl Uring {
         }
     }
 
-    fn handle_receive(&mut self, done: Completion, link: Option<(LinkId, SocketAddr)>, sink: &mut Sink<'_>) -> usize {
+    fn handle_receive(&mut self, done: Completion, link: Option<(LinkId, AddressPair)>, sink: &mut Sink<'_>) -> usize {
         let Some(id) = cqueue::buffer_select(done.flags) else {
             match (-done.result, link) {
                 (libc::ENOBUFS, _) => self.counters.starved += 1,
-                (libc::ECONNREFUSED, Some((link, _))) => sink(Event::Refused(link)),
+                (libc::ECONNREFUSED, Some((link, path))) => sink(Event::Refused(link, path)),
                 (0 | libc::ECANCELED | libc::EINTR, _) => {}
                 _ => self.counters.receive_errors += 1,
             }
@@ -433,14 +427,14 @@ impl Uring {
         let bytes = self.buffers.get(id, usize::try_from(done.result).unwrap_or(0));
         let count = match Arrived::read(bytes) {
             Some(Arrived { from, beside: Beside { cut, at }, bytes }) => {
-                let (link, remote) = link.unzip();
+                let (link, path) = link.unzip();
                 let deliver = |from| {
                     let each = |bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
                     let datagrams = trains::uncouple(bytes, cut, &mut self.counters, each);
                     at.into_iter().for_each(|at| sink(Event::Arrived { link, at, datagrams }));
                     datagrams
                 };
-                remote.or(from).map(deliver)
+                path.or(from.map(AddressPair::from)).map(deliver)
             }
             None => None,
         };
@@ -502,10 +496,10 @@ impl Uring {
             let train = self.transmit.trains()[number];
             self.counters.uncount_sent(train.count);
             let (link, refused) = (self.transmit.link(batch, train), errno == libc::ECONNREFUSED);
-            if let (true, Some(link)) = (refused, link) {
-                sink(Event::Refused(link));
+            if let (true, Some((link, path))) = (refused, link) {
+                sink(Event::Refused(link, path));
             }
-            if let (true, Some(link)) = (train.count > 1 && trains::refused_by(errno), link) {
+            if let (true, Some((link, _))) = (train.count > 1 && trains::refused_by(errno), link) {
                 self.counters.trains_refused += 1;
                 self.sockets.put_off_trains(now, link);
                 self.again.push(number);
@@ -517,14 +511,11 @@ impl Uring {
         }
     }
 
-    fn open_link(&mut self, now: Instant, link: LinkId, to: SocketAddr, sink: &mut Sink<'_>) -> Route {
-        self.close_link(link);
-        let stray = |from: SocketAddr, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+    fn open_path(&mut self, now: Instant, link: LinkId, path: AddressPair, sink: &mut Sink<'_>) {
+        self.clear_way(link, path);
+        let stray = |from: AddressPair, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
         // Watched by the receive that is armed next.
-        let Some(open) = self.sockets.open(now, link, to, |_| Ok(()), stray) else { return Route::Listening };
-        let fd = open.socket.as_raw_fd();
-        self.arm_receives = true;
-        Route::Connected(fd)
+        self.arm_receives |= self.sockets.open(now, link, path, |_, _| Ok(()), stray).is_some();
     }
 }
 
@@ -583,15 +574,14 @@ impl Backend for Uring {
         &mut self.sockets
     }
 
-    fn close_link(&mut self, link: LinkId) {
-        let armed = self.links_armed.get_mut(link.index()).and_then(Option::take);
-        if let Some(generation) = armed {
+    fn close_path(&mut self, link: LinkId, generation: u32) {
+        if self.sockets.get(link, generation).is_some_and(|open| open.armed) {
             let cancel = opcode::AsyncCancel::new(link_token(link, generation)).build();
             self.push(&cancel.user_data(kind::CANCEL));
             // An armed receive holds the socket open, and keeps taking datagrams.
             self.submit();
         }
-        self.sockets.close(link);
+        self.sockets.close(link, generation);
     }
 
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize {
@@ -617,16 +607,26 @@ impl Backend for Uring {
     fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
         assert!(batch.len() <= BATCH, "a batch fits the arrangement");
         for (index, (datagram, _)) in batch.iter().enumerate() {
-            let route = match (self.sockets.route(now, datagram.link, datagram.to), datagram.link) {
-                (Route::Open, Some(link)) => {
-                    // What was placed may go through the socket that is about to be replaced.
-                    self.flush(now, batch, sink);
-                    self.open_link(now, link, datagram.to, sink)
+            let Transmit { link, to, up, len } = *datagram;
+            let mut route = self.sockets.route(now, link, to, up);
+            if let (Route::Open | Route::Close, Some(link)) = (route, link) {
+                // What was placed may go through a socket that is about to be closed.
+                self.flush(now, batch, sink);
+                match route {
+                    Route::Open => self.open_path(now, link, to, sink),
+                    _ => self.clear_way(link, to),
                 }
-                (route, _) => route,
+                route = self.sockets.route(now, Some(link), to, up);
+            }
+            let fd = match route {
+                Route::Connected(fd) => Some(fd),
+                Route::Nowhere(errno) => {
+                    sink(Event::SendFailed { link, to, len, errno });
+                    continue;
+                }
+                Route::Listening | Route::Open | Route::Close => None,
             };
-            let fd = if let Route::Connected(fd) = route { Some(fd) } else { None };
-            let couples = datagram.link.is_some_and(|link| self.sockets.takes_trains(now, link));
+            let couples = link.is_some_and(|link| self.sockets.takes_trains(now, link));
             self.transmit.place(index, fd, couples);
         }
         self.flush(now, batch, sink);

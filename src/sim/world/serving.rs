@@ -63,9 +63,9 @@ impl World {
 
     /// The kernel tells a router that nothing listens where it sent to.
     pub(super) fn refuse(&mut self, router: usize, by: usize) {
-        let (by, slot) = (self.nodes[by], &mut self.routers[router]);
+        let (at, by, slot) = (address(by), self.nodes[by], &mut self.routers[router]);
         if let Some(running) = &mut slot.router {
-            running.handle_refused(slot.clock.local(self.now), by);
+            running.handle_refused(slot.clock.local(self.now), by, at);
             self.settle(router);
         }
     }

@@ -7,6 +7,7 @@
 //! | messages and bytes of a class | `sinew_link_messages_sent_total` and the like, with the label `class` |
 //! | a map of drops or of send errors | one metric with a label `reason` |
 //! | a histogram | a histogram in seconds, named by its [stage](super::stages), with the label `class` where it has one |
+//! | a figure of a link's path | `sinew_link_path_…`, with the label `path` too: its addresses |
 //! | `…_us`, `…_ms`, `…_ppm` | `…_seconds`, `…_ratio` |
 //! | `…_us` beside a histogram of the same | `…_latest_seconds` |
 //! | `metrics` of a link, which routing goes by | `sinew_link_advertised_…` |
@@ -88,7 +89,13 @@ pub fn render(workers: &[Value], name: impl Fn(&str) -> String) -> Result<String
         };
         for link in worker["links"].as_array().into_iter().flatten() {
             let peer = name(link["peer"].as_str().unwrap_or_default());
-            families.object("sinew_link", "", &of_link(&link["link"], &peer), link);
+            let labels = of_link(&link["link"], &peer);
+            families.object("sinew_link", "", &labels, link);
+            for path in link["paths"].as_array().into_iter().flatten() {
+                let addresses = [&path["remote"], &path["local"]].into_iter().filter_map(Value::as_str);
+                let addresses = escaped(&addresses.collect::<Vec<_>>().join(" from "));
+                families.object("sinew_link_path", "", &format!("{labels},path=\"{addresses}\""), path);
+            }
         }
         for entry in worker["histograms"].as_array().into_iter().flatten() {
             let Some(stage) = stages::of(entry["name"].as_str().unwrap_or_default()) else { continue };

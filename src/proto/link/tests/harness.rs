@@ -6,7 +6,7 @@
 
 use super::tcp::Tcp;
 use crate::base::limits::DATAGRAM_SLOT;
-use crate::base::{Class, Instant, NodeId, Rng};
+use crate::base::{AddressPair, Class, Instant, NodeId, Rng};
 use crate::containers::Pool;
 use crate::containers::pool::Urgency;
 use crate::proto::link::{CloseReason, Delivery, Event, Link, Settings};
@@ -15,7 +15,12 @@ use crate::wire::frame::{Frame, Frames};
 use crate::wire::message::{HEADER_LEN, Header, Protocol};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+/// The path of links that have one.
+pub(super) const PATH: AddressPair =
+    AddressPair { local: None, remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5300) };
 
 /// Bytes of IPv4 and UDP headers, which a wire's rate also carries.
 const IP_UDP: usize = 28;
@@ -226,8 +231,8 @@ impl Sim {
     pub(super) fn join(&mut self, settings: Settings, wire: Wire) -> usize {
         let first = self.ends.len();
         for end in [first, first + 1] {
-            let mut link = Link::new(settings.clone(), self.rng.fork());
-            link.attach(self.now, true);
+            let mut link = Link::new(settings.clone(), &[PATH.into()], self.rng.fork());
+            link.attach(self.now, PATH, true);
             self.wires.push(wire.clone());
             self.ends.push(End {
                 link,
@@ -352,7 +357,7 @@ impl Sim {
                     return self.schedule(frozen, Thing::Datagram { end, number, plaintext });
                 }
                 let End { link, pool, .. } = &mut self.ends[end];
-                link.handle_packet(self.now, number, plaintext.len() + OVERHEAD, &plaintext, pool);
+                link.handle_packet(self.now, PATH, number, plaintext.len() + OVERHEAD, &plaintext, pool);
                 self.drain(end);
             }
             Thing::TcpData { number } => {

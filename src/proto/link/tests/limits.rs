@@ -101,7 +101,7 @@ fn garbage_from_the_neighbour_is_counted_and_survived() {
         let len = rng.below(200) as usize;
         let now = sim.now;
         let end = &mut sim.ends[1];
-        end.link.handle_packet(now, 1000 + n, len + 24, &bytes[..len], &mut end.pool);
+        end.link.handle_packet(now, PATH, 1000 + n, len + 24, &bytes[..len], &mut end.pool);
         sim.drain_blind(1);
     }
     assert!(sim.ends[1].link.stats().drops.get(DropReason::Malformed) > 1000);

@@ -85,7 +85,7 @@ fn refusals_are_checked_before_they_are_believed() {
     sim.run_for(ms(500));
     for _ in 0..10 {
         let now = sim.now;
-        sim.ends[0].link.handle_refused(now);
+        sim.ends[0].link.handle_refused(now, PATH);
         sim.drain(0);
         sim.run_for(ms(2));
     }
@@ -95,7 +95,7 @@ fn refusals_are_checked_before_they_are_believed() {
     let died = sim.now;
     for _ in 0..3 {
         let now = sim.now;
-        sim.ends[0].link.handle_refused(now);
+        sim.ends[0].link.handle_refused(now, PATH);
         sim.drain(0);
         sim.run_for(ms(2));
     }
@@ -155,7 +155,7 @@ fn what_arrives_at_a_link_that_is_leaving_is_counted() {
     let dropped = |sim: &Sim| sim.ends[0].link.stats().drops.get(DropReason::LinkClosing);
     let arrives = |sim: &mut Sim, number| {
         let super::harness::End { link, pool, .. } = &mut sim.ends[0];
-        link.handle_packet(now, number, 100, &[], pool);
+        link.handle_packet(now, PATH, number, 100, &[], pool);
     };
     arrives(&mut sim, 1 << 20);
     assert_eq!(dropped(&sim), 0);
@@ -180,8 +180,8 @@ fn a_neighbour_that_restarts_is_started_with_anew() {
     sim.ends[1].link = end.link;
     sim.ends[1].pool = end.pool;
     sim.forget_datagrams();
-    sim.ends[0].link.attach(now, true);
-    sim.ends[1].link.attach(now, true);
+    sim.ends[0].link.attach(now, PATH, true);
+    sim.ends[1].link.attach(now, PATH, true);
     sim.drain(0);
     sim.drain(1);
     assert_eq!(downs(&sim, 0), [(now, DownReason::Restarted)]);
@@ -202,8 +202,8 @@ fn new_keys_change_nothing() {
     for _ in 0..20 {
         sim.run_for(ms(100));
         let now = sim.now;
-        sim.ends[0].link.attach(now, false);
-        sim.ends[1].link.attach(now, false);
+        sim.ends[0].link.attach(now, PATH, false);
+        sim.ends[1].link.attach(now, PATH, false);
     }
     sim.run_for(Duration::from_secs(1));
     sim.assert_exactly_once(1, 7, sim.flows[0].sent);

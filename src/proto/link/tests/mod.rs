@@ -13,7 +13,7 @@ use super::{Congestion, Event, LinkStats, Settings};
 use crate::base::limits::MIN_DATAGRAM;
 use crate::base::{Class, DownReason, Instant};
 use crate::telemetry::DropReason;
-use harness::{Figures, Machine, Sim, Wire, id_of, message};
+use harness::{Figures, Machine, PATH, Sim, Wire, id_of, message};
 use std::time::Duration;
 use tcp::Tcp;
 

@@ -17,9 +17,9 @@ fn either_end_asks_and_every_combination_of_suites_agrees() {
                 net.run(ms(35));
                 for end in 0..2 {
                     let other = net.ends[1 - end].address;
-                    let expected = Event::Established { link: LINK, remote: other, fresh: true };
+                    let expected = Event::Established { link: LINK, from: other.into(), fresh: true };
                     assert_eq!(net.ends[end].events, [expected], "end {end} of {knows:?} with {a:?} and {b:?}");
-                    assert_eq!(net.ends[end].room.remote(LINK), Some(other));
+                    assert_eq!(net.ends[end].room.remote(LINK), Some(other.into()));
                     net.ends[end].tidy();
                 }
                 assert!(net.works());
@@ -98,7 +98,7 @@ fn an_end_that_has_moved_is_answered_although_the_other_asks_at_its_old_address(
         net.join(1 - stale, None, true);
         net.run(ms(3000));
         assert!(net.works(), "end {stale} asks at {gone}");
-        assert_eq!(net.ends[stale].room.remote(LINK), Some(net.ends[1 - stale].address));
+        assert_eq!(net.ends[stale].room.remote(LINK), Some(net.ends[1 - stale].address.into()));
     }
 }
 
@@ -215,8 +215,8 @@ fn two_links_to_one_peer_are_told_apart_by_address() {
     let address = |end: u8, path: u8| SocketAddr::from(([10, path, 0, end], 1));
     for path in 0..2 {
         let link = LinkId(path.into());
-        rooms[0].add_peer(Instant::ZERO, link, b.public(), None, Some(address(1, path)));
-        rooms[1].add_peer(Instant::ZERO, link, a.public(), None, Some(address(0, path)));
+        rooms[0].add_peer(Instant::ZERO, link, b.public(), None, &[address(1, path).into()]);
+        rooms[1].add_peer(Instant::ZERO, link, a.public(), None, &[address(0, path).into()]);
         // Only the first asks.
         rooms[1].peers[link.index()].as_mut().expect("added").retry_at = None;
     }
@@ -225,15 +225,15 @@ fn two_links_to_one_peer_are_told_apart_by_address() {
     while let Some((link, to, len)) = rooms[0].poll_transmit(Instant::ZERO, &mut slot) {
         assert_eq!(len, INITIATION_LEN);
         let path = link.expect("initiations belong to links").0 as u8;
-        assert_eq!(to, address(1, path));
-        let got = rooms[1].handle_datagram(Instant::ZERO, address(0, path), &mut slot[..len]);
+        assert_eq!(to.remote, address(1, path));
+        let got = rooms[1].handle_datagram(Instant::ZERO, address(0, path).into(), &mut slot[..len]);
         assert_eq!(got, Received::Handshake);
     }
     while let Some((_, to, len)) = rooms[1].poll_transmit(Instant::ZERO, &mut slot) {
         assert_eq!(len, RESPONSE_LEN);
-        let path = if to == address(0, 0) { 0 } else { 1 };
-        assert_eq!(to, address(0, path));
-        rooms[0].handle_datagram(Instant::ZERO, address(1, path), &mut slot[..len]);
+        let path = if to.remote == address(0, 0) { 0 } else { 1 };
+        assert_eq!(to.remote, address(0, path));
+        rooms[0].handle_datagram(Instant::ZERO, address(1, path).into(), &mut slot[..len]);
         let event = rooms[0].poll_event();
         assert_eq!(event.map(Event::link), Some(LinkId(path.into())));
     }

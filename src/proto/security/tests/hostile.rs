@@ -109,7 +109,7 @@ fn strangers_get_silence() {
     net.run(ms(100));
     // Someone with keys of his own who knows this router's public key.
     let mut stranger = End::new(9, Settings::default());
-    stranger.room.add_peer(net.now, LINK, net.ends[1].identity.public(), None, Some(net.ends[1].address));
+    stranger.room.add_peer(net.now, LINK, net.ends[1].identity.public(), None, &[net.ends[1].address.into()]);
     stranger.room.handle_timeout(net.now);
     let mut slot = [0; 2048];
     let (_, _, len) = stranger.room.poll_transmit(net.now, &mut slot).expect("asks");
@@ -140,11 +140,11 @@ fn an_impostor_cannot_answer_for_the_peer() {
     let impostor = Identity::from_seed([9; 32]);
     let public = net.ends[0].identity.public();
     let mut room = Security::new(impostor, Settings::default(), WallTime::default(), Rng::from_u64(9));
-    room.add_peer(net.now, LINK, public, None, None);
+    room.add_peer(net.now, LINK, public, None, &[]);
     net.script = Box::new(|_| Fate::Lose);
     net.run(ms(1));
     let mut bytes = net.sent_by(0, KIND_INITIATION).remove(0).bytes;
-    assert!(matches!(room.handle_datagram(net.now, ATTACKER, &mut bytes), Received::Dropped(_)));
+    assert!(matches!(room.handle_datagram(net.now, ATTACKER.into(), &mut bytes), Received::Dropped(_)));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn the_outgoing_queue_is_bounded() {
     let victim = net.ends[1].identity.clone();
     for n in 0..2000 {
         // Not drained: straight into the room.
-        net.ends[1].room.handle_datagram(net.now, ATTACKER, &mut junk(&victim, n));
+        net.ends[1].room.handle_datagram(net.now, ATTACKER.into(), &mut junk(&victim, n));
     }
     let room = &mut net.ends[1].room;
     assert_eq!((room.outbox.len(), room.stats.outbox_full), (OUTBOX, 1999 - OUTBOX as u64));

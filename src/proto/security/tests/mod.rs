@@ -8,6 +8,7 @@ mod rekeying;
 use super::*;
 use crate::base::Rng;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 pub(super) const LINK: LinkId = LinkId(3);
 
@@ -122,8 +123,8 @@ impl Net {
     /// Begins a new life of `end`'s link.
     pub(super) fn join(&mut self, end: usize, psk: Option<[u8; 32]>, knows: bool) {
         let peer = self.ends[1 - end].identity.public();
-        let remote = knows.then_some(self.ends[1 - end].address);
-        self.ends[end].room.add_peer(self.now, LINK, peer, psk, remote);
+        let paths = knows.then_some(self.ends[1 - end].address.into());
+        self.ends[end].room.add_peer(self.now, LINK, peer, psk, paths.as_slice());
         self.ends[end].number = 0;
     }
 
@@ -172,7 +173,7 @@ impl Net {
         assert_eq!(can, len.is_some());
         assert_eq!(len.unwrap_or(bytes.len()), bytes.len());
         *number += u64::from(can);
-        let (from, to) = (*address, room.remote(LINK)?);
+        let (from, to) = (*address, room.remote(LINK)?.remote);
         can.then_some(Flight { from, to, bytes })
     }
 
@@ -193,14 +194,14 @@ impl Net {
         let mut slot = [0; 2048];
         while let Some((link, to, len)) = self.ends[end].room.poll_transmit(self.now, &mut slot) {
             assert_eq!(link, (slot[0] == KIND_INITIATION).then_some(LINK));
-            self.launch(Flight { from: self.ends[end].address, to, bytes: slot[..len].to_vec() });
+            self.launch(Flight { from: self.ends[end].address, to: to.remote, bytes: slot[..len].to_vec() });
         }
     }
 
     /// Hands `bytes` to `end` at once.
     pub(super) fn deliver(&mut self, end: usize, from: SocketAddr, bytes: &[u8]) -> Received {
         let mut datagram = bytes.to_vec();
-        let received = self.ends[end].room.handle_datagram(self.now, from, &mut datagram);
+        let received = self.ends[end].room.handle_datagram(self.now, from.into(), &mut datagram);
         self.pump(end);
         match received.clone() {
             Received::Packet { link, number, plaintext } => {

@@ -40,7 +40,7 @@ fn run() -> io::Result<String> {
     for number in 0..DATAGRAMS {
         batch.push_with(|slot| {
             slot[..100].fill(number as u8);
-            Some(Transmit { link: None, to: own, len: 100 })
+            Some(Transmit { link: None, to: own.into(), up: false, len: 100 })
         });
     }
     let mut refusal = None;
@@ -69,7 +69,7 @@ fn expect_datagrams(backend: &mut Uring, own: SocketAddr) -> io::Result<()> {
         let mut wrong = false;
         backend.poll(&mut |event| {
             if let Event::Datagram { from, bytes } = event {
-                wrong |= from != own || bytes != [next as u8; 100];
+                wrong |= from.remote != own || bytes != [next as u8; 100];
                 next += 1;
             }
         });
