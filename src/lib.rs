@@ -19,6 +19,10 @@
 //! not per packet and publishes an immutable forwarding table. Commands flow down and reports flow up over bounded
 //! rings. Link liveness runs in the workers, so a busy control thread never looks like a dead link.
 //!
+//! A flow's hash picks its lane, worker k's port here to worker k's there, at every router alike, so a message on its way
+//! stays with the worker it came to. What must change workers (a session lives where its port is at home) crosses by a
+//! ring of the same kind.
+//!
 //! # The floors, and one invariant for each
 //!
 //! | floor | rooms | invariant |

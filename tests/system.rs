@@ -17,6 +17,7 @@
 //! | `addresses` | links live on when a router's own address changes |
 //! | `paths` | a link over two providers outlives one of them, and nothing is lost |
 //! | `reload` | SIGHUP, good and bad configurations |
+//! | `workers` | routers with several workers, as many as their neighbours or not |
 //! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
 // Tests of real processes wait for real time.
@@ -50,3 +51,5 @@ mod traffic;
 mod two_routers;
 #[path = "system/unanswered.rs"]
 mod unanswered;
+#[path = "system/workers.rs"]
+mod workers;

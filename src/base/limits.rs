@@ -25,10 +25,9 @@ pub const MAX_PATHS: usize = 4;
 pub const MAX_LINKS: usize = 64;
 /// Routers of one network. Tables and databases are bounded by it.
 pub const MAX_NODES: usize = 4096;
-/// Workers of one router. Flows are not yet handed from one worker to another, so a second one would not find the
-/// sessions of the first.
-pub const MAX_WORKERS: usize = 1;
-/// Sessions of one router.
+/// Workers of one router: as many as a hello can name, and their rings to each other still take little memory.
+pub const MAX_WORKERS: usize = 8;
+/// Sessions of one worker.
 pub const MAX_SESSIONS: usize = 4096;
 
 /// Hops a message may cross. Twice the diameter anyone should build.

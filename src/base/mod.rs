@@ -18,6 +18,7 @@ pub mod seq;
 pub mod time;
 pub mod topology;
 pub mod verdicts;
+pub mod worker;
 
 pub use addresses::AddressPair;
 pub use class::Class;
@@ -26,3 +27,4 @@ pub use identity::{Identity, PublicIdentity};
 pub use rng::Rng;
 pub use time::{Instant, WallTime};
 pub use topology::{DownReason, LinkMetrics, LinkState};
+pub use worker::Worker;

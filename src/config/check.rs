@@ -127,15 +127,7 @@ fn control_socket(file: &mut Section<'_, '_>, directory: &Path, report: &mut Rep
 
 fn read_workers(section: &mut Section<'_, '_>, cores: usize, report: &mut Report) -> Workers {
     let default = Workers::default();
-    let count = section.number("count", 1..=64, report);
-    if let Some(count) = count.as_ref().filter(|count| count.value as usize > MAX_WORKERS) {
-        let message = format!("{} workers: this version runs {MAX_WORKERS}", count.value);
-        report.add(
-            &count.span,
-            message,
-            "leave `count` out; one worker moves hundreds of thousands of packets a second",
-        );
-    }
+    let count = section.number("count", 1..=MAX_WORKERS as u64, report);
     let count = count.map_or(default.count, |count| count.value as usize);
     let written = section.numbers("cores", report).unwrap_or(At { value: Vec::new(), span: 0..0 });
     let mut sorted = written.value.clone();

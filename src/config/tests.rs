@@ -101,7 +101,7 @@ etc/a.toml:4:1: unknown key `contol_socket`
 etc/a.toml:7:9: `count` cannot be 65
   7 | count = 65
     |         ^^
-  help: give a whole number from 1 to 64
+  help: give a whole number from 1 to 8
 
 etc/a.toml:8:6: `urng` is not a value of `io`
   8 | io = \"urng\"
@@ -225,8 +225,12 @@ fn secrets_are_refused_and_not_repeated() {
 
 #[test]
 fn a_worker_needs_a_core_of_its_own() {
-    let second = only_mistake(&pair("[workers]\ncount = 2\n"));
-    assert!(second.contains("2 workers: this version runs 1"), "{second}");
+    for count in [0, 9] {
+        let wrong = only_mistake(&pair(&format!("[workers]\ncount = {count}\n")));
+        assert!(wrong.contains("give a whole number from 1 to 8"), "{wrong}");
+    }
+    let few = only_mistake(&pair("[workers]\ncount = 3\ncores = [1, 2]\n"));
+    assert!(few.contains("2 cores are named for 3 workers"), "{few}");
     let cores = only_mistake(&pair("[workers]\ncores = [1, 2]\n"));
     assert!(cores.contains("2 cores are named for 1 workers"), "{cores}");
     let shared = only_mistake(&pair("[workers]\ncores = [1, 1]\n"));

@@ -6,6 +6,7 @@
 //! # Flows
 //! - *Links.* Workers report links up, down and measured; routing hears it, and its routes become an immutable
 //!   [`Table`] that every worker installs. Control messages go out by worker 0 and are taken from any.
+//!   A link has as many lanes as the end with fewer workers has (`links.rs`).
 //! - *Sessions.* A request to open becomes a command to one worker; its answer becomes [`Action::Attach`] (the driver
 //!   makes a socket pair, one end to the worker, one to the application) or, for a listener, a plain answer. A session
 //!   with a descriptor lives by that descriptor; a listener lives by its connection.
@@ -33,7 +34,7 @@ pub use door::{Action, ClientId, Input, Reason};
 
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
-use crate::base::{AddressPair, Identity, Instant, LinkId, NodeId, Port, Rng, SessionId, WallTime};
+use crate::base::{AddressPair, Identity, Instant, LinkId, LinkMetrics, NodeId, Port, Rng, SessionId, WallTime};
 use crate::config::settings::Config;
 use crate::dataplane::messages::{Command, LinkSpec, MoveReason, Report, SessionKind, SessionReport, ShardStats};
 use crate::forwarding::Table;
@@ -45,9 +46,10 @@ use clients::{Admission, Clients, Pending, Waiting};
 use links::{Link, describe, free_id, why_moved};
 use resolved::{Resolved, metric};
 use serde_json::Value;
-use sessions::{Attachment, Opening, Sessions};
+use sessions::{Attachment, Listener, Opening, Sessions};
 use stats::Collector;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +121,7 @@ impl Control {
             names: resolved.names,
             links: Vec::new(),
             last_link: LinkId(MAX_LINKS as u16 - 1),
-            table: Arc::new(Table::empty(node)),
+            table: Arc::new(Table::empty(node).among(workers, [])),
             clients: Clients::default(),
             sessions: Sessions::new(workers),
             collector: Collector::new(workers),
@@ -190,6 +192,11 @@ impl Control {
         self.links.iter().find(|link| link.peer == peer).map(|link| link.id)
     }
 
+    /// Whether a link, and so every lane of it, is up.
+    pub fn is_up(&self, link: LinkId) -> bool {
+        self.links.iter().any(|known| known.id == link && known.is_up())
+    }
+
     /// The neighbour at the other end of a link.
     pub fn neighbour(&self, link: LinkId) -> Option<NodeId> {
         self.links.iter().find(|known| known.id == link).map(|known| known.peer)
@@ -246,11 +253,12 @@ impl Control {
     // --- links and routing -------------------------------------------------------------------------------------------
 
     fn add_link(&mut self, now: Instant, id: LinkId, spec: LinkSpec) {
-        let peer = spec.peer.node_id();
-        let remote = spec.paths.first().map(|path| path.pair.remote);
-        self.links.push(Link::new(now, id, peer, remote, self.config.workers.count));
-        self.routing.handle(now, routing::Input::AddLink { link: id, peer });
-        self.command_all(&Command::AddLink(id, Box::new(spec)));
+        let link = Link::new(now, id, spec, self.config.workers.count);
+        self.routing.handle(now, routing::Input::AddLink { link: id, peer: link.peer });
+        for worker in 0..self.config.workers.count {
+            self.command(worker, Command::AddLink(id, Box::new(link.lane_spec(worker))));
+        }
+        self.links.push(link);
     }
 
     fn link(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -264,24 +272,47 @@ impl Control {
                 routing::Action::Send { link, bytes } => {
                     self.command(0, Command::SendControl(link, bytes.into_boxed_slice()));
                 }
-                routing::Action::Routes(hops) => {
-                    let table = Table::new(self.node, self.table.generation() + 1, hops);
-                    if table.routes() != self.table.routes() {
-                        self.table = Arc::new(table);
-                        self.command_all(&Command::InstallTable(self.table.clone()));
-                    }
-                }
+                routing::Action::Routes(hops) => self.publish(hops),
             }
         }
+    }
+
+    /// Gives workers a table with these routes, if it says anything new.
+    fn publish(&mut self, routes: impl IntoIterator<Item = (NodeId, LinkId)>) {
+        let lanes = self.links.iter().map(|link| (link.id, link.lanes()));
+        let table = Table::new(self.node, self.table.generation() + 1, routes).among(self.config.workers.count, lanes);
+        if !table.agrees(&self.table) {
+            self.table = Arc::new(table);
+            self.command_all(&Command::InstallTable(self.table.clone()));
+        }
+    }
+
+    /// The neighbour has as many workers as before, or another number.
+    fn lane_up(
+        &mut self,
+        now: Instant,
+        worker: usize,
+        report: (LinkId, SocketAddr, LinkMetrics),
+        theirs: usize,
+    ) -> Option<routing::Input> {
+        let (id, remote, metrics) = report;
+        let link = self.link(id)?;
+        let heard = link.lane_up(now, worker, remote, metrics, theirs);
+        for (worker, command) in link.ask() {
+            self.command(worker, command);
+        }
+        // Before routes may use it.
+        self.publish(self.table.routes().to_vec());
+        heard
     }
 
     fn report(&mut self, now: Instant, worker: usize, report: Report) {
         assert!(worker < self.config.workers.count, "the driver numbers its workers from 0");
         let heard = match report {
-            Report::LinkUp(id, remote, metrics) => {
-                self.link(id).and_then(|link| link.lane_up(now, worker, remote, metrics))
+            Report::LinkUp(id, remote, metrics, theirs) => {
+                self.lane_up(now, worker, (id, remote, metrics), usize::from(theirs))
             }
-            Report::LinkMoved(id, path, reason) => return self.link_moved(id, path, reason),
+            Report::LinkMoved(id, path, reason) => return self.link_moved(worker, id, path, reason),
             Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
             Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
             Report::Control(id, bytes) => self.control_message(id, bytes),
@@ -311,9 +342,9 @@ impl Control {
     }
 
     /// Routes are not the poorer for it, so routing hears nothing of it.
-    fn link_moved(&mut self, id: LinkId, path: AddressPair, reason: MoveReason) {
+    fn link_moved(&mut self, worker: usize, id: LinkId, path: AddressPair, reason: MoveReason) {
         if let Some(link) = self.link(id) {
-            link.lane_moved(path.remote);
+            link.lane_moved(worker, path.remote);
             tracing::info!("{} goes on by {path}: {}", self.link_name(id), why_moved(reason));
         }
     }
@@ -421,40 +452,42 @@ impl Control {
 
     fn client_gone(&mut self, client: ClientId) {
         let (pending, listeners) = self.clients.gone(client);
-        if let Some(Pending::Open(session)) = pending {
-            self.sessions.opening.remove(&session);
-            self.close(session);
+        if let Some(Pending::Open(session)) = pending
+            && let Some(Opening { worker, .. }) = self.sessions.opening.remove(&session)
+        {
+            self.command(worker, Command::CloseSession(session));
         }
         for session in listeners {
-            self.sessions.listeners.remove(&session);
-            self.close(session);
+            if let Some(Listener { worker, .. }) = self.sessions.listeners.remove(&session) {
+                self.command(worker, Command::CloseSession(session));
+            }
         }
     }
 
     // --- sessions ----------------------------------------------------------------------------------------------------
 
     fn open(&mut self, client: ClientId, kind: SessionKind) -> bool {
-        let listener = matches!(kind, SessionKind::Listener { .. });
+        let (port, listener) = match kind {
+            SessionKind::Datagram { port } => (port, false),
+            SessionKind::Listener { port } => (port, true),
+            SessionKind::Stream { .. } => (0, false),
+        };
         if listener && !self.clients.may_listen(client) {
             self.reply_error(client, format!("a connection has at most {} listeners", clients::LISTENERS));
             return true;
         }
-        let session = self.sessions.open(Opening { client, listener });
+        let (session, worker) = self.sessions.open(client, port, listener);
         self.clients.set_pending(client, Pending::Open(session));
-        self.command(self.sessions.worker_of(session), Command::OpenSession(session, kind));
+        self.command(worker, Command::OpenSession(session, kind));
         false
-    }
-
-    fn close(&mut self, session: SessionId) {
-        self.command(self.sessions.worker_of(session), Command::CloseSession(session));
     }
 
     fn opened(&mut self, now: Instant, worker: usize, session: SessionId, port: Port) {
         // Unknown: its client went, and the command to close it is on its way.
-        let Some(Opening { client, listener }) = self.sessions.opening.remove(&session) else { return };
+        let Some(Opening { client, listener, .. }) = self.sessions.opening.remove(&session) else { return };
         let response = Response::Opened { session, port };
         if listener {
-            self.sessions.listeners.insert(session, client);
+            self.sessions.listeners.insert(session, Listener { client, worker });
             self.clients.add_listener(client, session);
             self.reply(client, response);
         } else {
@@ -471,7 +504,7 @@ impl Control {
     }
 
     fn closed(&mut self, worker: usize, session: SessionId) {
-        if let Some(client) = self.sessions.listeners.remove(&session) {
+        if let Some(Listener { client, .. }) = self.sessions.listeners.remove(&session) {
             self.clients.remove_listener(client, session);
         } else {
             self.actions.push_back(Action::Detach { worker, session });
@@ -479,7 +512,7 @@ impl Control {
     }
 
     fn incoming(&mut self, worker: usize, listener: SessionId, session: SessionId, peer: Endpoint) {
-        let Some(&client) = self.sessions.listeners.get(&listener) else {
+        let Some(&Listener { client, .. }) = self.sessions.listeners.get(&listener) else {
             self.command(worker, Command::CloseSession(session));
             return;
         };

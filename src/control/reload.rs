@@ -64,9 +64,12 @@ impl Control {
         let taken: Vec<_> = kept.iter().flatten().map(|link| link.id).collect();
         for ((link, spec), step) in kept.into_iter().zip(specs).zip(&plan.links) {
             match link {
-                Some(link) => {
+                Some(mut link) => {
                     if matches!(step, LinkStep::Repath(_)) {
-                        self.command_all(&Command::SetPaths(link.id, spec.paths));
+                        link.set_paths(spec.paths);
+                        for worker in 0..self.config.workers.count {
+                            self.command(worker, Command::SetPaths(link.id, link.lane_paths(worker)));
+                        }
                     }
                     self.links.push(link);
                 }

@@ -84,7 +84,8 @@ fn spec(link: &Link, peer: PublicIdentity) -> LinkSpec {
         queue: link.queue,
         ..link::Settings::default()
     };
-    LinkSpec { peer, preshared_key: link.preshared_key, paths: link.paths.iter().map(path).collect(), settings }
+    let paths = link.paths.iter().map(path).collect();
+    LinkSpec { peer, preshared_key: link.preshared_key, paths, asks: true, settings }
 }
 
 fn path(path: &LinkPath) -> PathSpec {

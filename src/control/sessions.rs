@@ -8,8 +8,9 @@
 //! Control remembers sessions only while it owes somebody something: an answer, or the close of a listener.
 
 use super::ClientId;
-use crate::base::SessionId;
 use crate::base::hash::hash64;
+use crate::base::worker::{home, pick};
+use crate::base::{Port, SessionId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Attachments that may still be reported as failed. The driver reports at once, so few are enough.
@@ -19,7 +20,15 @@ const RECENT: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
     pub(super) client: ClientId,
+    pub(super) worker: usize,
     pub(super) listener: bool,
+}
+
+/// A session that waits for streams.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listener {
+    pub(super) client: ClientId,
+    pub(super) worker: usize,
 }
 
 /// A descriptor that the driver was asked to make.
@@ -37,7 +46,7 @@ pub(super) struct Sessions {
     workers: usize,
     last: u64,
     pub(super) opening: BTreeMap<SessionId, Opening>,
-    pub(super) listeners: BTreeMap<SessionId, ClientId>,
+    pub(super) listeners: BTreeMap<SessionId, Listener>,
     recent: VecDeque<Attachment>,
 }
 
@@ -47,18 +56,18 @@ impl Sessions {
         Sessions { workers, last: 0, opening, listeners, recent }
     }
 
-    /// A number for a new session: below 2^63, where the numbers of the shards begin.
-    pub(super) fn open(&mut self, opening: Opening) -> SessionId {
+    /// A number for a new session (below 2^63, where the numbers of the shards begin), and the worker to hold it: the
+    /// home of its port, or any, which takes a port that is at home there.
+    pub(super) fn open(&mut self, client: ClientId, port: Port, listener: bool) -> (SessionId, usize) {
         self.last += 1;
         assert!(self.last < 1 << 63, "nobody opens 2^63 sessions");
+        let worker = match port {
+            0 => pick(hash64(&self.last.to_be_bytes()), self.workers),
+            port => home(port, self.workers),
+        };
         let id = SessionId(self.last);
-        self.opening.insert(id, opening);
-        id
-    }
-
-    /// The worker that holds a session opened here.
-    pub(super) fn worker_of(&self, session: SessionId) -> usize {
-        (hash64(&session.0.to_be_bytes()) % self.workers as u64) as usize
+        self.opening.insert(id, Opening { client, worker, listener });
+        (id, worker)
     }
 
     pub(super) fn attached(&mut self, attachment: Attachment) {

@@ -122,7 +122,7 @@ impl Bench {
 
     fn up(&mut self, link: u16, rtt: Duration) -> Vec<Action> {
         let metrics = LinkMetrics { rtt, ..LinkMetrics::default() };
-        self.report(Report::LinkUp(LinkId(link), "10.9.9.9:1234".parse().expect("an address"), metrics))
+        self.report(Report::LinkUp(LinkId(link), "10.9.9.9:1234".parse().expect("an address"), metrics, 1))
     }
 
     fn links(&mut self) -> Vec<LinkEntry> {
@@ -151,6 +151,7 @@ fn brief_one(action: &Action) -> String {
             Command::AcceptStream(session) => format!("accept {session}"),
             Command::QueryStats => "query".to_owned(),
             Command::QuerySessions => "query sessions".to_owned(),
+            Command::AskLink(link) => format!("ask {link}"),
             Command::Shutdown => "shutdown".to_owned(),
         },
         Action::Command { worker, command } => format!("worker {worker}: {command:?}"),
@@ -333,22 +334,53 @@ fn links_tell_their_history() {
     assert_eq!(bench.control.refused_messages, 2);
 }
 
+/// Control of router `a` with so many workers and a link to `b`.
+fn with_workers(workers: usize) -> (Bench, Vec<Action>) {
+    let mut config = config("a", &["b"]);
+    config.workers.count = workers;
+    config.links[0].paths = vec![LinkPath::to("10.0.0.1:5300".parse().expect("an address"))];
+    Bench::with(config)
+}
+
+/// A lane comes up; the neighbour has so many workers.
+fn lane_up(bench: &mut Bench, worker: usize, rtt: Duration, theirs: u8) -> Vec<Action> {
+    let metrics = LinkMetrics { rtt, ..LinkMetrics::default() };
+    let remote = format!("10.0.0.1:{}", 5300 + worker).parse().expect("an address");
+    let report = Report::LinkUp(LinkId(0), remote, metrics, theirs);
+    bench.input(Input::Report { worker, report })
+}
+
+fn lane_down(bench: &mut Bench, worker: usize) -> Vec<Action> {
+    bench.input(Input::Report { worker, report: Report::LinkDown(LinkId(0), DownReason::Silence) })
+}
+
+/// Workers that are told to ask for their lane, and those whose lane begins anew and waits.
+fn asked(actions: &[Action]) -> (Vec<usize>, Vec<usize>) {
+    let (mut asked, mut held) = (Vec::new(), Vec::new());
+    for action in actions {
+        match action {
+            Action::Command { worker, command: Command::AskLink(_) } => asked.push(*worker),
+            Action::Command { worker, command: Command::AddLink(_, spec) } if !spec.asks => held.push(*worker),
+            _ => {}
+        }
+    }
+    (asked, held)
+}
+
 #[test]
 fn a_link_is_up_while_all_its_lanes_are() {
-    let mut two = config("a", &["b"]);
-    two.workers.count = 2;
-    let (mut bench, first) = Bench::with(two);
+    let (mut bench, first) = with_workers(2);
     assert_eq!(first.len(), 4, "both workers get the link and the table");
-    let metrics = |rtt| LinkMetrics { rtt, ..LinkMetrics::default() };
-    let remote = "10.0.0.1:1".parse().expect("an address");
-    let lane = |bench: &mut Bench, worker, report| bench.input(Input::Report { worker, report });
-    lane(&mut bench, 1, Report::LinkUp(LinkId(0), remote, metrics(ms(30))));
+    lane_up(&mut bench, 1, ms(30), 2);
     assert!(!bench.links()[0].up);
-    lane(&mut bench, 0, Report::LinkUp(LinkId(0), remote, metrics(ms(20))));
+    lane_up(&mut bench, 0, ms(20), 2);
     assert!(bench.links()[0].up);
     assert_eq!(bench.links()[0].metrics.rtt, ms(30), "the worst");
-    lane(&mut bench, 1, Report::LinkDown(LinkId(0), DownReason::Silence));
+    assert_eq!(bench.links()[0].remote.map(|remote| remote.port()), Some(5300), "lane 0's");
+    lane_down(&mut bench, 1);
     assert!(!bench.links()[0].up);
+    let reason = bench.links()[0].down_reason.clone().unwrap_or_default();
+    assert!(reason.contains("lane 1 of 2") && reason.contains("port 5301"), "{reason}");
     // Sessions spread.
     let mut workers = std::collections::BTreeSet::new();
     for client in 10..30 {
@@ -358,6 +390,59 @@ fn a_link_is_up_while_all_its_lanes_are() {
         }
     }
     assert_eq!(workers.len(), 2);
+}
+
+#[test]
+fn lanes_lead_to_the_ports_in_a_row_and_only_the_first_is_asked_for_unbidden() {
+    let (_, first) = with_workers(3);
+    let spec = |action: &Action| match action {
+        Action::Command { worker, command: Command::AddLink(_, spec) } => {
+            Some((*worker, spec.paths.first().map(|path| path.pair.remote.port()), spec.asks, spec.settings.workers))
+        }
+        _ => None,
+    };
+    let specs: Vec<_> = first.iter().filter_map(spec).collect();
+    let expected = [(0, Some(5300), true, 3), (1, Some(5301), false, 3), (2, Some(5302), false, 3)];
+    assert_eq!(specs, expected);
+}
+
+#[test]
+fn a_link_that_a_reload_adds_has_the_workers_that_run() {
+    let (mut bench, _) = with_workers(2);
+    let mut new = config("a", &["b", "c"]);
+    new.workers.count = 5;
+    let actions = bench.input(Input::Reload(Ok(Box::new(new))));
+    let said = actions.iter().filter_map(|action| match action {
+        Action::Command { worker, command: Command::AddLink(_, spec) } => Some((*worker, spec.settings.workers)),
+        _ => None,
+    });
+    assert!(said.clone().count() >= 2 && said.clone().all(|(worker, workers)| worker < 2 && workers == 2));
+}
+
+#[test]
+fn a_link_has_as_many_lanes_as_the_end_with_fewer_workers() {
+    let (mut bench, _) = with_workers(3);
+    assert_eq!(asked(&lane_up(&mut bench, 0, ms(20), 2)), (vec![1], vec![]), "the second of two");
+    assert!(!bench.links()[0].up, "the second lane is not");
+    lane_up(&mut bench, 1, ms(20), 2);
+    assert!(bench.links()[0].up, "the third there is none of");
+    // It comes back with one worker, then with eight.
+    (0..2).for_each(|worker| drop(lane_down(&mut bench, worker)));
+    assert_eq!(asked(&lane_up(&mut bench, 0, ms(20), 1)), (vec![], vec![1]), "nobody is there any more");
+    assert!(bench.links()[0].up);
+    lane_down(&mut bench, 0);
+    assert_eq!(asked(&lane_up(&mut bench, 0, ms(20), 8)), (vec![1, 2], vec![]));
+    lane_up(&mut bench, 1, ms(20), 8);
+    assert!(!bench.links()[0].up);
+    lane_up(&mut bench, 2, ms(20), 8);
+    assert!(bench.links()[0].up);
+    lane_down(&mut bench, 1);
+    assert!(!bench.links()[0].up);
+    // What was reported in between may be lost: lane 0 alone says that there are fewer.
+    lane_up(&mut bench, 0, ms(20), 1);
+    assert!(bench.links()[0].up);
+    lane_up(&mut bench, 0, ms(20), 2);
+    assert!(!bench.links()[0].up, "and that there are more");
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub struct LinkSpec {
     pub preshared_key: Option<[u8; 32]>,
     /// By which paths, if this end can start the conversation.
     pub paths: Vec<PathSpec>,
+    /// Whether this end asks for keys at once, where it can; else it waits for the other's call, or for
+    /// [`Command::AskLink`].
+    pub asks: bool,
     /// Its settings.
     pub settings: crate::proto::link::Settings,
 }
@@ -36,6 +39,8 @@ pub enum Command {
     AddLink(LinkId, Box<LinkSpec>),
     /// Use these paths of a link from now on; what is up stays up.
     SetPaths(LinkId, Vec<PathSpec>),
+    /// The neighbour has a worker at the other end of this lane: ask it for keys.
+    AskLink(LinkId),
     /// Remove a link; its other end is told.
     RemoveLink(LinkId),
     /// Use this table from now on.
@@ -59,8 +64,8 @@ pub enum Command {
 /// From a shard to control.
 #[derive(Clone, Debug)]
 pub enum Report {
-    /// Both ends of the link hear each other.
-    LinkUp(LinkId, SocketAddr, LinkMetrics),
+    /// Both ends of the lane hear each other. The neighbour has so many workers.
+    LinkUp(LinkId, SocketAddr, LinkMetrics, u8),
     /// A link that is up goes on by another path.
     LinkMoved(LinkId, AddressPair, MoveReason),
     /// The link is dead.
@@ -117,6 +122,14 @@ pub struct ShardStats {
     pub returned: u64,
     /// Messages handed to links, again after they came back as well.
     pub handed: u64,
+    /// Messages that came from other workers of this router.
+    pub crossed_in: u64,
+    /// Messages that went to other workers of this router.
+    pub crossed_out: u64,
+    /// Messages that wait to go there.
+    pub crossing: usize,
+    /// Most that ever did, for one of them, as seen between turns.
+    pub crossing_peak: usize,
     /// Messages that wait for a route.
     pub stranded: usize,
     /// Messages dropped on their way through this router, by reason; also among `drops`.
@@ -173,18 +186,19 @@ impl ShardStats {
     }
 
     /// Checks that the counters add up: every datagram that arrived was opened, a handshake, or dropped with a reason;
-    /// every message that came, from a link or a session, was delivered, handed to a link, dropped with a reason, or
-    /// still waits; and so for every message of every link ([`LinkStats::balance`]). Says what does not.
+    /// every message that came, from a link, a session or another worker, was delivered, handed to a link or to another
+    /// worker, dropped with a reason, or still waits; and so for every message of every link ([`LinkStats::balance`]). Says what does not.
     pub fn balance(&self) -> Result<(), String> {
         let datagrams = (self.opened, self.handshakes, self.strays, self.datagram_drops.total());
         if self.datagrams_in != datagrams.0 + datagrams.1 + datagrams.2 + datagrams.3 {
             let arrived = self.datagrams_in;
             return Err(format!("{arrived} datagrams, but (opened, handshakes, strays, dropped) are {datagrams:?}"));
         }
-        let came = self.received + self.originated + self.returned;
-        let went = (self.delivered, self.handed, self.stranded as u64, self.message_drops.total());
-        if came != went.0 + went.1 + went.2 + went.3 {
-            return Err(format!("{came} messages, but (delivered, handed on, waiting, dropped) are {went:?}"));
+        let came = self.received + self.originated + self.returned + self.crossed_in;
+        let waiting = (self.stranded + self.crossing) as u64;
+        let went = (self.delivered, self.handed, self.crossed_out, waiting, self.message_drops.total());
+        if came != went.0 + went.1 + went.2 + went.3 + went.4 {
+            return Err(format!("{came} messages, but (delivered, handed on, crossed, waiting, dropped) are {went:?}"));
         }
         self.links.iter().try_for_each(|link| link.stats.balance().map_err(|error| format!("{}: {error}", link.link)))
     }
@@ -236,13 +250,15 @@ pub struct DriverStats {
     pub commands: RingStats,
     /// The ring to control.
     pub reports: RingStats,
+    /// The rings from other workers, taken together: the fullest, and the sum of the times one was full.
+    pub crossings: RingStats,
     /// Turns of the loop.
     pub turns: u64,
     /// Turns that waited in the kernel.
     pub waits: u64,
 }
 
-/// One ring between control and a worker.
+/// One ring between control and a worker, or between two workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingStats {
     /// Messages in it.

@@ -1,13 +1,15 @@
 //! The shard: security, links, forwarding and sessions composed.
 
+use super::crossing::{Crossing, Crossings, Errand};
 use super::lane::{FAREWELL, Lane, Lanes};
 use super::messages::{Command, LinkSpec, PathSpec, Report, ShardStats};
 use super::stranded::Stranded;
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
-use crate::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use crate::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime, Worker};
 use crate::containers::batch::Transmit;
+use crate::containers::pool::Urgency;
 use crate::containers::{Batch, Packet, Pool};
 use crate::forwarding::{Table, Verdict, forward};
 use crate::proto::link::{self, Delivery, Link, LinkStats, Waited};
@@ -39,6 +41,8 @@ const MAX_REPORTS: usize = 4096;
 pub struct ShardSettings {
     /// The router.
     pub identity: Identity,
+    /// Which of its workers.
+    pub worker: Worker,
     /// Slots of the packet pool.
     pub pool: usize,
     /// Security.
@@ -50,6 +54,7 @@ pub struct ShardSettings {
 /// Everything that happens to a packet inside one worker.
 pub struct Shard {
     node: NodeId,
+    worker: Worker,
     table: Arc<Table>,
     pool: Pool,
     security: Security,
@@ -60,6 +65,9 @@ pub struct Shard {
     /// Room for one message that ends here.
     body: Box<[u8]>,
     stranded: Stranded,
+    /// What waits to go to other workers, and whether sessions wait because that is much.
+    crossings: Crossings,
+    sessions_wait: bool,
     reports: VecDeque<Report>,
     readable: VecDeque<SessionId>,
     rng: Rng,
@@ -84,6 +92,9 @@ struct Counts {
     received: u64,
     returned: u64,
     handed: u64,
+    crossed_in: u64,
+    crossed_out: u64,
+    crossing_peak: usize,
     datagram_drops: Drops,
     message_drops: Drops,
     /// Neither of a datagram nor of a message on its way.
@@ -101,14 +112,17 @@ impl Shard {
         let node = settings.identity.public().node_id();
         Shard {
             node,
+            worker: settings.worker,
             table: Arc::new(Table::empty(node)),
             pool: Pool::new(settings.pool),
             security: Security::new(settings.identity, settings.security, epoch, rng.fork()),
             lanes: Lanes::new(),
             first_lane: 0,
-            sessions: Sessions::new(node, settings.sessions, rng.fork()),
+            sessions: Sessions::new(node, settings.worker, settings.sessions, rng.fork()),
             body: vec![0; POOL_SLOT].into_boxed_slice(),
             stranded: Stranded::new(settings.pool / 4),
+            crossings: Crossings::new(settings.worker.count, settings.pool),
+            sessions_wait: false,
             reports: VecDeque::new(),
             readable: VecDeque::new(),
             rng,
@@ -196,6 +210,7 @@ impl Shard {
         match command {
             Command::AddLink(link, spec) => self.add_link(now, link, *spec),
             Command::SetPaths(link, paths) => self.set_paths(now, link, &paths),
+            Command::AskLink(link) => self.security.ask(now, link),
             Command::RemoveLink(link) => self.close_lane(now, link, CloseReason::Removed),
             Command::InstallTable(_) if broken(Rule::TableSwap) && self.table.generation() > 0 => {}
             Command::InstallTable(table) => self.install(now, table),
@@ -288,6 +303,45 @@ impl Shard {
         self.sessions.blocked(now, session);
     }
 
+    /// The next message for another worker.
+    pub fn poll_crossing(&mut self, worker: usize) -> Option<Crossing> {
+        let crossing = self.crossings.pop(worker, &mut self.pool)?;
+        self.counts.crossed_out += 1;
+        Some(crossing)
+    }
+
+    /// Whether a message waits to go to that worker.
+    pub fn has_crossing(&self, worker: usize) -> bool {
+        self.crossings.waits_for(worker)
+    }
+
+    /// Whether sessions have more to send, and did not because much waited to go to other workers: call
+    /// [`Shard::poll_transmit`] again when less does.
+    pub const fn sessions_wait(&self) -> bool {
+        self.sessions_wait
+    }
+
+    /// A message from another worker of this router.
+    pub fn handle_crossing(&mut self, now: Instant, crossing: &Crossing) {
+        self.counts.crossed_in += 1;
+        let message = crossing.message();
+        let header = Header::parse(message).expect("only messages with a header cross");
+        match crossing.errand {
+            Errand::Deliver => {
+                self.counts.delivered += 1;
+                self.sessions.handle_message(now, &header, &message[message::HEADER_LEN..], &mut self.pool);
+                self.drain_sessions();
+            }
+            Errand::Send(_) if self.has_less_free_than(FREE_FOR_TAKING_IN) => {
+                self.counts.message_drops.count(DropReason::PoolExhausted);
+            }
+            Errand::Send(link) => match self.pool.copy_in(Urgency::Reserved, message) {
+                Some(packet) => self.send(now, link, packet, &header),
+                None => self.counts.message_drops.count(DropReason::PoolExhausted),
+            },
+        }
+    }
+
     /// The next report for control.
     pub fn poll_report(&mut self) -> Option<Report> {
         self.reports.pop_front()
@@ -367,6 +421,10 @@ impl Shard {
             delivered: counts.delivered,
             handed: counts.handed,
             forwarded: counts.forwarded,
+            crossed_in: counts.crossed_in,
+            crossed_out: counts.crossed_out,
+            crossing: self.crossings.len(),
+            crossing_peak: counts.crossing_peak.max(self.crossings.longest()),
             stranded: self.stranded.len(),
             message_drops: counts.message_drops.clone(),
             drops,
@@ -405,6 +463,7 @@ impl Shard {
         let mut all = vec![
             ("packets", self.pool.in_use(), self.pool.capacity()),
             ("stranded messages", self.stranded.len(), self.stranded.capacity()),
+            ("messages for another worker", self.crossings.longest(), self.crossings.capacity()),
             ("control messages for control", self.waiting_control(), MAX_REPORTS),
         ];
         all.extend(self.lanes.iter().flat_map(|(_, lane)| lane.link().holdings()));
@@ -419,6 +478,7 @@ impl Shard {
     fn note_peaks(&mut self) {
         self.counts.pool_peak = self.counts.pool_peak.max(self.pool.in_use());
         self.counts.stranded_peak = self.counts.stranded_peak.max(self.stranded.len());
+        self.counts.crossing_peak = self.counts.crossing_peak.max(self.crossings.longest());
     }
 
     fn link_mut(&mut self, link: LinkId) -> Option<&mut Link> {
@@ -436,6 +496,9 @@ impl Shard {
             self.forget_lane(now, link);
         }
         self.security.add_peer(now, link, spec.peer, spec.preshared_key, &pairs(&spec.paths));
+        if !spec.asks {
+            self.security.hold(link);
+        }
         let state = Link::new(spec.settings, &spec.paths, self.rng.fork());
         self.lanes.insert(link, Lane::new(state, spec.peer.node_id()));
         self.drain_security(now);
@@ -482,8 +545,10 @@ impl Shard {
             let waits = match forward(&self.table, &header) {
                 Verdict::Drop(reason) => reason == DropReason::NoRoute,
                 // The table may still name the link that is down.
-                Verdict::Via(link, _) => self.lanes.get(link).is_none_or(|lane| !lane.link().is_up()),
-                Verdict::Local => false,
+                Verdict::Via(link, lane, _) if lane == self.worker.index => {
+                    self.lanes.get(link).is_none_or(|lane| !lane.link().is_up())
+                }
+                Verdict::Via(..) | Verdict::Local(_) => false,
             };
             if waits {
                 self.stranded.keep(deadline, packet);
@@ -546,7 +611,8 @@ impl Shard {
             let report = match event {
                 link::Event::Up(metrics) => {
                     self.retry_stranded(now);
-                    Report::LinkUp(link, self.settle_path(link).remote, metrics)
+                    let workers = self.lanes.get(link).map_or(1, |lane| lane.link().their_workers());
+                    Report::LinkUp(link, self.settle_path(link).remote, metrics, workers)
                 }
                 link::Event::Moved(reason) => Report::LinkMoved(link, self.settle_path(link), reason),
                 link::Event::Down(reason) => Report::LinkDown(link, reason),
@@ -585,8 +651,8 @@ impl Shard {
             {
                 *before = match (&*before, report) {
                     // Control must still hear that it is up.
-                    (&Report::LinkUp(link, _, metrics), Report::LinkMoved(_, path, _)) => {
-                        Report::LinkUp(link, path.remote, metrics)
+                    (&Report::LinkUp(link, _, metrics, workers), Report::LinkMoved(_, path, _)) => {
+                        Report::LinkUp(link, path.remote, metrics, workers)
                     }
                     (_, report) => report,
                 };
@@ -599,8 +665,14 @@ impl Shard {
 
     /// Takes messages from sessions and sends them on their way.
     fn originate(&mut self, now: Instant) {
+        self.sessions_wait = false;
         for _ in 0..ORIGINATE_BUDGET {
             if self.has_less_free_than(2 * FREE_FOR_TAKING_IN) {
+                break;
+            }
+            // What passes through may take the other half.
+            if self.crossings.longest() * 2 > self.crossings.capacity() {
+                self.sessions_wait = true;
                 break;
             }
             let Some((header, packet)) = self.sessions.poll_transmit(now, &mut self.pool) else { break };
@@ -621,7 +693,7 @@ impl Shard {
     /// Takes in a message as if it had come over `link`.
     #[cfg(test)]
     pub(super) fn receive_bytes(&mut self, now: Instant, message: &[u8], link: LinkId) {
-        let packet = self.pool.copy_in(crate::containers::pool::Urgency::Reserved, message).expect("the pool has room");
+        let packet = self.pool.copy_in(Urgency::Reserved, message).expect("the pool has room");
         self.counts.received += 1;
         self.receive(now, packet, link);
     }
@@ -630,20 +702,27 @@ impl Shard {
     /// own may come back: a neighbour that lost the way returns what it had taken over, and it sets out anew.
     fn route(&mut self, now: Instant, mut packet: Packet, header: &Header, from: Option<LinkId>) {
         match forward(&self.table, header) {
-            Verdict::Local if from.is_some() && header.source == self.node => {
+            Verdict::Local(_) if from.is_some() && header.source == self.node => {
                 self.discard(packet, DropReason::Spoofed);
             }
-            Verdict::Local => self.deliver(now, header, packet),
+            Verdict::Local(home) if home == self.worker.index || header.protocol == Protocol::Echo => {
+                self.deliver(now, header, packet);
+            }
+            Verdict::Local(home) => self.cross(home, Errand::Deliver, packet),
             Verdict::Via(..) if from.is_some() && self.has_less_free_than(FREE_FOR_TAKING_IN) => {
                 self.discard(packet, DropReason::PoolExhausted);
             }
-            Verdict::Via(link, ttl) => {
+            Verdict::Via(link, lane, ttl) => {
                 assert!(ttl < header.ttl, "every hop takes one from the hops left: nothing goes round for ever");
                 message::set_ttl(self.pool.bytes_mut(&mut packet), ttl);
                 if from.is_some() {
                     self.counts.forwarded += 1;
                 }
-                self.send(now, link, packet, header);
+                if lane == self.worker.index {
+                    self.send(now, link, packet, header);
+                } else {
+                    self.cross(lane, Errand::Send(link), packet);
+                }
             }
             Verdict::Drop(reason) => {
                 if reason == DropReason::TtlExpired && header.protocol == Protocol::Echo {
@@ -655,6 +734,13 @@ impl Shard {
                     self.discard(packet, reason);
                 }
             }
+        }
+    }
+
+    /// Leaves a message to another worker.
+    fn cross(&mut self, worker: usize, errand: Errand, packet: Packet) {
+        if let Err(packet) = self.crossings.push(worker, errand, packet) {
+            self.discard(packet, DropReason::CrossingFull);
         }
     }
 

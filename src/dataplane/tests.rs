@@ -1,12 +1,13 @@
 //! Behaviours of a shard beside others, without control.
 
+mod crossing;
 mod net;
 mod paths;
 mod transit;
 
 use super::messages::{Command, LinkSpec, PathSpec, Report};
 use super::{Shard, ShardSettings};
-use crate::base::{AddressPair, Identity, Instant, LinkId, Rng, WallTime};
+use crate::base::{AddressPair, Identity, Instant, LinkId, Rng, WallTime, Worker};
 use crate::containers::Batch;
 use crate::proto::link;
 use std::net::SocketAddr;
@@ -59,6 +60,7 @@ impl Pair {
         self.lives += 1;
         let settings = ShardSettings {
             identity: identity(router),
+            worker: Worker::SOLE,
             pool: 256,
             security: Default::default(),
             sessions: Default::default(),
@@ -68,6 +70,7 @@ impl Pair {
             peer: identity(1 - router).public(),
             preshared_key: None,
             paths: (router == 0).then(|| path(1)).into_iter().collect(),
+            asks: true,
             settings: link::Settings::default(),
         };
         shard.handle_command(self.now, Command::AddLink(LINK, Box::new(spec)));
@@ -105,7 +108,7 @@ impl Pair {
         let Some(shard) = &mut self.shards[router] else { return };
         while let Some(report) = shard.poll_report() {
             match report {
-                Report::LinkUp(_, remote, _) => (self.up[router], self.remotes[router]) = (true, Some(remote)),
+                Report::LinkUp(_, remote, ..) => (self.up[router], self.remotes[router]) = (true, Some(remote)),
                 Report::LinkDown(..) => self.up[router] = false,
                 Report::LinkMoved(_, path, _) => {
                     self.remotes[router] = Some(path.remote);
@@ -146,6 +149,7 @@ fn a_link_that_flaps_does_not_fill_memory_while_control_is_busy() {
         peer: identity(1).public(),
         preshared_key: None,
         paths: vec![path(1)],
+        asks: true,
         settings: link::Settings::default(),
     };
     // Control does not take reports: fill the queue up with others first.

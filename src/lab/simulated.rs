@@ -305,7 +305,7 @@ fn course(
         wires.push(if x < y { [forward, back] } else { [back, forward] });
     }
     let kind = if *transport == Transport::Reliable { Kind::Stream } else { Kind::BestEffort };
-    let topology = Shape { routers: topology.routers.len(), links };
+    let topology = Shape { routers: topology.routers.len(), links, workers: Vec::new() };
     Ok(Course { topology, wires, from, to, kind, size, interval, seed })
 }
 

@@ -21,6 +21,9 @@ pub struct Topology {
     pub seed: u64,
     /// System calls of the routers' workers: `auto`, `uring` or `mmsg`.
     pub io: String,
+    /// Workers of the routers, in their order; those that are not named have one. More than one need namespaces, since a
+    /// relay stands for one port.
+    pub workers: Vec<usize>,
     /// The routing metric; `None` leaves it to the router's default.
     pub metric: Option<String>,
     /// Lines added to every router's configuration, before its members.
@@ -58,6 +61,7 @@ impl Topology {
             program: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
             seed: 1,
             io: "auto".into(),
+            workers: Vec::new(),
             metric: None,
             extra: String::new(),
             tcp: super::world::tcp_algorithms(),

@@ -469,6 +469,9 @@ fn end_of(topology: &Topology, link: usize, router: usize) -> usize {
 
 /// Without namespaces: a loopback address for each router, a pair of relaying sockets for each link.
 fn build_relays(topology: &Topology, dir: &Path) -> io::Result<Built> {
+    if topology.workers.iter().any(|&count| count > 1) {
+        return Err(io::Error::other("routers with several workers can only be built in namespaces"));
+    }
     // A fresh namespace has its loopback interface down; elsewhere this changes nothing, or is refused.
     let _ = Netlink::open().and_then(|mut netlink| netlink.index("lo").and_then(|index| netlink.set_up(index, true)));
     let unique = std::process::id().wrapping_mul(2_654_435_761);
@@ -511,11 +514,12 @@ fn write_configurations(topology: &Topology, routers: &[Router], entrances: &[En
         let routing = metric.map(|metric| format!("\n[routing]\nmetric = \"{metric}\"\n")).unwrap_or_default();
         let text = format!(
             "name = \"{name}\"\nkey = \"{key}\"\nlisten = \"{listen}\"\ncontrol_socket = \"{socket}\"\n\n\
-             [workers]\ncount = 1\nio = \"{io}\"\nidle = \"wait\"\n{routing}{extra}{members}{links}",
+             [workers]\ncount = {workers}\nio = \"{io}\"\nidle = \"wait\"\n{routing}{extra}{members}{links}",
             name = router.name,
             key = router.key_file().display(),
             listen = router.listen,
             socket = router.socket().display(),
+            workers = topology.workers.get(place).copied().unwrap_or(1),
             io = topology.io,
             extra = topology.extra,
         );

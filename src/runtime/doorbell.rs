@@ -8,8 +8,10 @@ use super::sys;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// One consumer's doorbell; any number of producers may ring it.
+/// One consumer's doorbell; any number of producers may ring it. It shares a cache line with nothing: its consumer writes
+/// to it whenever it sleeps.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Doorbell {
     sleeper: Sleeper,
     event: OwnedFd,

@@ -8,6 +8,7 @@
 //!            ┌──▼───────────────┴──┐             ▼
 //!            │ worker k: Shard     │══ records ══ application
 //!            │ io: uring or mmsg   │══ UDP, port + k ══ neighbours
+//!            │                     │── rings both ways ── every other worker
 //!            └─────────────────────┘
 //! ```
 //!
@@ -18,7 +19,7 @@
 //! | file | noun |
 //! |---|---|
 //! | [`clock`] | the only clock and the only entropy |
-//! | [`ring`], [`doorbell`], [`sleeper`] | what crosses between control and a worker, and how a sleeper is woken |
+//! | [`ring`], [`doorbell`], [`sleeper`] | what crosses between threads, and how a sleeper is woken |
 //! | [`io`] | the two backends and the choice between them |
 //! | `udp` | a worker's sockets: one listening, one connected to each neighbour |
 //! | `worker`, `sessions` | the worker loop; the descriptors of its sessions |

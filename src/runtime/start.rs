@@ -7,12 +7,12 @@ use super::doorbell::Doorbell;
 use super::io::{Choice, Impossible, NoTrains, choose, choose_stamps, choose_trains, make, uring};
 use super::metrics::Metrics;
 use super::notify::notify;
-use super::ring::{RING_SLOTS, Receiver, Sender, ToWorker, ring};
+use super::ring::{Crossings, RING_SLOTS, Receiver, Sender, ToWorker, crossings, ring};
 use super::sessions::Limits;
 use super::signals::Signals;
 use super::worker::Worker;
 use super::{capabilities, io, key_file, memory, sys, udp};
-use crate::base::{Identity, Rng, WallTime};
+use crate::base::{self, Identity, Rng, WallTime};
 use crate::config::settings::{Config, Idle, Io, Member, Metric, Offload, Routing, Telemetry, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
@@ -347,7 +347,6 @@ struct Starter<'a> {
 
 /// What one worker is started with.
 struct Seed {
-    index: usize,
     clock: Clock,
     config: Config,
     shard: ShardSettings,
@@ -358,6 +357,7 @@ struct Seed {
     bell: Arc<Doorbell>,
     commands: Receiver<ToWorker>,
     reports: Sender<Report>,
+    crossings: Crossings,
     control_bell: Arc<Doorbell>,
 }
 
@@ -370,8 +370,12 @@ impl Starter<'_> {
         workers: &mut Vec<WorkerHandle>,
     ) -> Result<String, RunError> {
         let mut io = self.choice.reason.clone();
-        for (index, listen) in sockets.into_iter().enumerate() {
-            let (handle, used) = self.start(index, listen, rng.fork())?;
+        let bells = sockets.iter().map(|_| Doorbell::new().map(Arc::new)).collect::<Result<Vec<_>, _>>();
+        let bells = bells.map_err(RunError::Setup)?;
+        let count = sockets.len();
+        for (index, (listen, ways)) in sockets.into_iter().zip(crossings(&bells)).enumerate() {
+            let (bell, rng) = (Arc::clone(&bells[index]), rng.fork());
+            let (handle, used) = self.start(base::Worker::new(index, count), listen, (bell, ways), rng)?;
             workers.push(handle);
             io = used;
         }
@@ -379,18 +383,24 @@ impl Starter<'_> {
     }
 
     /// Starts a worker's thread and waits until it has its backend; answers with what the backend is.
-    fn start(&self, index: usize, listen: UdpSocket, rng: Rng) -> Result<(WorkerHandle, String), RunError> {
-        let bell = Arc::new(Doorbell::new().map_err(RunError::Setup)?);
+    fn start(
+        &self,
+        worker: base::Worker,
+        listen: UdpSocket,
+        (bell, crossings): (Arc<Doorbell>, Crossings),
+        rng: Rng,
+    ) -> Result<(WorkerHandle, String), RunError> {
+        let index = worker.index;
         let (commands, theirs) = ring(RING_SLOTS, Arc::clone(&bell));
         let (mine, reports) = ring(RING_SLOTS, Arc::clone(&self.stop.bell));
         let shard = ShardSettings {
             identity: self.identity.clone(),
+            worker,
             pool: self.config.workers.pool,
             security: Default::default(),
             sessions: Default::default(),
         };
         let seed = Seed {
-            index,
             clock: self.clock,
             config: self.config.clone(),
             shard,
@@ -401,6 +411,7 @@ impl Starter<'_> {
             bell,
             commands: theirs,
             reports: mine,
+            crossings,
             control_bell: Arc::clone(&self.stop.bell),
         };
         let (ready, started) = mpsc::sync_channel(1);
@@ -424,7 +435,7 @@ impl Drop for LastRing {
 /// A worker's thread.
 fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
     let last_ring = LastRing(Arc::clone(&seed.control_bell));
-    let index = seed.index;
+    let index = seed.shard.worker.index;
     pin(index, &seed.config.workers.cores);
     if let Err(error) = sys::tighten_timers() {
         tracing::warn!(worker = index, %error, "timers stay coarse");
@@ -461,6 +472,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         bell: seed.bell,
         commands: seed.commands,
         reports: seed.reports,
+        crossings: seed.crossings,
     };
     worker.run();
     drop(last_ring);

@@ -1,14 +1,14 @@
 //! A worker: one thread, one shard, one backend.
 //!
-//! A turn is: read the clock once → commands → what arrived → records of sessions → timers → drain (deliver, transmit,
-//! report) → wait. Every step is bounded, so acknowledgements leave in every turn however much arrives; what a bound cuts
+//! A turn is: read the clock once → commands → what came from other workers → what arrived → records of sessions → timers →
+//! drain (deliver, transmit, cross, report) → wait. Every step is bounded, so acknowledgements leave in every turn however much arrives; what a bound cuts
 //! short continues in the next turn, without a wait in between.
 
 use super::clock::{self, Clock};
 use super::complaints::{self, Complaints, REASONS};
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
-use super::ring::{RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
+use super::ring::{Crossings, RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
 use super::sessions::{Budget, Limits, Records, Sessions};
 use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::config::settings::Idle;
@@ -46,6 +46,7 @@ pub(super) struct Worker {
     pub(super) bell: Arc<Doorbell>,
     pub(super) commands: Receiver<ToWorker>,
     pub(super) reports: Sender<Report>,
+    pub(super) crossings: Crossings,
 }
 
 /// A worker at work.
@@ -65,6 +66,8 @@ struct Turn {
     put_off: u64,
     counts: Counts,
     complaints: Complaints,
+    /// A full ring keeps messages for another worker back.
+    held_back: bool,
     stopping: bool,
 }
 
@@ -80,6 +83,7 @@ struct Counts {
     socket_overflows: u64,
     commands_peak: usize,
     reports_peak: usize,
+    crossings_peak: usize,
     told: Told,
 }
 
@@ -118,6 +122,7 @@ impl Worker {
             put_off: 0,
             counts: Counts::default(),
             complaints: Complaints::new(),
+            held_back: false,
             stopping: false,
         };
         while !turn.stopping {
@@ -132,6 +137,7 @@ impl Turn {
         let now = self.worker.clock.now();
         self.counts.turns += 1;
         let commands = self.take_commands(now);
+        let crossed = self.take_crossings(now);
         let datagrams = self.receive(now);
         let records = self.serve_sessions(now);
         let due = self.worker.shard.poll_timeout().is_some_and(|(when, _)| when <= now);
@@ -142,12 +148,12 @@ impl Turn {
         if now >= self.housekeeping {
             self.keep_house();
         }
-        let worked = commands + datagrams + records > 0 || due;
+        let worked = commands + crossed + datagrams + records > 0 || due;
         if worked {
             let ended = self.worker.clock.now();
             self.worker.shard.record_turn(ended.since(now));
         }
-        self.pace.count(now, datagrams + records);
+        self.pace.count(now, crossed + datagrams + records);
         if !(more || self.stopping || self.sessions.has_readable()) {
             self.wait(now);
         }
@@ -178,6 +184,35 @@ impl Turn {
             }
         }
         COMMANDS
+    }
+
+    /// Takes what other workers had ready when the turn began, a ring's worth from each at most.
+    fn take_crossings(&mut self, now: Instant) -> usize {
+        let Worker { shard, crossings, .. } = &mut self.worker;
+        let mut taken = 0;
+        for from in crossings.from.iter_mut().flatten() {
+            let waiting = from.pop_all(|crossing| shard.handle_crossing(now, crossing));
+            self.counts.crossings_peak = self.counts.crossings_peak.max(waiting);
+            taken += waiting;
+        }
+        taken
+    }
+
+    /// Gives other workers what the shard has for them. True if a full ring keeps some back.
+    fn cross(&mut self) -> bool {
+        let Worker { shard, crossings, .. } = &mut self.worker;
+        let mut left = false;
+        for (worker, to) in crossings.to.iter_mut().enumerate() {
+            let Some(to) = to else { continue };
+            if shard.has_crossing(worker) {
+                to.push_all(std::iter::from_fn(|| shard.poll_crossing(worker)));
+            }
+            if shard.has_crossing(worker) {
+                to.count_refusal();
+                left = true;
+            }
+        }
+        left
     }
 
     fn receive(&mut self, now: Instant) -> usize {
@@ -214,7 +249,9 @@ impl Turn {
 
     /// Everything the shard has to give. True if a bound cut it short.
     fn drain(&mut self, now: Instant) -> bool {
-        let more = self.deliver(now) | self.transmit(now);
+        let mut more = self.deliver(now) | self.transmit(now);
+        self.held_back = self.cross();
+        more |= self.worker.shard.sessions_wait() && !self.held_back;
         while !self.worker.reports.is_full() {
             let Some(mut report) = self.worker.shard.poll_report() else { break };
             match &mut report {
@@ -293,15 +330,19 @@ impl Turn {
         if self.pace.spins(now) {
             return;
         }
-        let Worker { shard, backend, bell, commands, reports, clock, .. } = &mut self.worker;
+        let Worker { shard, backend, bell, commands, reports, crossings, clock, .. } = &mut self.worker;
         let deadlines = [shard.poll_timeout().map(|(when, _)| when), self.sessions.poll_timeout()];
         let mut until = deadlines.into_iter().flatten().fold(self.housekeeping, Instant::min);
         if reports.is_full() {
             reports.count_refusal();
             until = until.min(now + RETRY);
         }
+        if self.held_back {
+            until = until.min(now + RETRY);
+        }
         let timeout = until.since(clock.now());
-        if !timeout.is_zero() && bell.prepare_sleep(|| commands.is_empty() && !commands.is_abandoned()) {
+        let nothing_came = || commands.is_empty() && !commands.is_abandoned() && crossings.is_empty();
+        if !timeout.is_zero() && bell.prepare_sleep(nothing_came) {
             self.counts.waits += 1;
             backend.wait(Some(timeout));
             bell.awake();
@@ -343,6 +384,7 @@ impl Turn {
                 slots: RING_SLOTS,
                 full: worker.reports.refused(),
             },
+            crossings: worker.crossings.stats(counts.crossings_peak),
             turns: counts.turns,
             waits: counts.waits,
         }

@@ -115,7 +115,10 @@ fn lost_control(world: &World) -> bool {
 
 /// How long the link of the core that flapped most may still be held down.
 fn hold(world: &World, core: &[usize]) -> Duration {
-    let downs = |&router: &usize| world.stats(router)?.links.iter().map(|link| link.stats.downs).max();
+    let downs = |&router: &usize| {
+        let lanes = world.stats(router)?.into_iter().flat_map(|stats| stats.links);
+        lanes.map(|lane| lane.stats.downs).max()
+    };
     match core.iter().filter_map(downs).max().unwrap_or(0) {
         0 => Duration::ZERO,
         downs => (HOLD_FIRST * (1 << downs.min(5) as u32)).min(HOLD_MAX),

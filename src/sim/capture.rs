@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_capture_has_its_header_and_one_packet() {
         let mut capture = Capture::new();
-        capture.datagram(Instant::from_millis(1), address(0), address(1), b"hello");
+        capture.datagram(Instant::from_millis(1), address(0, 0), address(1, 0), b"hello");
         let bytes = capture.into_bytes();
         assert_eq!(bytes.len(), 24 + 16 + 28 + 5);
         assert_eq!(bytes[24 + 4..24 + 8], 1_000_000u32.to_be_bytes());

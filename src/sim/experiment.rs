@@ -116,7 +116,10 @@ pub struct CountedLink {
 
 impl Counted {
     fn of(world: &World, router: usize) -> Counted {
-        let Some(stats) = world.stats(router) else { return Counted::default() };
+        // The routers of an experiment have one worker.
+        let Some([stats]) = world.stats(router).and_then(|stats| <[_; 1]>::try_from(stats).ok()) else {
+            return Counted::default();
+        };
         let link = |link: &LinkReport| {
             Some(CountedLink {
                 to: world.number(link.peer)?,

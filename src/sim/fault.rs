@@ -2,9 +2,11 @@
 
 use super::conditions::Conditions;
 use super::ledger::Struck;
+use super::router::Rings;
 use super::units::{millis, seconds};
 use super::world::World;
 use crate::base::Instant;
+use crate::base::limits::MAX_WORKERS;
 use crate::config::settings;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -133,6 +135,13 @@ pub enum Fault {
         /// With what.
         disk: Disk,
     },
+    /// A router that starts after this has so many workers, as when its configuration was changed.
+    Workers {
+        /// Which.
+        router: usize,
+        /// How many.
+        count: usize,
+    },
     /// A router stands still for a while.
     Freeze {
         /// Which.
@@ -170,7 +179,7 @@ pub enum Fault {
         #[serde(with = "millis")]
         to: Duration,
     },
-    /// The rings between a router's control and its worker are full, or not any more.
+    /// The rings between a router's control and its workers, or between its workers, are full, or not any more.
     Rings {
         /// Which.
         router: usize,
@@ -178,6 +187,9 @@ pub enum Fault {
         commands: bool,
         /// The one up to control.
         reports: bool,
+        /// Those between workers.
+        #[serde(default)]
+        crossings: bool,
     },
     /// A router reads a changed configuration.
     Reload {
@@ -253,12 +265,15 @@ impl Fault {
             Fault::Merge { ref wires } => wires.iter().for_each(|&(from, to)| world.set_cut(from, to, false)),
             Fault::Crash { router } => world.crash(router),
             Fault::Restart { router, disk } => world.restart(router, disk),
+            Fault::Workers { router, count } => world.set_workers(router, count),
             Fault::Freeze { router, length } => world.freeze(router, length),
             Fault::Slow { router, times } => world.slow(router, times),
             Fault::ClockStep { router, millis } => world.step_clock(router, millis),
             Fault::Drift { router, ppm } => world.drift(router, ppm),
             Fault::Coalesce { router, to } => world.coalesce(router, to),
-            Fault::Rings { router, commands, reports } => world.fill_rings(router, commands, reports),
+            Fault::Rings { router, commands, reports, crossings } => {
+                world.fill_rings(router, Rings { commands, reports, crossings });
+            }
             Fault::Reload { router, ref without, metric, queue } => {
                 world.reload(router, without, metric.into(), queue);
             }
@@ -278,6 +293,7 @@ impl Fault {
             | Fault::Narrow { from, to, .. }
             | Fault::Widen { from, to } => wire(*from, *to),
             Fault::Partition { wires, .. } | Fault::Merge { wires } => wires.iter().all(|&(from, to)| wire(from, to)),
+            Fault::Workers { router, count } => *router < routers && (1..=MAX_WORKERS).contains(count),
             Fault::Crash { router }
             | Fault::Restart { router, .. }
             | Fault::Freeze { router, .. }

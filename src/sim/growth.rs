@@ -11,6 +11,7 @@ use super::topology::{LinkSettings, Topology};
 use super::wire::Conditions;
 use super::world::World;
 use crate::base::Rng;
+use crate::dataplane::Shard;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -180,7 +181,8 @@ impl Growth {
     fn work_of(&self, routers: &[usize]) -> Work {
         let running = routers.iter().filter_map(|&router| self.world.router(router));
         running.fold(Work::default(), |sum, router| {
-            let (bytes, datagrams) = router.shard.sent();
+            let sent = router.shards.iter().map(Shard::sent);
+            let (bytes, datagrams) = sent.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1));
             let stats = router.control.routing().stats();
             Work {
                 bytes: sum.bytes + bytes,

@@ -68,6 +68,8 @@ strikes! {
     RestartBehind = "restart, clock behind",
     /// A router came back with any date: what it wrote last was torn.
     RestartAnyDate = "restart, clock of any date",
+    /// A router came back with another number of workers.
+    OtherWorkers = "restart, other workers",
     /// A router stood still.
     Freeze = "freeze",
     /// A router became slow.
@@ -84,6 +86,8 @@ strikes! {
     CommandRing = "command ring full",
     /// Reports of the shard waited for room in the ring.
     ReportRing = "report ring full",
+    /// Messages for another worker waited for room in the ring.
+    CrossingRing = "crossing ring full",
     /// The kernel took no datagram for now.
     SendAgain = "send: EAGAIN",
     /// The kernel had no buffer for a datagram.

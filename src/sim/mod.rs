@@ -45,5 +45,8 @@ pub mod wire;
 pub mod workload;
 pub mod world;
 
+/// Workers of a router, where their number is drawn.
+const MOST_WORKERS: u64 = 3;
+
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,12 @@
 
 use super::conditions::Conditions;
 use super::fault::{Metric, Step};
-use super::swarm;
 use super::topology::{LinkSettings, Topology};
 use super::units::{millis, seconds};
 use super::workload::{Kind, Spec};
+use super::{MOST_WORKERS, swarm};
+use crate::base::hash::mix64;
+use crate::base::limits::MAX_WORKERS;
 use crate::base::{Instant, Rng};
 use crate::config::settings::Congestion;
 use serde::{Deserialize, Serialize};
@@ -145,6 +147,7 @@ impl Plan {
         let mut rng = Rng::from_u64(seed);
         let routers = fewest + rng.below((most - fewest) as u64 + 1) as usize;
         let topology = Topology::random(routers, &mut rng);
+        let topology = Topology { workers: draw_workers(routers, seed), ..topology };
         // Standing still for up to a minute takes a longer run; few seeds have it.
         let long = rng.chance(0.04);
         let faults = if long { 10_000 + rng.below(65_000) } else { 6_000 + rng.below(5_000) };
@@ -177,12 +180,15 @@ impl Plan {
     }
 
     fn check(&self) -> Result<(), String> {
-        let Topology { routers, ref links } = self.topology;
+        let Topology { routers, ref links, ref workers } = self.topology;
         if !(2..=MAX_ROUTERS).contains(&routers) {
             return Err(format!("a network has 2 to {MAX_ROUTERS} routers"));
         }
         if let Some(wrong) = links.iter().find(|&&(a, b)| a >= b || b >= routers) {
             return Err(format!("link {wrong:?}: a link joins two routers, the smaller number first"));
+        }
+        if workers.len() > routers || !workers.iter().all(|count| (1..=MAX_WORKERS).contains(count)) {
+            return Err(format!("each router has 1 to {MAX_WORKERS} workers"));
         }
         let mut once = links.clone();
         once.sort_unstable();
@@ -212,6 +218,18 @@ impl Plan {
     /// The condition of all wires before the first step.
     pub(super) fn conditions(&self) -> Conditions {
         Conditions::default()
+    }
+}
+
+/// Workers of each router: one everywhere, as many everywhere, or any number anywhere. Drawn apart from all else, so that
+/// runs of one seed differ in nothing else where this changes.
+fn draw_workers(routers: usize, seed: u64) -> Vec<usize> {
+    let mut rng = Rng::from_u64(mix64(seed));
+    let mut some = |least: u64| (least + rng.below(MOST_WORKERS - least + 1)) as usize;
+    match some(1) {
+        1 => Vec::new(),
+        2 => vec![some(2); routers],
+        _ => (0..routers).map(|_| some(1)).collect(),
     }
 }
 

@@ -1,15 +1,14 @@
-//! A router of the simulation: a shard and a control, driven as runtime/ drives them.
+//! A router of the simulation: a shard for each worker and a control, driven as runtime/ drives them.
 //!
 //! All times here are the router's own: its monotonic clock reads zero when it starts, and may drift.
 
 use super::check::hops::Carried;
 use super::topology::{LinkSettings, identity};
-use crate::base::time::sooner;
-use crate::base::{Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use crate::base::{Instant, LinkId, NodeId, Rng, SessionId, WallTime, Worker};
 use crate::config::settings::Config;
 use crate::containers::Batch;
 use crate::control::{Action, ClientId, Control, Input};
-use crate::dataplane::messages::{Command, Report};
+use crate::dataplane::messages::{Command, Report, ShardStats};
 use crate::dataplane::{Shard, ShardSettings};
 use crate::proto::session::Readiness;
 use crate::proto::{security, session};
@@ -29,8 +28,8 @@ const EAGAIN: i32 = 11;
 
 /// What a router does to the world outside it.
 pub(super) enum Effect<'a> {
-    /// A datagram leaves. An error is the kernel's.
-    Transmit(SocketAddr, &'a [u8]),
+    /// A datagram leaves by a worker's socket. An error is the kernel's.
+    Transmit(usize, SocketAddr, &'a [u8]),
     /// A record for an application. An error means that it was not taken.
     Record(SessionId, &'a [u8]),
     /// A session's descriptor may be read again.
@@ -43,11 +42,12 @@ pub(super) enum Effect<'a> {
     Link(NodeId, bool),
 }
 
-/// Which rings between control and shard have no room.
+/// Which rings between threads have no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rings {
     pub(super) commands: bool,
     pub(super) reports: bool,
+    pub(super) crossings: bool,
 }
 
 /// Room for what a router gives out: one does for all, since they take turns, and it stays in the processor's cache.
@@ -62,19 +62,22 @@ impl Desk {
     }
 }
 
-/// A shard and a control.
+/// Its shards and its control.
 pub(super) struct Router {
-    pub(super) shard: Shard,
+    /// By worker.
+    pub(super) shards: Vec<Shard>,
     pub(super) control: Control,
     /// When control's timer is due, where that was asked since control last had anything to do: it takes long to say.
     control_due: Cell<Option<Option<Instant>>>,
     pub(super) rings: Rings,
-    /// Links that were ever added: others have carried nothing, and to ask what they did takes long.
-    added: BTreeSet<LinkId>,
-    /// What links carried that were removed.
+    /// The worker of each session that has a descriptor.
+    sessions: BTreeMap<SessionId, usize>,
+    /// Lanes that were ever added: others have carried nothing, and to ask what they did takes long.
+    added: BTreeSet<(usize, LinkId)>,
+    /// What lanes carried that were removed.
     removed: BTreeMap<NodeId, Carried>,
     /// Those of them that still say farewell.
-    leaving: BTreeSet<LinkId>,
+    leaving: BTreeSet<(usize, LinkId)>,
 }
 
 impl Router {
@@ -92,46 +95,65 @@ impl Router {
             None => usual,
             Some(rekey_after) => security::Settings { rekey_after, reject_after: rekey_after.mul_f64(1.5), ..usual },
         };
-        let shard_settings = ShardSettings {
-            identity: identity(number),
-            pool: config.workers.pool,
-            security,
-            sessions: session::Settings::default(),
-        };
         let epoch = WallTime::from_nanos(wall.as_nanos().saturating_sub(now.as_nanos()));
-        let shard = Shard::new(shard_settings, epoch, rng.fork());
+        let workers = config.workers.count;
+        let mut shard = |worker| {
+            let settings = ShardSettings {
+                identity: identity(number),
+                worker: Worker::new(worker, workers),
+                pool: config.workers.pool,
+                security: security.clone(),
+                sessions: session::Settings::default(),
+            };
+            Shard::new(settings, epoch, rng.fork())
+        };
+        let shards = (0..workers).map(&mut shard).collect();
         let control = Control::new(now, config, identity(number), wall, "simulated".into(), rng.fork());
         Router {
-            shard,
+            shards,
             control: control.expect("the simulator's configurations are valid"),
             control_due: Cell::new(None),
             rings: Rings::default(),
+            sessions: BTreeMap::new(),
             added: BTreeSet::new(),
             removed: BTreeMap::new(),
             leaving: BTreeSet::new(),
         }
     }
 
-    pub(super) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
-        self.shard.handle_datagram(now, from, datagram);
+    pub(super) fn handle_datagram(&mut self, now: Instant, worker: usize, from: SocketAddr, datagram: &mut [u8]) {
+        self.shards[worker].handle_datagram(now, from, datagram);
     }
 
-    /// The kernel says that nothing listens at `peer`.
-    pub(super) fn handle_refused(&mut self, now: Instant, peer: NodeId, at: SocketAddr) {
+    /// The kernel says to a worker that nothing listens at `peer`.
+    pub(super) fn handle_refused(&mut self, now: Instant, worker: usize, peer: NodeId, at: SocketAddr) {
         if let Some(link) = self.control.link_to(peer) {
-            self.shard.handle_refused(now, link, at.into());
+            self.shards[worker].handle_refused(now, link, at.into());
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.shard.handle_timeout(now);
+        self.shards.iter_mut().for_each(|shard| shard.handle_timeout(now));
         if self.control_due().is_some_and(|at| at <= now) {
             self.tell(now, Input::Timer);
         }
     }
 
     pub(super) fn handle_record(&mut self, now: Instant, session: SessionId, record: &[u8]) -> Readiness {
-        self.shard.handle_record(now, session, record)
+        self.shard_of(session).map_or(Readiness::Gone, |shard| shard.handle_record(now, session, record))
+    }
+
+    /// A session's application is gone.
+    pub(super) fn handle_hangup(&mut self, now: Instant, session: SessionId) {
+        if let Some(shard) = self.shard_of(session) {
+            shard.handle_hangup(now, session);
+        }
+        self.sessions.remove(&session);
+    }
+
+    fn shard_of(&mut self, session: SessionId) -> Option<&mut Shard> {
+        let worker = *self.sessions.get(&session)?;
+        self.shards.get_mut(worker)
     }
 
     pub(super) fn request(&mut self, now: Instant, client: ClientId, request: Request) {
@@ -145,7 +167,7 @@ impl Router {
     /// Sends every neighbour a control message.
     pub(super) fn send_to_neighbours(&mut self, now: Instant, bytes: &[u8]) {
         for link in self.control.link_ids() {
-            self.shard.handle_command(now, Command::SendControl(link, bytes.into()));
+            self.shards[0].handle_command(now, Command::SendControl(link, bytes.into()));
         }
     }
 
@@ -161,14 +183,13 @@ impl Router {
         due
     }
 
-    /// When [`Router::handle_timeout`] is due. Control's timers fire whether or not it can tell the shard.
+    /// When [`Router::handle_timeout`] is due. Control's timers fire whether or not it can tell the shards.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let shard = self.shard.poll_timeout().map(|(at, _)| (at, ()));
-        let control = self.control_due().map(|at| (at, ()));
-        sooner(shard, control).map(|(at, ())| at)
+        let shards = self.shards.iter().filter_map(|shard| shard.poll_timeout().map(|(at, _)| at));
+        shards.chain(self.control_due()).min()
     }
 
-    /// Passes messages between shard and control and effects to `world` until nothing moves.
+    /// Passes messages among shards and control and effects to `world` until nothing moves.
     pub(super) fn settle(
         &mut self,
         now: Instant,
@@ -176,10 +197,16 @@ impl Router {
         mut world: impl FnMut(Effect<'_>) -> Result<(), i32>,
     ) {
         for _ in 0..MAX_ROUNDS {
-            let mut moved = self.transmit(now, &mut desk.batch, &mut world);
-            moved |= self.deliver(now, &mut desk.record, &mut world);
-            if !self.rings.reports {
-                moved |= self.take_reports(now, &mut world);
+            let mut moved = false;
+            for worker in 0..self.shards.len() {
+                moved |= self.transmit(now, worker, &mut desk.batch, &mut world);
+                moved |= self.deliver(now, worker, &mut desk.record, &mut world);
+                if !self.rings.crossings {
+                    moved |= self.cross(now, worker);
+                }
+                if !self.rings.reports {
+                    moved |= self.take_reports(now, worker, &mut world);
+                }
             }
             // A full ring holds back all that control wants done, in order.
             while !self.rings.commands
@@ -199,14 +226,16 @@ impl Router {
     fn transmit(
         &mut self,
         now: Instant,
+        worker: usize,
         batch: &mut Batch,
         world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>,
     ) -> bool {
         batch.clear();
-        self.shard.poll_transmit(now, batch);
+        let shard = &mut self.shards[worker];
+        shard.poll_transmit(now, batch);
         for (transmit, bytes) in batch.iter() {
-            if let Err(errno) = world(Effect::Transmit(transmit.to.remote, bytes)) {
-                self.shard.handle_send_failed(now, transmit.link, transmit.len, errno);
+            if let Err(errno) = world(Effect::Transmit(worker, transmit.to.remote, bytes)) {
+                shard.handle_send_failed(now, transmit.link, transmit.len, errno);
             }
         }
         !batch.is_empty()
@@ -215,36 +244,58 @@ impl Router {
     fn deliver(
         &mut self,
         now: Instant,
+        worker: usize,
         record: &mut [u8],
         world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>,
     ) -> bool {
-        let mut moved = false;
-        while let Some((session, len)) = self.shard.poll_deliver(now, record) {
+        let (mut moved, shard) = (false, &mut self.shards[worker]);
+        while let Some((session, len)) = shard.poll_deliver(now, record) {
             match world(Effect::Record(session, &record[..len])) {
-                Ok(()) => self.shard.delivered(now, session),
-                Err(_) => self.shard.blocked(now, session),
+                Ok(()) => shard.delivered(now, session),
+                Err(_) => shard.blocked(now, session),
             }
             moved = true;
         }
-        while let Some(session) = self.shard.poll_readable() {
+        while let Some(session) = shard.poll_readable() {
             world(Effect::Readable(session)).expect("told, not asked");
             moved = true;
         }
         moved
     }
 
-    fn take_reports(&mut self, now: Instant, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) -> bool {
+    /// Carries what a worker has for others.
+    fn cross(&mut self, now: Instant, from: usize) -> bool {
         let mut moved = false;
-        while let Some(report) = self.shard.poll_report() {
-            let change = match report {
-                Report::LinkUp(link, ..) => Some((link, true)),
-                Report::LinkDown(link, _) => Some((link, false)),
+        for to in 0..self.shards.len() {
+            while let Some(crossing) = self.shards[from].poll_crossing(to) {
+                self.shards[to].handle_crossing(now, &crossing);
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    fn take_reports(
+        &mut self,
+        now: Instant,
+        worker: usize,
+        world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>,
+    ) -> bool {
+        let mut moved = false;
+        while let Some(report) = self.shards[worker].poll_report() {
+            let link = match report {
+                Report::LinkUp(link, ..) | Report::LinkDown(link, _) => Some(link),
                 _ => None,
             };
-            if let Some((peer, up)) = change.and_then(|(link, up)| Some((self.control.neighbour(link)?, up))) {
+            let state = |control: &Control| link.map(|link| control.is_up(link));
+            let before = state(&self.control);
+            self.tell(now, Input::Report { worker, report });
+            let after = state(&self.control);
+            if before != after
+                && let (Some(up), Some(peer)) = (after, link.and_then(|link| self.control.neighbour(link)))
+            {
                 world(Effect::Link(peer, up)).expect("told, not asked");
             }
-            self.tell(now, Input::Report { worker: 0, report });
             moved = true;
         }
         moved
@@ -253,47 +304,59 @@ impl Router {
     fn act(&mut self, now: Instant, action: Action, world: &mut impl FnMut(Effect<'_>) -> Result<(), i32>) {
         let told = match action {
             Action::Command { worker, command } => {
-                assert_eq!(worker, 0, "a simulated router has one worker");
-                self.note_links(now, &command);
-                self.shard.handle_command(now, command);
+                self.note_links(now, worker, &command);
+                self.shards[worker].handle_command(now, command);
                 Ok(())
             }
             Action::Reply { client, response } => world(Effect::Response(client, response, None)),
-            Action::Attach { session, client, response, .. } => {
+            Action::Attach { worker, session, client, response } => {
+                let other = self.sessions.insert(session, worker);
+                assert_eq!(other, None, "sessions of all workers have numbers of their own");
                 let told = world(Effect::Response(client, response, Some(session)));
                 // What came for the session before its descriptor did is waiting.
-                self.shard.handle_writable(now, session);
+                self.shards[worker].handle_writable(now, session);
                 told
             }
-            Action::Detach { session, .. } => world(Effect::Detached(session)),
+            Action::Detach { session, .. } => {
+                self.sessions.remove(&session);
+                world(Effect::Detached(session))
+            }
             Action::ReadConfig | Action::Exit => Ok(()),
         };
         told.expect("told, not asked");
     }
 
-    /// A link that is removed takes its counters with it.
-    fn note_links(&mut self, now: Instant, command: &Command) {
+    /// A lane that is removed takes its counters with it.
+    fn note_links(&mut self, now: Instant, worker: usize, command: &Command) {
         let (Command::AddLink(link, _) | Command::RemoveLink(link)) = command else { return };
-        let known = !self.added.insert(*link);
+        let lane = (worker, *link);
+        let known = !self.added.insert(lane);
         if known
-            && !self.leaving.contains(link)
-            && let Some(report) = self.shard.stats(now).links.iter().find(|report| report.link == *link)
+            && !self.leaving.contains(&lane)
+            && let Some(report) = self.shards[worker].stats(now).links.iter().find(|report| report.link == *link)
         {
             self.removed.entry(report.peer).or_default().add(report);
         }
         match command {
-            Command::RemoveLink(_) => self.leaving.insert(*link),
-            _ => self.leaving.remove(link),
+            Command::RemoveLink(_) => self.leaving.insert(lane),
+            _ => self.leaving.remove(&lane),
         };
     }
 
     /// What each of its links, by neighbour, carried since the router started.
     pub(super) fn carried(&self, now: Instant) -> BTreeMap<NodeId, Carried> {
         let mut carried = self.removed.clone();
-        for report in self.shard.stats(now).links.iter().filter(|report| !self.leaving.contains(&report.link)) {
-            carried.entry(report.peer).or_default().add(report);
+        for (worker, stats) in self.stats(now).into_iter().enumerate() {
+            for report in stats.links.iter().filter(|report| !self.leaving.contains(&(worker, report.link))) {
+                carried.entry(report.peer).or_default().add(report);
+            }
         }
         carried
+    }
+
+    /// What its shards counted, by worker.
+    pub(super) fn stats(&self, now: Instant) -> Vec<ShardStats> {
+        self.shards.iter().map(|shard| shard.stats(now)).collect()
     }
 
     /// The neighbour to which its table sends what goes to `destination`.

@@ -3,10 +3,12 @@
 //! Swarm testing: every seed has some faults, few have all, each with a strength of its own. A fault that is always
 //! there hides what only happens in its absence.
 
+use super::MOST_WORKERS;
 use super::conditions::{Conditions, Flap};
 use super::fault::{Disk, Fault, Metric, Partition, Step};
 use super::topology::Topology;
 use super::wire::HEADERS;
+use crate::base::hash::mix64;
 use crate::base::limits::MIN_DATAGRAM;
 use crate::base::{Instant, Rng};
 use std::time::Duration;
@@ -197,6 +199,12 @@ impl Author<'_> {
                 _ => Disk::Kept,
             };
             self.push(from, Fault::Crash { router });
+            // Drawn apart, so that a script is else what it was without this fault.
+            let mut apart = Rng::from_u64(mix64(from.as_nanos() ^ router as u64));
+            if apart.chance(0.3) {
+                let count = 1 + apart.below(MOST_WORKERS) as usize;
+                self.push(to, Fault::Workers { router, count });
+            }
             self.push(to, Fault::Restart { router, disk });
         }
     }
@@ -253,8 +261,9 @@ impl Author<'_> {
             let (router, (from, to)) = (self.router(), self.interval());
             let which = self.rng.below(3);
             let (commands, reports) = (which != 1, which != 0);
-            self.push(from, Fault::Rings { router, commands, reports });
-            self.push(to, Fault::Rings { router, commands: false, reports: false });
+            let crossings = self.rng.chance(0.5);
+            self.push(from, Fault::Rings { router, commands, reports, crossings });
+            self.push(to, Fault::Rings { router, commands: false, reports: false, crossings: false });
         }
         if self.rng.chance(0.3) {
             let chance = 0.01 * self.rng.unit();

@@ -207,7 +207,7 @@ fn two_full_routers_do_not_wait_for_each_other_for_ever() {
     links.extend((2..8).map(|leaf| (0, leaf)));
     links.extend((8..14).map(|leaf| (1, leaf)));
     let settings = LinkSettings { pool: 256, ..LinkSettings::default() };
-    let topology = Topology { routers: 14, links };
+    let topology = Topology { routers: 14, links, workers: Vec::new() };
     let mut world = World::new(topology, settings, Conditions::perfect(Duration::from_millis(5)), 5);
     let step = Duration::from_millis(50);
     assert!(world.run_while(Instant::from_millis(30_000), step, |world| check::converged(world).is_ok()));
@@ -228,6 +228,50 @@ fn two_full_routers_do_not_wait_for_each_other_for_ever() {
     assert!(world.run_while(end, step, |world| check::delivered(world).is_ok()), "{:?}", check::delivered(&world));
     assert_eq!(check::sound(&world), Ok(()));
     assert_eq!(check::counters::balanced(&world), Ok(()));
+}
+
+/// Datagrams and streams, both ways over a chain of three routers with so many workers; what crossed between workers of
+/// the one in the middle, and at its ends.
+fn crossed(workers: &[usize]) -> (u64, u64) {
+    let topology = Topology::chain(2).with_workers(workers);
+    let wire = Conditions { loss: 0.01, ..Conditions::perfect(Duration::from_millis(2)) };
+    let mut world = World::new(topology, LinkSettings::default(), wire, 9);
+    let (step, start) = (Duration::from_millis(50), Instant::from_millis(3000));
+    for number in 0..24 {
+        let (from, to) = if number % 2 == 0 { (0, 2) } else { (2, 0) };
+        let (kind, port) = (Kind::ALL[number / 2 % 4], 100 + number as u16);
+        let interval = Duration::from_millis(5);
+        let spec = Spec { kind, from, to, port, messages: 200, size: 900, interval, start, leaves: false };
+        world.add_flow(Flow::new(number as u32, spec));
+    }
+    let end = Instant::from_millis(60_000);
+    assert!(world.run_while(end, step, |world| check::delivered(world).is_ok()), "{:?}", check::delivered(&world));
+    assert_eq!(check::converged(&world), Ok(()));
+    assert_eq!(check::sound(&world), Ok(()));
+    assert_eq!(check::counters::balanced(&world), Ok(()));
+    let crossed = |router| world.stats(router).expect("it runs").iter().map(|stats| stats.crossed_out).sum::<u64>();
+    let forwarded = world.stats(1).expect("it runs").iter().map(|stats| stats.forwarded).collect::<Vec<_>>();
+    let lanes = workers[0].min(forwarded.len());
+    assert!(forwarded[..lanes].iter().all(|&count| count > 500), "{forwarded:?}");
+    (crossed(1), crossed(0) + crossed(2))
+}
+
+#[test]
+fn a_transit_message_leaves_by_the_worker_it_came_to() {
+    for workers in 2..=3 {
+        let (on_the_way, at_the_ends) = crossed(&[workers; 3]);
+        assert_eq!(on_the_way, 0, "{workers} workers everywhere");
+        assert!(at_the_ends > 0, "datagrams to a port come over all lanes");
+    }
+}
+
+#[test]
+fn what_comes_over_more_lanes_than_lead_on_crosses() {
+    assert!(crossed(&[2, 2, 1]).0 > 1000);
+    assert!(crossed(&[3, 3, 2]).0 > 1000);
+    let (on_the_way, at_the_ends) = crossed(&[1, 2, 1]);
+    assert_eq!((on_the_way, at_the_ends), (0, 0), "one lane either way");
+    assert!(crossed(&[2, 1, 2]).1 > 1000, "sessions live at both workers, and the link has the lane of one");
 }
 
 /// Goodput of a reliable flow of so many messages per second over one clean 10 Mbit/s link whose wire queues a round

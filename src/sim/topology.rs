@@ -18,12 +18,15 @@ pub struct Topology {
     pub routers: usize,
     /// The joined pairs, smaller number first, each once.
     pub links: Vec<(usize, usize)>,
+    /// Workers of each router; those that are not named have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<usize>,
 }
 
 impl Topology {
     /// `hops` links in a row.
     pub fn chain(hops: usize) -> Topology {
-        Topology { routers: hops + 1, links: (0..hops).map(|n| (n, n + 1)).collect() }
+        Topology { routers: hops + 1, links: (0..hops).map(|n| (n, n + 1)).collect(), workers: Vec::new() }
     }
 
     /// `routers` in a circle.
@@ -31,7 +34,7 @@ impl Topology {
         assert!(routers >= 3, "a ring has at least three routers");
         let mut links: Vec<_> = (0..routers - 1).map(|n| (n, n + 1)).collect();
         links.push((0, routers - 1));
-        Topology { routers, links }
+        Topology { routers, links, workers: Vec::new() }
     }
 
     /// A connected random graph: a random tree, and up to as many links again.
@@ -45,7 +48,7 @@ impl Topology {
                 links.push(pair);
             }
         }
-        Topology { routers, links }
+        Topology { routers, links, workers: Vec::new() }
     }
 
     /// A connected random graph with this many links: a random tree, and any pairs besides.
@@ -59,7 +62,26 @@ impl Topology {
                 drawn.insert((a.min(b), a.max(b)));
             }
         }
-        Topology { routers, links: drawn.into_iter().collect() }
+        Topology { routers, links: drawn.into_iter().collect(), workers: Vec::new() }
+    }
+
+    /// The same with so many workers at each router.
+    #[must_use]
+    pub fn with_workers(self, workers: &[usize]) -> Topology {
+        Topology { workers: workers.to_vec(), ..self }
+    }
+
+    /// A router has so many workers from its next start on.
+    pub(super) fn set_workers(&mut self, router: usize, count: usize) {
+        if self.workers.len() <= router {
+            self.workers.resize(router + 1, 1);
+        }
+        self.workers[router] = count;
+    }
+
+    /// Workers of a router.
+    pub fn workers(&self, router: usize) -> usize {
+        self.workers.get(router).copied().unwrap_or(1)
     }
 
     /// The routers joined to `router`, in the order of its configured links.
@@ -103,7 +125,7 @@ impl Topology {
         let members = (0..self.routers).map(member);
         let link = |&peer: &usize| Link {
             peer: name(peer),
-            paths: (peer < router || !settings.one_ended).then(|| LinkPath::to(address(peer))).into_iter().collect(),
+            paths: (peer < router || !settings.one_ended).then(|| LinkPath::to(address(peer, 0))).into_iter().collect(),
             preshared_key: settings.preshared.then(|| secret(router, peer)),
             hello: settings.hello,
             dead: settings.dead,
@@ -114,10 +136,10 @@ impl Topology {
         Config {
             name: name(router),
             key_file: "/nonexistent".into(),
-            listen: address(router),
+            listen: address(router, 0),
             control_socket: "/nonexistent".into(),
             workers: Workers {
-                count: 1,
+                count: self.workers(router),
                 cores: vec![],
                 io: Io::Auto,
                 offload: Offload::Auto,
@@ -240,17 +262,21 @@ pub fn node(router: usize) -> NodeId {
     identity(router).public().node_id()
 }
 
-/// The router's address: 10.x.y.1 with its number in x and y.
-pub fn address(router: usize) -> SocketAddr {
+/// The port of a router's first worker.
+const PORT: u16 = 5300;
+
+/// The address of a router's worker: 10.x.y.1 with the router's number in x and y, and a port.
+pub fn address(router: usize, worker: usize) -> SocketAddr {
     let [high, low] = (router as u16).to_be_bytes();
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, high, low, 1)), 5300)
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, high, low, 1)), PORT + worker as u16)
 }
 
-/// The router with this address.
-pub fn router_at(address: SocketAddr) -> Option<usize> {
+/// The router with this address, and which of its workers.
+pub fn router_at(address: SocketAddr) -> Option<(usize, usize)> {
+    let worker = usize::from(address.port().checked_sub(PORT)?);
     match address.ip() {
         IpAddr::V4(ip) => match ip.octets() {
-            [10, high, low, 1] => Some(usize::from(u16::from_be_bytes([high, low]))),
+            [10, high, low, 1] => Some((usize::from(u16::from_be_bytes([high, low])), worker)),
             _ => None,
         },
         IpAddr::V6(_) => None,
@@ -280,6 +306,7 @@ mod tests {
 
     #[test]
     fn addresses_name_their_routers() {
-        assert!((0..2000).all(|router| router_at(address(router)) == Some(router)));
+        let found = |router| (0..3).all(|worker| router_at(address(router, worker)) == Some((router, worker)));
+        assert!((0..2000).all(found));
     }
 }

@@ -34,7 +34,7 @@ use crate::base::{Instant, NodeId, Rng, SessionId, verdicts};
 use crate::dataplane::messages::ShardStats;
 pub(super) use slot::Handled;
 
-use agenda::{Agenda, Event};
+use agenda::{Agenda, Arrival, Event};
 use slot::{Attached, Slot};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -75,7 +75,7 @@ pub struct World {
     /// Routers at which something arrived in this instant.
     ready: Vec<usize>,
     /// Kept for the next use.
-    arrivals: Vec<(Instant, usize, Box<[u8]>)>,
+    arrivals: Vec<Arrival>,
     scratch: Vec<u8>,
     desk: Desk,
 }
@@ -222,10 +222,10 @@ impl World {
         self.routers[router].router.is_some()
     }
 
-    /// A running router's shard counters.
-    pub fn stats(&self, router: usize) -> Option<ShardStats> {
+    /// What the shards of a running router counted, by worker.
+    pub fn stats(&self, router: usize) -> Option<Vec<ShardStats>> {
         let slot = &self.routers[router];
-        Some(slot.router.as_ref()?.shard.stats(slot.clock.local(self.now)))
+        Some(slot.router.as_ref()?.stats(slot.clock.local(self.now)))
     }
 
     /// What was done with a router since it started.
@@ -308,13 +308,13 @@ impl World {
             self.violations.push(storm);
         }
         match event {
-            Event::Arrive { router, from, datagram } => {
-                self.record(router, "arrive", &datagram);
-                self.arrive(router, from, datagram);
+            Event::Arrive { router, datagram } => {
+                self.record(router, "arrive", &datagram.bytes);
+                self.arrive(router, datagram);
             }
-            Event::Refused { router, by } => {
+            Event::Refused { router, worker, by } => {
                 self.record(router, "refused", &[]);
-                self.refuse(router, by);
+                self.refuse(router, worker, by);
             }
             Event::Timer { router, generation } => {
                 let slot = &mut self.routers[router];

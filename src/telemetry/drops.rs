@@ -49,6 +49,9 @@ drop_reasons! {
     /// A message that found a queue full: of a link, of what came over a link, or of a session. A reliable one is
     /// repeated by the sender that still holds it.
     QueueFull = "queue-full",
+    /// A message that found the queue to another worker of this router full: one worker sends more than the other takes.
+    /// A reliable one is repeated by its sender.
+    CrossingFull = "crossing-full",
     /// A best-effort message that waited longer in its link's queue than the delay bound allows.
     QueueDelay = "queue-delay",
     /// A message that found no free packet in the pool.

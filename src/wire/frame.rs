@@ -16,12 +16,13 @@
 //! holds one at most: a second is malformed, and what follows it is not read. Taking one in costs as many steps as there
 //! are packets on record, so a hundred in a datagram would be bought too cheaply.
 //!
-//! Bit 0 of a hello's flags is `hears_you`, bit 1 is `several`; the other bits are 0. The reason of a close: 0 the process stops, 1 the link
-//! was removed from the configuration. Other values of either make the frame malformed.
+//! Bit 0 of a hello's flags is `hears_you`, bit 1 is `several`, bits 2 to 4 are the number of the sender's workers less
+//! one; the other bits are 0. The reason of a close: 0 the process stops, 1 the link was removed from the configuration.
+//! Other values of either make the frame malformed.
 
 use super::Malformed;
 use super::cursor::{NoRoom, Reader, Writer};
-use crate::base::limits::MAX_MESSAGE;
+use crate::base::limits::{MAX_MESSAGE, MAX_WORKERS};
 
 const PADDING: u8 = 0;
 const HELLO: u8 = 1;
@@ -69,6 +70,8 @@ pub struct Hello {
     pub hears_you: bool,
     /// The sender tells several paths from one another by their hellos: each wants one every interval, however busy.
     pub several: bool,
+    /// Workers of the sender, from 1 to [`MAX_WORKERS`].
+    pub workers: u8,
     /// What the sender calls the path that this leaves by.
     pub path: u16,
     /// Counts the sender's hellos.
@@ -83,6 +86,17 @@ pub struct Hello {
     pub echo_ns: u64,
     /// Time between receiving that hello and sending this one, µs.
     pub echo_delay_us: u32,
+}
+
+impl Hello {
+    fn flags(self) -> u8 {
+        assert!((1..=MAX_WORKERS).contains(&usize::from(self.workers)), "a router has 1 to {MAX_WORKERS} workers");
+        u8::from(self.hears_you) | u8::from(self.several) << 1 | (self.workers - 1) << 2
+    }
+
+    const fn workers_of(flags: u8) -> Result<u8, Malformed> {
+        if flags >> 2 < MAX_WORKERS as u8 { Ok((flags >> 2) + 1) } else { Err(Malformed::ForbiddenValue) }
+    }
 }
 
 /// Why an end leaves.
@@ -179,7 +193,7 @@ impl Frame<'_> {
         match *self {
             Frame::Hello(hello) => {
                 writer.u8(HELLO)?;
-                writer.u8(u8::from(hello.hears_you) | u8::from(hello.several) << 1)?;
+                writer.u8(hello.flags())?;
                 writer.u16(hello.path)?;
                 writer.u32(hello.sequence)?;
                 writer.u32(hello.interval_us)?;
@@ -267,12 +281,10 @@ impl<'a> Frames<'a> {
         Ok(match kind {
             HELLO => {
                 let flags = reader.u8()?;
-                if flags > 3 {
-                    return Err(Malformed::ForbiddenValue);
-                }
                 Frame::Hello(Hello {
                     hears_you: flags & 1 != 0,
                     several: flags & 2 != 0,
+                    workers: Hello::workers_of(flags)?,
                     path: reader.u16()?,
                     sequence: reader.u32()?,
                     interval_us: reader.u32()?,
@@ -360,6 +372,7 @@ mod tests {
         let hello = Hello {
             hears_you: true,
             several: true,
+            workers: 1,
             path: 2,
             sequence: 7,
             interval_us: 40_000,
@@ -370,6 +383,7 @@ mod tests {
         };
         let frames = [
             Frame::Hello(hello),
+            Frame::Hello(Hello { hears_you: false, workers: MAX_WORKERS as u8, ..hello }),
             Frame::BestEffort(b"best"),
             Frame::Reliable(u32::MAX, b"reliable"),
             Frame::Control(5, b"control"),
@@ -395,6 +409,28 @@ mod tests {
         let named: Vec<_> = ack.ranges().map(|(offset, len)| (100 - offset - len + 1, 100 - offset)).collect();
         assert_eq!(named, ranges);
         assert_eq!(emit(&[Frame::Ack(ack)]), bytes);
+    }
+
+    #[test]
+    fn a_hello_names_no_more_workers_than_a_router_has() {
+        let hello = Hello {
+            hears_you: true,
+            several: false,
+            workers: 3,
+            path: 0,
+            sequence: 0,
+            interval_us: 1,
+            sent_ns: 1,
+            echo_path: 0,
+            echo_ns: 0,
+            echo_delay_us: 0,
+        };
+        let mut bytes = emit(&[Frame::Hello(hello)]);
+        assert_eq!(bytes[1], 0b1001);
+        for (flags, good) in [(0, true), (0b1_1111, true), (0b10_0000, false), (0x80, false)] {
+            bytes[1] = flags;
+            assert_eq!(Frames::new(&bytes).next().is_some_and(|frame| frame.is_ok()), good, "{flags}");
+        }
     }
 
     #[test]

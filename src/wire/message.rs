@@ -12,7 +12,7 @@
 
 use super::Malformed;
 use super::cursor::Reader;
-use crate::base::hash::{hash64, mix64};
+use crate::base::hash::mix64;
 use crate::base::limits::MAX_MESSAGE;
 use crate::base::{Class, NodeId, Port};
 
@@ -136,10 +136,11 @@ impl Header {
         bytes
     }
 
-    /// A hash of the two ends: equal for all messages of a flow, at every router.
+    /// A hash of the two ends: equal for all messages of a flow and for what answers them, at every router.
     pub fn flow_hash(&self) -> u64 {
-        let ports = (u64::from(self.destination_port) << 16) | u64::from(self.source_port);
-        mix64(self.destination.0 ^ mix64(self.source.0.rotate_left(1) ^ hash64(&ports.to_be_bytes())))
+        // The odd constant is 2^64 over the golden ratio: ports in a row end up far apart.
+        let end = |node: NodeId, port: Port| mix64(node.0 ^ u64::from(port).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        mix64(end(self.destination, self.destination_port).wrapping_add(end(self.source, self.source_port)))
     }
 }
 
@@ -178,6 +179,23 @@ mod tests {
         set_mark(&mut bytes);
         set_ttl(&mut bytes, 3);
         assert_eq!(Header::parse(&bytes), Ok(Header { mark: true, ttl: 3, ..header() }));
+    }
+
+    #[test]
+    fn both_directions_of_a_flow_have_one_hash_and_others_another() {
+        let there = header();
+        let back = Header {
+            destination: there.source,
+            destination_port: there.source_port,
+            source: there.destination,
+            source_port: there.destination_port,
+            ..there
+        };
+        assert_eq!(there.flow_hash(), back.flow_hash());
+        let crossed = Header { destination_port: there.source_port, source_port: there.destination_port, ..there };
+        assert_ne!(there.flow_hash(), crossed.flow_hash(), "the ports belong to their ends");
+        let high = |port| there.flow_hash() >> 32 != Header { source_port: port, ..there }.flow_hash() >> 32;
+        assert!((0..1000).all(high), "the bits that choose a lane depend on the ports");
     }
 
     #[test]

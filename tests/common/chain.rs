@@ -3,7 +3,7 @@
 //! It drives each [`Shard`] as a worker does, without sockets or threads. Everything the shards themselves do runs inside
 //! [`Meter::run`]; what the chain does for them (wires, sessions' applications) runs outside.
 
-use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime, Worker};
 use sinew::containers::Batch;
 use sinew::dataplane::messages::{Command, LinkSpec, Report, SessionKind, ShardStats};
 use sinew::dataplane::{Readiness, Shard, ShardSettings};
@@ -102,6 +102,7 @@ fn address(router: usize) -> SocketAddr {
 fn start(router: usize, routers: usize, settings: &link::Settings) -> Shard {
     let shard_settings = ShardSettings {
         identity: identity(router),
+        worker: Worker::SOLE,
         pool: POOL,
         security: Default::default(),
         sessions: Default::default(),
@@ -111,7 +112,13 @@ fn start(router: usize, routers: usize, settings: &link::Settings) -> Shard {
     let neighbours = [(BACK, router.checked_sub(1)), (ON, (router + 1 < routers).then_some(router + 1))];
     for (link, peer) in neighbours.into_iter().filter_map(|(link, peer)| Some((link, peer?))) {
         let paths = (link == ON).then(|| AddressPair::from(address(peer)).into()).into_iter().collect();
-        let spec = LinkSpec { peer: identity(peer).public(), preshared_key: None, paths, settings: settings.clone() };
+        let spec = LinkSpec {
+            peer: identity(peer).public(),
+            preshared_key: None,
+            paths,
+            asks: true,
+            settings: settings.clone(),
+        };
         shard.handle_command(now, Command::AddLink(link, Box::new(spec)));
     }
     let others = (0..routers).filter(|&other| other != router);

@@ -1,7 +1,9 @@
 //! What is fuzzed: every decoder, and every room that takes bytes from a stranger. Shared by the fuzzer, which invents
 //! inputs, and by `cargo test`, which replays the committed corpus.
 
-use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, SessionId, WallTime};
+use sinew::base::{
+    AddressPair, Class, Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, SessionId, WallTime, Worker,
+};
 use sinew::containers::Pool;
 use sinew::containers::pool::Urgency;
 use sinew::proto::link::{self, Link};
@@ -369,7 +371,7 @@ pub(crate) fn link_room(data: &[u8]) {
 /// Messages and records for sessions.
 pub(crate) fn session_room(data: &[u8]) {
     let mut pool = Pool::new(512);
-    let mut sessions = Sessions::new(NODE, session::Settings::default(), Rng::from_u64(1));
+    let mut sessions = Sessions::new(NODE, Worker::SOLE, session::Settings::default(), Rng::from_u64(1));
     let mut now = Instant::ZERO;
     sessions.open(now, SessionId(1), SessionKind::Datagram { port: 7 }).expect("the port is free");
     sessions.open(now, SessionId(2), SessionKind::Listener { port: 8 }).expect("the port is free");

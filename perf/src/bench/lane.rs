@@ -169,7 +169,7 @@ impl Lane {
             let report = match event {
                 Event::Up(metrics) => {
                     let path = link.path().expect("a link that is up has a path");
-                    Report::LinkUp(*id, path.remote, metrics)
+                    Report::LinkUp(*id, path.remote, metrics, link.their_workers())
                 }
                 Event::Down(reason) => Report::LinkDown(*id, reason),
                 Event::Measured(metrics) => Report::LinkMeasured(*id, metrics),

@@ -15,7 +15,20 @@ const GROUPS: [(&str, &[&str]); 3] = [
     ("datagrams", &["datagrams_in", "bytes_in", "opened", "handshakes", "strays", "datagrams_out", "bytes_out"]),
     (
         "messages",
-        &["received", "originated", "returned", "delivered", "handed", "forwarded", "stranded", "stranded_peak"],
+        &[
+            "received",
+            "originated",
+            "returned",
+            "delivered",
+            "handed",
+            "forwarded",
+            "crossed_in",
+            "crossed_out",
+            "crossing",
+            "crossing_peak",
+            "stranded",
+            "stranded_peak",
+        ],
     ),
     ("pool and reports", &["pool", "pool_peak", "reports_waiting", "reports_peak"]),
 ];

@@ -1,7 +1,7 @@
 //! Shards joined by wires that deliver at once, their tables given by hand.
 
 use super::{address, identity};
-use crate::base::{Class, Instant, LinkId, NodeId, Rng, SessionId, WallTime};
+use crate::base::{Class, Instant, LinkId, NodeId, Rng, SessionId, WallTime, Worker};
 use crate::containers::Batch;
 use crate::dataplane::messages::{Command, LinkSpec, Report, SessionKind, ShardStats};
 use crate::dataplane::{Readiness, Shard, ShardSettings};
@@ -63,6 +63,7 @@ impl Net {
         for router in 0..routers {
             let shard_settings = ShardSettings {
                 identity: identity(router),
+                worker: Worker::SOLE,
                 pool: 1024,
                 security: Default::default(),
                 sessions: Default::default(),
@@ -88,6 +89,7 @@ impl Net {
             peer: identity(peer).public(),
             preshared_key: None,
             paths: (a == router).then(|| super::path(peer)).into_iter().collect(),
+            asks: true,
             settings: settings.clone(),
         };
         self.command(router, Command::AddLink(LinkId(wire as u16), Box::new(spec)));

@@ -2,7 +2,7 @@
 
 use super::identity;
 use super::net::{PORT, SESSION, node};
-use crate::base::{AddressPair, Class, Instant, LinkId, Rng, WallTime};
+use crate::base::{AddressPair, Class, Instant, LinkId, Rng, WallTime, Worker};
 use crate::containers::Batch;
 use crate::dataplane::messages::{Command, LinkReport, LinkSpec, MoveReason, PathSpec, Report, SessionKind};
 use crate::dataplane::{Readiness, Shard, ShardSettings};
@@ -65,6 +65,7 @@ impl Two {
         let shards = [0, 1].map(|router| {
             let settings = ShardSettings {
                 identity: identity(router),
+                worker: Worker::SOLE,
                 pool: 2048,
                 security: Default::default(),
                 sessions: Default::default(),
@@ -88,7 +89,7 @@ impl Two {
         for router in 0..2 {
             let paths = (0..PATHS).map(|path| pair(router, path).into()).collect();
             let peer = identity(1 - router).public();
-            let spec = LinkSpec { peer, preshared_key: None, paths, settings: Settings::default() };
+            let spec = LinkSpec { peer, preshared_key: None, paths, asks: true, settings: Settings::default() };
             two.command(router, Command::AddLink(LINK, Box::new(spec)));
             two.command(router, Command::OpenSession(SESSION, SessionKind::Datagram { port: PORT }));
             let table = Table::new(node(router), 1, [(node(1 - router), LINK)]);
@@ -323,7 +324,13 @@ fn keys_are_asked_for_by_a_path_that_works() {
     assert_eq!((two.changes(0), two.active(0)), (vec![true], Some(1)));
     let spec = |router: usize| {
         let paths = (0..PATHS).map(|path| pair(router, path).into()).collect();
-        LinkSpec { peer: identity(1 - router).public(), preshared_key: None, paths, settings: Settings::default() }
+        LinkSpec {
+            peer: identity(1 - router).public(),
+            preshared_key: None,
+            paths,
+            asks: true,
+            settings: Settings::default(),
+        }
     };
     two.command(0, Command::AddLink(LINK, Box::new(spec(0))));
     two.run(1500);

@@ -346,6 +346,8 @@ impl Liveness {
         Some(Hello {
             hears_you: self.up || self.hears_full(now),
             several: self.several,
+            // The link knows how many.
+            workers: 1,
             path: self.path,
             sequence: self.next_sequence,
             interval_us: u32::try_from(self.interval.as_micros()).unwrap_or(u32::MAX),
@@ -452,6 +454,7 @@ mod tests {
         Hello {
             hears_you,
             several: false,
+            workers: 1,
             path: 0,
             sequence,
             interval_us: 40_000,

@@ -159,6 +159,8 @@ pub struct Settings {
     pub queue: usize,
     /// Largest datagram to probe for, UDP payload bytes.
     pub max_datagram: usize,
+    /// Workers of this router: the neighbour is told, so that both ends know which lanes there are.
+    pub workers: u8,
 }
 
 impl Default for Settings {
@@ -171,6 +173,7 @@ impl Default for Settings {
             queue_delay: Duration::from_millis(20),
             queue: 4096,
             max_datagram: MAX_DATAGRAM,
+            workers: 1,
         }
     }
 }
@@ -243,6 +246,8 @@ pub struct Link {
     settings: Settings,
     attached: bool,
     closing: Option<CloseReason>,
+    /// Workers of the neighbour, as it said last.
+    their_workers: u8,
     up: bool,
     /// Since when it is up or down.
     since: Instant,
@@ -277,10 +282,11 @@ pub struct Link {
 
 type Deadline = Option<(Instant, Reason)>;
 
-fn controller(settings: &Settings) -> Box<dyn Controller> {
+/// The controller of one of so many lanes.
+fn controller(settings: &Settings, lanes: u64) -> Box<dyn Controller> {
     match settings.congestion {
         Congestion::Cubic => Box::new(congestion::Cubic::new()),
-        Congestion::FixedKbps(kbps) => Box::new(congestion::Fixed::new(kbps)),
+        Congestion::FixedKbps(kbps) => Box::new(congestion::Fixed::new(kbps / lanes)),
     }
 }
 
@@ -292,6 +298,7 @@ impl Link {
         Link {
             attached: false,
             closing: None,
+            their_workers: 1,
             up: false,
             since: Instant::ZERO,
             paths: Paths::new(paths, settings.hello, settings.dead, rng),
@@ -303,7 +310,7 @@ impl Link {
             recovery: Recovery::new(),
             reliable: Reliable::new(),
             queue: Queue::new(settings.queue, settings.queue_delay),
-            congestion: controller(&settings),
+            congestion: controller(&settings, 1),
             pacer: Pacer::new(),
             paced_since: None,
             mtu: Mtu::new(settings.max_datagram),
@@ -507,7 +514,9 @@ impl Link {
         if self.paths.activate(place) {
             self.rtt = self.paths.active().rtt.clone();
         }
-        self.congestion = controller(&self.settings);
+        // What the neighbour said of its workers came before.
+        let lanes = self.settings.workers.min(self.their_workers);
+        self.congestion = controller(&self.settings, u64::from(lanes));
         self.pacer = Pacer::new();
         self.mtu.start(now);
         self.recovery = Recovery::new();
@@ -662,6 +671,11 @@ impl Link {
     /// Whether both ends hear each other.
     pub fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// Workers of the neighbour, as it said last.
+    pub const fn their_workers(&self) -> u8 {
+        self.their_workers
     }
 
     /// Whether there are keys to send with, and neither end has left since they came.

@@ -445,6 +445,7 @@ mod tests {
                     let hello = Hello {
                         hears_you: true,
                         several: true,
+                        workers: 1,
                         path: 9,
                         sequence: self.sequence,
                         interval_us: 40_000,

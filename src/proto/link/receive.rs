@@ -76,6 +76,7 @@ impl Link {
 
     fn on_hello(&mut self, now: Instant, place: usize, hello: &Hello, full: bool) {
         self.counters.hellos_in += 1;
+        self.their_workers = hello.workers;
         let place = self.paths.of_hello(hello, place);
         let active = place == self.paths.active_place();
         let path = self.paths.get_mut(place);

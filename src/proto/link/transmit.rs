@@ -8,7 +8,7 @@ use crate::base::{Class, Instant};
 use crate::containers::Pool;
 use crate::wire::cursor::{NoRoom, Writer};
 use crate::wire::datagram::OVERHEAD;
-use crate::wire::frame::{BEST_EFFORT_OVERHEAD, Frame, RELIABLE_OVERHEAD};
+use crate::wire::frame::{BEST_EFFORT_OVERHEAD, Frame, Hello, RELIABLE_OVERHEAD};
 use std::time::Duration;
 
 /// Full datagrams by which repetitions and control messages may exceed the window: what repairs must not wait for
@@ -82,6 +82,7 @@ impl Link {
         let liveness = &mut self.paths.get_mut(place).liveness;
         let Some(hello) = liveness.due(now) else { return 0 };
         let least = if liveness.is_padded(now) { MIN_DATAGRAM - OVERHEAD } else { 0 };
+        let hello = Hello { workers: self.settings.workers, ..hello };
         fits(Frame::Hello(hello).emit(writer));
         liveness.on_hello_sent(now);
         self.counters.hellos_out += 1;

@@ -283,6 +283,25 @@ impl Security {
         }
     }
 
+    /// Of a link just added: this end does not ask for keys before [`Security::ask`], and answers until then.
+    pub fn hold(&mut self, link: LinkId) {
+        if let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) {
+            peer.retry_at = None;
+            self.reschedule();
+        }
+    }
+
+    /// There is somebody at the other end of `link`: asks for keys, if there are none, and if it is known where.
+    pub fn ask(&mut self, now: Instant, link: LinkId) {
+        if let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) {
+            let usable = peer.keys.get(Place::Current).is_some_and(|keys| keys.usable(now));
+            if !usable {
+                peer.want_handshake(now);
+            }
+            self.reschedule();
+        }
+    }
+
     /// The other end of `link` said goodbye: after a retry interval, which it needs to be gone, this end asks for keys
     /// until it is back. It may be one that only waits to be asked.
     pub fn left(&mut self, now: Instant, link: LinkId) {

@@ -13,16 +13,19 @@ use super::tombstones::{Epitaph, Tombstones};
 use super::{Event, FlowKey, Refusal, SessionKind, SessionReport, Settings};
 use crate::base::limits::{DEFAULT_TTL, TIMER_GRANULARITY};
 use crate::base::sabotage::{Rule, broken};
-use crate::base::{Instant, NodeId, Port, Rng, SessionId};
+use crate::base::worker::pick;
+use crate::base::{Class, Instant, NodeId, Port, Rng, SessionId, Worker};
 use crate::containers::{Packet, Pool, Wheel};
 use crate::telemetry::{DropReason, Drops};
 use crate::wire::client::{Endpoint, Record};
-use crate::wire::message::Header;
+use crate::wire::message::{Header, Protocol};
 use crate::wire::session::ResetReason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Ids of incoming streams have this bit, ids given by control have not.
 const INCOMING: u64 = 1 << 63;
+/// The worker's number stands above this bit of such an id: all of a router's ids differ.
+const WORKER_SHIFT: u32 = 56;
 /// Slots of the timer wheel: with ticks of a millisecond a turn takes a second, which most timers stay below.
 const WHEEL_SLOTS: usize = 1024;
 
@@ -38,6 +41,7 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub struct Sessions {
     pub(super) node: NodeId,
+    worker: Worker,
     pub(super) settings: Settings,
     pub(super) rng: Rng,
     pub(super) sessions: Slab<Session>,
@@ -83,12 +87,13 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// No sessions yet, at router `node`.
-    pub fn new(node: NodeId, settings: Settings, rng: Rng) -> Sessions {
+    /// No sessions yet, at this worker of router `node`.
+    pub fn new(node: NodeId, worker: Worker, settings: Settings, rng: Rng) -> Sessions {
         settings.check();
         let keys = 2 * settings.max_flows + settings.max_sessions;
         Sessions {
             node,
+            worker,
             sessions: Slab::new(settings.max_sessions),
             senders: Slab::new(settings.max_flows),
             receivers: Slab::new(settings.max_flows),
@@ -125,7 +130,8 @@ impl Sessions {
         }
     }
 
-    /// Opens a session under an id that is not in use, below 2^63. Its port.
+    /// Opens a session under an id that is not in use, below 2^63. Its port: the one it asks for, which must be at home
+    /// here, or one that is. A stream's is such that its lanes are this worker's, too, where one is left.
     pub fn open(&mut self, now: Instant, id: SessionId, kind: SessionKind) -> Result<Port, Refusal> {
         assert!(id.0 & INCOMING == 0 && !self.by_id.contains_key(&id), "control gives each session an id of its own");
         let (kind, wanted) = match kind {
@@ -136,16 +142,25 @@ impl Sessions {
         if self.sessions.is_full() {
             return Err(Refusal::TooMany);
         }
-        let is_stream = matches!(kind, Kind::Stream(_));
+        assert!(wanted == 0 || self.worker.is_home_of(wanted), "control asks the worker at which the port is at home");
+        let peer = match &kind {
+            Kind::Stream(stream) => Some(stream.peer),
+            Kind::Datagram | Kind::Listener { .. } => None,
+        };
         let next_message = self.rng.next_u32();
         let index = self.sessions.insert(Session::new(id, kind, wanted, next_message)).expect("not full");
-        let Some(port) = self.ports.bind(wanted, index, &mut self.rng) else {
+        let (node, worker) = (self.node, self.worker);
+        let at_home = |port| worker.is_home_of(port);
+        let in_lane = |port| peer.is_none_or(|peer| lane(node, port, peer, worker.count) == worker.index);
+        let bound = self.ports.bind(wanted, |port| at_home(port) && in_lane(port), index, &mut self.rng);
+        // Rather with a lane elsewhere than not at all.
+        let Some(port) = bound.or_else(|| self.ports.bind(wanted, at_home, index, &mut self.rng)) else {
             self.sessions.remove(index);
             return Err(if wanted == 0 { Refusal::TooMany } else { Refusal::PortInUse });
         };
         self.session_mut(index).port = port;
         self.by_id.insert(id, index);
-        if is_stream && !self.open_stream_flow(now, index) {
+        if peer.is_some() && !self.open_stream_flow(now, index) {
             self.forget_session(index);
             return Err(Refusal::TooMany);
         }
@@ -357,7 +372,7 @@ impl Sessions {
             return None;
         }
         self.incoming += 1;
-        let id = SessionId(INCOMING | self.incoming);
+        let id = SessionId(INCOMING | (self.worker.index as u64) << WORKER_SHIFT | self.incoming);
         let mut stream = Stream::new(peer);
         (stream.connected, stream.listener) = (true, Some(listener_id));
         let mut session = Session::new(id, Kind::Stream(stream), port, 0);
@@ -537,6 +552,21 @@ impl Sessions {
     pub(super) fn count(&mut self, reason: DropReason) {
         self.drops.count(reason);
     }
+}
+
+/// The lane of a stream from this port to `peer`, over links with as many as there are `workers`.
+fn lane(node: NodeId, port: Port, peer: Endpoint, workers: usize) -> usize {
+    let header = Header {
+        class: Class::Reliable,
+        ttl: DEFAULT_TTL,
+        mark: false,
+        protocol: Protocol::Segment,
+        destination: peer.node,
+        source: node,
+        destination_port: peer.port,
+        source_port: port,
+    };
+    pick(header.flow_hash(), workers)
 }
 
 /// The first flow of a session whose index is at least `from`.

@@ -1,5 +1,6 @@
 //! Every queue and pool within its bound, at every moment; and nothing lies where it is to be handed on at once.
 
+use crate::dataplane::Shard;
 use crate::sim::world::World;
 
 /// What a link hands on in the turn in which it comes: what else is missing does not hold it up.
@@ -9,7 +10,7 @@ const HANDED_ON: [&str; 3] = ["deliveries", "link events", "stranded"];
 pub fn within(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {
         let Some(running) = world.router(router) else { continue };
-        for (what, held, bound) in running.shard.holdings() {
+        for (what, held, bound) in running.shards.iter().flat_map(Shard::holdings) {
             if held > bound {
                 return Err(format!("{}: r{router} holds {held} {what}, bound {bound}", world.now()));
             }

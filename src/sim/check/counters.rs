@@ -1,5 +1,6 @@
 //! What was sent, lost and received adds up.
 
+use crate::dataplane::messages::ShardStats;
 use crate::sim::workload::{Kind, Side};
 use crate::sim::world::{Handled, World};
 use crate::telemetry::DropReason;
@@ -20,11 +21,12 @@ pub fn add_up(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {
         let Some(stats) = world.stats(router) else { continue };
         let handled = world.handled(router);
-        let counted = Handled {
-            handed: stats.datagrams_in,
-            taken: stats.datagrams_out,
-            refused: stats.drops.get(DropReason::SendFailed),
-        };
+        let mut counted = Handled::default();
+        for stats in &stats {
+            counted.handed += stats.datagrams_in;
+            counted.taken += stats.datagrams_out;
+            counted.refused += stats.drops.get(DropReason::SendFailed);
+        }
         if counted != handled {
             return Err(format!("r{router} counts {counted:?} where the world counts {handled:?}"));
         }
@@ -36,7 +38,16 @@ pub fn add_up(world: &World) -> Result<(), String> {
 pub fn balanced(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {
         let Some(stats) = world.stats(router) else { continue };
-        stats.balance().map_err(|why| format!("r{router}'s counters do not add up: {why}"))?;
+        for (worker, stats) in stats.iter().enumerate() {
+            stats
+                .balance()
+                .map_err(|why| format!("the counters of r{router}'s worker {worker} do not add up: {why}"))?;
+        }
+        let sum = |count: fn(&ShardStats) -> u64| stats.iter().map(count).sum::<u64>();
+        let (left, came) = (sum(|stats| stats.crossed_out), sum(|stats| stats.crossed_in));
+        if left != came {
+            return Err(format!("of {left} messages between r{router}'s workers {came} arrived"));
+        }
     }
     Ok(())
 }
@@ -45,7 +56,7 @@ pub fn balanced(world: &World) -> Result<(), String> {
 pub fn agreed(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {
         let Some(stats) = world.stats(router) else { continue };
-        for report in &stats.sessions {
+        for report in stats.iter().flat_map(|stats| &stats.sessions) {
             let Some(attached) = world.attached(router).get(&report.session) else { continue };
             let flow = &world.flows()[attached.flow];
             if flow.spec().kind == Kind::Stream {

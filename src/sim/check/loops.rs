@@ -52,7 +52,7 @@ impl Loops {
 }
 
 fn dropped(world: &World) -> u64 {
-    let shards = (0..world.topology().routers).filter_map(|n| Some(&world.router(n)?.shard));
+    let shards = (0..world.topology().routers).filter_map(|n| world.router(n)).flat_map(|running| &running.shards);
     shards.map(|shard| shard.dropped(DropReason::TtlExpired) + shard.dropped(DropReason::Spoofed)).sum()
 }
 

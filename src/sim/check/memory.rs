@@ -1,5 +1,6 @@
 //! What sessions took is back when they end.
 
+use crate::dataplane::Shard;
 use crate::sim::world::World;
 
 /// How few packets a router may hold with nothing under way: what its control is just sending.
@@ -24,16 +25,21 @@ const FOR_SESSIONS: [&str; 9] = [
 pub fn returned(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {
         let Some(running) = world.router(router) else { continue };
-        let (used, holdings) = (running.shard.pool_in_use(), running.shard.holdings());
-        if used > IDLE {
-            return Err(format!("r{router} holds {used} packets with nothing under way: {holdings:?}"));
-        }
-        for name in FOR_SESSIONS {
-            let held = holdings.iter().find(|(what, ..)| *what == name).map(|&(_, held, _)| held);
-            let held = held.unwrap_or_else(|| panic!("a shard says how many {name} it holds"));
-            if held > 0 {
-                return Err(format!("r{router} holds {held} {name} for sessions that are gone"));
-            }
+        running.shards.iter().try_for_each(|shard| holds_nothing(shard).map_err(|why| format!("r{router} {why}")))?;
+    }
+    Ok(())
+}
+
+fn holds_nothing(shard: &Shard) -> Result<(), String> {
+    let (used, holdings) = (shard.pool_in_use(), shard.holdings());
+    if used > IDLE {
+        return Err(format!("holds {used} packets with nothing under way: {holdings:?}"));
+    }
+    for name in FOR_SESSIONS {
+        let held = holdings.iter().find(|(what, ..)| *what == name).map(|&(_, held, _)| held);
+        let held = held.unwrap_or_else(|| panic!("a shard says how many {name} it holds"));
+        if held > 0 {
+            return Err(format!("holds {held} {name} for sessions that are gone"));
         }
     }
     Ok(())

@@ -8,12 +8,23 @@ use crate::base::Instant;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
+/// A datagram on its way to one of a router's workers, from the same one of another's: both ends of a lane have the same
+/// number.
+pub(super) struct Datagram {
+    pub(super) from: usize,
+    pub(super) worker: usize,
+    pub(super) bytes: Box<[u8]>,
+}
+
+/// When a datagram arrives, and at which router.
+pub(super) type Arrival = (Instant, usize, Datagram);
+
 /// What is going to happen.
 pub(super) enum Event {
     /// A datagram arrives at a router.
-    Arrive { router: usize, from: usize, datagram: Box<[u8]> },
-    /// A router hears that nothing listens where it sent to.
-    Refused { router: usize, by: usize },
+    Arrive { router: usize, datagram: Datagram },
+    /// A router's worker hears that nothing listens where it sent to.
+    Refused { router: usize, worker: usize, by: usize },
     /// A router's timer; void if the router was given another since.
     Timer { router: usize, generation: u64 },
     /// A router that stood still or was busy goes on.
@@ -123,8 +134,8 @@ impl Agenda {
     pub(super) fn under_way(&self) -> BTreeMap<(usize, usize), u64> {
         let mut counts = BTreeMap::new();
         for scheduled in self.today.iter().chain(self.days.iter().flatten()).chain(&self.later) {
-            if let Event::Arrive { router, from, .. } = scheduled.event {
-                *counts.entry((from, router)).or_default() += 1;
+            if let Event::Arrive { router, datagram } = &scheduled.event {
+                *counts.entry((datagram.from, *router)).or_default() += 1;
             }
         }
         counts

@@ -1,6 +1,6 @@
 //! What a router does to the world outside it.
 
-use super::agenda::Event;
+use super::agenda::{Arrival, Datagram, Event};
 use super::note;
 use super::slot::{Attached, Handled};
 use super::wires::Wires;
@@ -43,8 +43,8 @@ impl World {
         };
         running.settle(local, desk, |effect| outside.take(effect));
         let Outside { turns, leaves, .. } = outside;
-        for (at, to, datagram) in arrivals.drain(..) {
-            self.agenda.add(at, Event::Arrive { router: to, from: router, datagram });
+        for (at, router, datagram) in arrivals.drain(..) {
+            self.agenda.add(at, Event::Arrive { router, datagram });
         }
         self.arrivals = arrivals;
         turns.into_iter().for_each(|flow| self.agenda.add(self.now, Event::Turn { flow }));
@@ -74,7 +74,7 @@ struct Outside<'a> {
 impl Outside<'_> {
     fn take(&mut self, effect: Effect<'_>) -> Result<(), i32> {
         match effect {
-            Effect::Transmit(to, bytes) => return self.transmit(to, bytes),
+            Effect::Transmit(worker, to, bytes) => return self.transmit(worker, to, bytes),
             Effect::Record(session, record) => return self.record(session, record),
             Effect::Readable(session) => {
                 if let Some(&Attached { flow, side: Side::Source, .. }) = self.sessions.get(&session) {
@@ -97,9 +97,9 @@ impl Outside<'_> {
         Ok(())
     }
 
-    fn transmit(&mut self, to: SocketAddr, bytes: &[u8]) -> Result<(), i32> {
+    fn transmit(&mut self, worker: usize, to: SocketAddr, bytes: &[u8]) -> Result<(), i32> {
         self.handled.taken += 1;
-        let sent = self.sending.send(self.now, self.router, to, bytes);
+        let sent = self.sending.send(self.now, (self.router, worker), to, bytes);
         self.handled.refused += u64::from(sent.is_err());
         sent
     }
@@ -140,20 +140,21 @@ struct Sending<'a> {
     ledger: &'a mut Ledger,
     capture: &'a mut Option<Capture>,
     log: &'a mut Option<String>,
-    arrivals: &'a mut Vec<(Instant, usize, Box<[u8]>)>,
+    arrivals: &'a mut Vec<Arrival>,
     /// The router speaks a protocol that nobody else knows.
     newer: bool,
 }
 
 impl Sending<'_> {
     /// Puts a datagram on its wire; what arrives is added to the arrivals. An error is the kernel's.
-    fn send(&mut self, now: Instant, from: usize, to: SocketAddr, bytes: &[u8]) -> Result<(), i32> {
-        let Some(number) = router_at(to) else { return Ok(()) };
+    fn send(&mut self, now: Instant, from: (usize, usize), to: SocketAddr, bytes: &[u8]) -> Result<(), i32> {
+        let ((from, worker), Some((number, theirs))) = (from, router_at(to)) else { return Ok(()) };
+        assert_eq!(worker, theirs, "a lane joins workers of one number");
         let both = self.wires.get(&(number, from)).is_some_and(|back| back.conditions.cut);
         let Some(wire) = self.wires.get_mut(&(from, number)) else { return Ok(()) };
         wire.refuses(bytes.len(), self.rng, self.ledger)?;
         if let Some(capture) = self.capture {
-            capture.datagram(now, address(from), to, bytes);
+            capture.datagram(now, address(from, worker), to, bytes);
         }
         let fate = wire.send(now, bytes.len(), both, self.rng, self.ledger);
         if let Some(log) = self.log {
@@ -170,7 +171,7 @@ impl Sending<'_> {
             if let Some(bit) = fate.flip.filter(|bit| bit / 8 < datagram.len()) {
                 datagram[bit / 8] ^= 1 << (bit % 8);
             }
-            self.arrivals.push((at, number, datagram));
+            self.arrivals.push((at, number, Datagram { from, worker, bytes: datagram }));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Routers at work: what arrives, what is due, and what waits while they are busy or stand still.
 
 use super::World;
-use super::agenda::Event;
+use super::agenda::{Datagram, Event};
 use crate::base::Instant;
 use crate::sim::ledger::Struck;
 use crate::sim::router::{Router, cost};
@@ -15,23 +15,24 @@ const SOCKET_BUFFER: usize = 32 << 10;
 
 impl World {
     /// A datagram reaches a router: it waits in the socket's buffer for the end of this instant, or longer, or is gone.
-    pub(super) fn arrive(&mut self, router: usize, from: usize, datagram: Box<[u8]>) {
+    pub(super) fn arrive(&mut self, router: usize, datagram: Datagram) {
+        let Datagram { from, worker, .. } = datagram;
         if let Some(wire) = self.wires.get_mut(&(from, router)) {
             wire.counts.arrived += 1;
         }
         let slot = &mut self.routers[router];
-        if slot.router.is_none() {
+        if slot.router.as_ref().is_none_or(|running| worker >= running.shards.len()) {
             // The kernel answers for the dead, by the way the datagram came.
             let back = self.wires.get(&(router, from)).map(|wire| wire.conditions);
             if let Some(back) = back.filter(|back| !back.cut && !self.rng.chance(back.loss)) {
                 self.ledger.count(Struck::Refused);
-                self.agenda.add(self.now + back.delay, Event::Refused { router: from, by: router });
+                self.agenda.add(self.now + back.delay, Event::Refused { router: from, worker, by: router });
             }
-        } else if self.now < slot.busy_until && slot.inbox_bytes + datagram.len() > SOCKET_BUFFER {
+        } else if self.now < slot.busy_until && slot.inbox_bytes + datagram.bytes.len() > SOCKET_BUFFER {
             self.ledger.count(Struck::SocketFull);
         } else {
-            slot.inbox_bytes += datagram.len();
-            slot.inbox.push_back((from, datagram));
+            slot.inbox_bytes += datagram.bytes.len();
+            slot.inbox.push_back(datagram);
             if self.now < slot.busy_until {
                 self.wake(router);
             } else if !std::mem::replace(&mut slot.ready, true) {
@@ -52,20 +53,21 @@ impl World {
         any
     }
 
-    fn hand(&mut self, router: usize, from: usize, datagram: &mut [u8]) {
+    fn hand(&mut self, router: usize, mut datagram: Datagram) {
         let slot = &mut self.routers[router];
         slot.prepare_rare(self.rare);
         let Some(running) = &mut slot.router else { return };
         slot.handled.handed += 1;
-        running.handle_datagram(slot.clock.local(self.now), address(from), datagram);
+        let Datagram { from, worker, .. } = datagram;
+        running.handle_datagram(slot.clock.local(self.now), worker, address(from, worker), &mut datagram.bytes);
         slot.busy_until = slot.busy_until.max(self.now) + cost(slot.times);
     }
 
     /// The kernel tells a router that nothing listens where it sent to.
-    pub(super) fn refuse(&mut self, router: usize, by: usize) {
-        let (at, by, slot) = (address(by), self.nodes[by], &mut self.routers[router]);
-        if let Some(running) = &mut slot.router {
-            running.handle_refused(slot.clock.local(self.now), by, at);
+    pub(super) fn refuse(&mut self, router: usize, worker: usize, by: usize) {
+        let (at, by, slot) = (address(by, worker), self.nodes[by], &mut self.routers[router]);
+        if let Some(running) = slot.router.as_mut().filter(|running| worker < running.shards.len()) {
+            running.handle_refused(slot.clock.local(self.now), worker, by, at);
             self.settle(router);
         }
     }
@@ -109,9 +111,9 @@ impl World {
         }
         for _ in 0..BATCH {
             let slot = &mut self.routers[router];
-            let Some((from, mut datagram)) = slot.inbox.pop_front() else { break };
-            slot.inbox_bytes -= datagram.len();
-            self.hand(router, from, &mut datagram);
+            let Some(datagram) = slot.inbox.pop_front() else { break };
+            slot.inbox_bytes -= datagram.bytes.len();
+            self.hand(router, datagram);
         }
         self.settle(router);
         let slot = &self.routers[router];

@@ -1,5 +1,6 @@
 //! A router's place in the world: its machine, and what it is suffering from.
 
+use super::agenda::Datagram;
 use crate::base::rare::{POINTS, set_chances};
 use crate::base::{Instant, NodeId, SessionId};
 use crate::config::settings::Metric;
@@ -46,7 +47,7 @@ pub(super) struct Slot {
     pub(super) wakes: bool,
     /// Something arrived in this instant.
     pub(super) ready: bool,
-    pub(super) inbox: VecDeque<(usize, Box<[u8]>)>,
+    pub(super) inbox: VecDeque<Datagram>,
     pub(super) inbox_bytes: usize,
     /// How many times as slow as a fast one.
     pub(super) times: u32,

@@ -111,6 +111,13 @@ impl World {
         }
     }
 
+    pub(in crate::sim) fn set_workers(&mut self, router: usize, count: usize) {
+        if self.topology.workers(router) != count && !self.is_running(router) {
+            self.count(Struck::OtherWorkers);
+        }
+        self.topology.set_workers(router, count);
+    }
+
     pub(in crate::sim) fn restart(&mut self, router: usize, disk: Disk) {
         if self.is_running(router) {
             return;
@@ -192,15 +199,21 @@ impl World {
         self.strain(router, None, |slot, _| slot.coalesce = to);
     }
 
-    pub(in crate::sim) fn fill_rings(&mut self, router: usize, commands: bool, reports: bool) {
-        for (full, struck) in [(commands, Struck::CommandRing), (reports, Struck::ReportRing)] {
+    pub(in crate::sim) fn fill_rings(&mut self, router: usize, full: Rings) {
+        let crossings = full.crossings && self.topology.workers(router) > 1;
+        let rings = [
+            (full.commands, Struck::CommandRing),
+            (full.reports, Struck::ReportRing),
+            (crossings, Struck::CrossingRing),
+        ];
+        for (full, struck) in rings {
             if full && self.is_running(router) {
                 self.count(struck);
             }
         }
         self.watch.strained(self.now, router);
         if let Some(running) = &mut self.routers[router].router {
-            running.rings = Rings { commands, reports };
+            running.rings = full;
             self.settle(router);
         }
     }
@@ -265,7 +278,7 @@ impl World {
         }
         for router in 0..self.topology.routers {
             self.set_rare(router, 0.0);
-            self.fill_rings(router, false, false);
+            self.fill_rings(router, Rings::default());
             self.slow(router, 1);
             self.coalesce(router, Duration::ZERO);
             self.reload(router, &[], self.settings.metric, None);
@@ -293,7 +306,7 @@ impl World {
             let Some(running) = &mut slot.router else { continue };
             let local = slot.clock.local(now);
             for session in std::mem::take(&mut slot.sessions).into_keys() {
-                running.shard.handle_hangup(local, session);
+                running.handle_hangup(local, session);
             }
             for flow in 0..self.flows.len() {
                 for side in [Side::Source, Side::Sink] {

@@ -68,7 +68,7 @@ impl World {
         let slot = &mut self.routers[router];
         if let (Some(session), Some(running)) = (session, &mut slot.router) {
             slot.sessions.remove(&session);
-            running.shard.handle_hangup(slot.clock.local(self.now), session);
+            running.handle_hangup(slot.clock.local(self.now), session);
         }
         self.settle(router);
     }

@@ -129,6 +129,16 @@ fn a_fixed_rate_is_kept_whatever_is_lost() {
 }
 
 #[test]
+fn a_fixed_rate_is_divided_among_the_lanes_of_a_link() {
+    for (workers, rate) in [(1, 250_000), (2, 125_000), (5, 50_000)] {
+        let settings = Settings { congestion: Congestion::FixedKbps(2000), workers, ..Settings::default() };
+        let mut sim = Sim::pair(54, settings, lossy(10, 0.0));
+        sim.establish();
+        assert_eq!(sim.ends[0].link.stats().pacing_rate, rate, "bytes a second of one of {workers}");
+    }
+}
+
+#[test]
 fn a_greedy_flow_does_not_delay_a_sparse_one() {
     let mut sim = Sim::pair(55, Settings::default(), bottleneck(10, 32_000));
     sim.establish();

@@ -1,7 +1,7 @@
 //! A few routers' sessions over a scripted wire, in virtual time. Applications are lists of records.
 
 use super::super::{Event, Readiness, SessionKind, Sessions, Settings};
-use crate::base::{Class, Instant, NodeId, Port, Rng, SessionId};
+use crate::base::{Class, Instant, NodeId, Port, Rng, SessionId, Worker};
 use crate::containers::Pool;
 use crate::wire::client::{Endpoint, MAX_RECORD, Record};
 use crate::wire::cursor::Writer;
@@ -380,7 +380,7 @@ impl World {
 impl Node {
     fn new(node: usize, settings: &Settings, rng: Rng) -> Node {
         Node {
-            sessions: Sessions::new(node_id(node), settings.clone(), rng),
+            sessions: Sessions::new(node_id(node), Worker::SOLE, settings.clone(), rng),
             pool: Pool::new(POOL),
             apps: BTreeMap::new(),
             incoming: Vec::new(),
