@@ -101,6 +101,10 @@ impl Reliable {
         assert!(self.has_room(), "the caller asked before");
         let sequence = self.next_sequence();
         self.unacked.push_back(Some(Unacked { packet, control, first_sent: now, tries: 1, carrier, waiting: false }));
+        // Any of them may be lost: a burst of losses longer than any before must not find too short a list.
+        if self.again.capacity() < self.unacked.capacity() {
+            self.again.reserve(self.unacked.capacity() - self.again.len());
+        }
         sequence
     }
 
