@@ -6,7 +6,7 @@ use super::{Delivery, Link, MAX_DELIVERIES};
 use crate::base::limits::MIN_DATAGRAM;
 use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
-use crate::base::{AddressPair, Class, DownReason, Instant};
+use crate::base::{AddressPair, DownReason, Instant};
 use crate::containers::pool::Urgency;
 use crate::containers::window::Seen;
 use crate::containers::{Packet, Pool};
@@ -154,10 +154,5 @@ impl Link {
             self.counters.drops.count(DropReason::PoolExhausted);
         }
         packet
-    }
-
-    /// Counts a message's stay in the queue.
-    pub(super) fn count_queued(&mut self, class: Class, waited: std::time::Duration) {
-        self.counters.histograms.queue_delay[usize::from(class.code())].record(waited);
     }
 }

@@ -187,15 +187,19 @@ impl Link {
         record: &mut Record,
         waited: &mut Waited,
     ) {
+        // What was taken in by one turn of the loop waited equally long: it is counted together.
+        let (mut alike, mut messages) = ((Class::BestEffort, Duration::ZERO), 0);
         loop {
             let reliable = self.reliable.has_room() && record.has_room();
             // The longer of the two frame headers decides: a message more or less per bundle is not worth a peek.
             let room = writer.room().saturating_sub(RELIABLE_OVERHEAD);
             let allowed = Allowed { reliable, marks: !self.congestion.is_doubling() };
-            let Some(queued) = self.queue.pop(now, room, allowed, pool, &mut self.counters) else { return };
-            self.count_queued(queued.class, queued.waited);
-            let longest = &mut waited[usize::from(queued.class.code())];
-            *longest = (*longest).max(Some(queued.waited));
+            let Some(queued) = self.queue.pop(now, room, allowed, pool, &mut self.counters) else { break };
+            if alike != (queued.class, queued.waited) {
+                self.count_queued(alike, messages, waited);
+                (alike, messages) = ((queued.class, queued.waited), 0);
+            }
+            messages += 1;
             record.state = State::Outstanding;
             let body = pool.bytes(&queued.packet);
             match queued.class {
@@ -212,6 +216,16 @@ impl Link {
                     assert!(record.carry(sequence), "there was room");
                 }
             }
+        }
+        self.count_queued(alike, messages, waited);
+    }
+
+    /// Counts the stay in the queue of so many messages.
+    fn count_queued(&mut self, (class, stay): (Class, Duration), messages: u64, waited: &mut Waited) {
+        if messages > 0 {
+            let class = usize::from(class.code());
+            self.counters.histograms.queue_delay[class].record_several(stay, messages);
+            waited[class] = waited[class].max(Some(stay));
         }
     }
 
