@@ -2,7 +2,7 @@
 //!
 //! Nothing blocks. Every answer is counted after its request: workers are asked for it. Bounds: [`MOST`] connections, the
 //! one that was idle longest gives way to a newcomer, which is refused if none is idle; a request of
-//! [`MAX_HEAD`](super::http::MAX_HEAD) bytes; [`PATIENCE`] for a request to arrive whole and for an answer to be taken;
+//! [`MAX_HEAD`] bytes; [`PATIENCE`] for a request to arrive whole and for an answer to be taken;
 //! [`IDLE`] between requests. One request is under way at a time; what follows it waits in the kernel.
 
 use super::http::{self, Asked, MAX_HEAD, Parsed, Request};

@@ -85,7 +85,7 @@ pub fn write_tagged(
     Ok(())
 }
 
-/// The head of a log that started at `start` and whose maxima are divided by `unit`; lines as [`line`] gives them follow.
+/// The head of a log that started at `start` and whose maxima are divided by `unit`; lines as [`line()`] gives them follow.
 pub fn head(comment: &str, start: WallTime, unit: f64) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     write_tagged(&mut head, comment, start, &[], unit)?;
