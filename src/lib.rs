@@ -28,7 +28,7 @@
 //! | floor | rooms | invariant |
 //! |---|---|---|
 //! | 0 | [`base`] | words only: no state, no system call |
-//! | 1 | [`containers`], [`wire`], [`telemetry`], [`config`] | fixed capacity; any bytes give a value or a reason, never a panic |
+//! | 1 | [`containers`], [`wire`], [`telemetry`], [`config`], [`shm`] | fixed capacity; any bytes give a value or a reason, never a panic |
 //! | 2 | [`proto`], [`forwarding`] | time and randomness are arguments; no protocol imports another; one place chooses a next hop |
 //! | 3 | [`dataplane`] | a packet has one owner at any time; every packet in is delivered, forwarded or dropped with a reason |
 //! | 4 | [`control`] | inputs and actions are data: a recorded list of inputs is a replay |
@@ -47,6 +47,7 @@
 //! | Who may speak to us? | [`proto::security`] |
 //! | How do routers agree on the map? | [`proto::routing`] |
 //! | How does an application use this? | [`client`] |
+//! | How do its records reach a worker? | [`shm`] |
 //! | What holds when everything goes wrong? | [`sim::check`] |
 
 pub mod base;
@@ -60,6 +61,7 @@ pub mod forwarding;
 pub mod lab;
 pub mod proto;
 pub mod runtime;
+pub mod shm;
 pub mod sim;
 pub mod telemetry;
 pub mod wire;

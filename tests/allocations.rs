@@ -13,7 +13,7 @@ use chain::{Chain, Meter, Step, TICK};
 use sinew::base::{Class, Identity};
 use sinew::client::admin::{Request, Response};
 use sinew::client::{Datagrams, Event, Overlay};
-use sinew::config::settings::{Config, Io, Link, Member, Metric, Offload, Routing, Telemetry, Workers};
+use sinew::config::settings::{Clients, Config, Io, Link, Member, Metric, Offload, Routing, Telemetry, Workers};
 use sinew::dataplane::messages::ShardStats;
 use sinew::proto::link;
 use sinew::runtime::Background;
@@ -150,7 +150,12 @@ fn identity(router: usize) -> Identity {
 }
 
 /// A router on loopback with a link to the other one.
-fn router(directory: &Path, io: Io, offload: Offload, router: usize, at: [SocketAddr; 2]) -> Background {
+fn router(
+    directory: &Path,
+    (io, offload, clients): (Io, Offload, Clients),
+    router: usize,
+    at: [SocketAddr; 2],
+) -> Background {
     let key_file = directory.join(NAMES[router]);
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(&key_file).expect("a key file");
@@ -166,6 +171,7 @@ fn router(directory: &Path, io: Io, offload: Offload, router: usize, at: [Socket
         links: vec![Link::new(NAMES[1 - router].into(), Some(at[1 - router]))],
         routing: Routing { metric: Metric::Latency },
         telemetry: Telemetry::new(directory),
+        clients,
     };
     Background::start(config, Path::new("/nonexistent")).expect("starts")
 }
@@ -206,17 +212,22 @@ fn trains(overlay: &Overlay) -> (u64, u64) {
 
 #[test]
 fn a_worker_allocates_nothing_per_packet_with_either_kind_of_system_calls_and_with_trains() {
-    for (io, offload) in [(Io::Mmsg, Offload::Off), (Io::Mmsg, Offload::On), (Io::Auto, Offload::On)] {
+    let (memory, socket) = (Clients::default(), Clients { shared_memory: 0 });
+    let both = [(Io::Mmsg, Offload::Off, socket), (Io::Mmsg, Offload::On, memory), (Io::Auto, Offload::On, memory)];
+    for (io, offload, clients) in both {
         let directory = tempfile::tempdir().expect("temporary directory");
         let free = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("binds"));
         let at = [0, 1].map(|router: usize| free[router].local_addr().expect("bound"));
         drop(free);
-        let left = router(directory.path(), io, offload, 0, at);
+        let left = router(directory.path(), (io, offload, clients), 0, at);
         let left_worker = workers()[0];
-        let right = router(directory.path(), io, offload, 1, at);
+        let right = router(directory.path(), (io, offload, clients), 1, at);
         let right_worker = *workers().iter().find(|&&worker| worker != left_worker).expect("two workers");
         let overlays = NAMES.map(|name| Overlay::connect(directory.path().join(format!("{name}.control"))));
         let overlays = overlays.map(|overlay| overlay.expect("connects"));
+        for overlay in &overlays {
+            assert_eq!(overlay.share_memory(true).expect("answers"), clients.shared_memory > 0);
+        }
         let [from, to] = [0, 1].map(|router: usize| overlays[router].datagrams(0).expect("opens"));
         exchange(&from, &to, 300);
         for worker in [left_worker, right_worker] {

@@ -12,6 +12,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("telemetry", &[]),
     ("config", &[]),
+    // The memory that `client` and `runtime` share.
+    ("shm", &["wire", "containers"]),
     ("proto/security", &["wire", "containers", "telemetry"]),
     ("proto/link", &["wire", "containers", "telemetry"]),
     ("proto/session", &["wire", "containers", "telemetry"]),
@@ -25,10 +27,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "runtime",
-        &["dataplane", "control", "config", "containers", "telemetry", "wire", "proto/session", "proto/security"],
+        &[
+            "dataplane",
+            "control",
+            "config",
+            "containers",
+            "shm",
+            "telemetry",
+            "wire",
+            "proto/session",
+            "proto/security",
+        ],
     ),
     ("sim", &["dataplane", "control", "config", "containers", "telemetry", "wire", "proto/session", "proto/security"]),
-    ("client", &["wire"]),
+    ("client", &["wire", "shm"]),
     ("lab", &["runtime", "client", "config", "telemetry", "wire", "sim"]),
     ("cli", &["containers", "runtime", "client", "config", "telemetry", "wire", "sim", "lab", "control", "dataplane"]),
 ];
@@ -57,7 +69,7 @@ const BANNED: &[&str] = &[
 const PER_PACKET: &[&str] = &["base", "containers", "wire", "telemetry", "proto", "forwarding", "dataplane", "runtime"];
 
 /// What waits for another thread. A room that cannot name one takes no lock per packet, however it is called; what wakes a
-/// worker, and what carries commands and reports, is made of atomics (`runtime/sleeper.rs`, `runtime/ring.rs`).
+/// worker, and what carries commands and reports, is made of atomics (`containers/sleeper.rs`, `runtime/ring.rs`).
 const LOCKS: &[&str] = &["Mutex", "RwLock", "Condvar", "Barrier", "mpsc", "parking_lot"];
 
 /// Starts the threads, and hears from each, once, that it has begun.

@@ -1,5 +1,5 @@
-//! Every interleaving of the one lock-free piece that is ours, [`sleeper`], under the C11 memory model (loom); and of the
-//! two things that cross threads with it, the swap of the forwarding table and the end of a worker.
+//! Every interleaving of the lock-free pieces that are ours, [`sleeper`] and [`bells`], under the C11 memory model (loom);
+//! and of what crosses threads with the first, the swap of the forwarding table and the end of a worker.
 //!
 //! The rings themselves are rtrb's; here a ring of one slot with the same two orderings stands for them, so that it is
 //! full as often as it can be. What crosses a ring is owned, tables included, so a swap of the forwarding table is one
@@ -14,14 +14,20 @@ use loom::thread;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 mod atomics {
-    pub(super) use loom::sync::atomic::{AtomicBool, Ordering, fence};
+    pub(super) use loom::sync::atomic::{AtomicU32, Ordering, fence};
 }
 
 #[expect(unreachable_pub, reason = "it is a file of the library")]
-#[path = "../src/runtime/sleeper.rs"]
+#[path = "../src/containers/sleeper.rs"]
 mod sleeper;
 
+#[allow(dead_code, unreachable_pub, reason = "it is a file of the library, and plugs need no interleaving")]
+#[path = "../src/shm/bells.rs"]
+mod bells;
+
+use bells::{Bells, Taken};
 use sleeper::Sleeper;
+use std::cell::Cell;
 
 /// Times a thread may be interrupted between two of its steps, in one interleaving. Three find what is known to go wrong
 /// in pieces of this size and keep the run within seconds.
@@ -268,5 +274,82 @@ fn tables_are_swapped_in_order_and_given_back_once_and_a_stop_ends_the_worker() 
         assert_eq!(given_back.load(Relaxed), TABLES, "all but the one in force");
         drop(published);
         assert_eq!(given_back.load(Relaxed), TABLES + 1);
+    });
+}
+
+/// A ring in shared memory of which only the count is told, and the socket beside it: bells, and who waits for one.
+struct Session {
+    pushed: AtomicUsize,
+    sleeper: Sleeper,
+    rung: AtomicUsize,
+    socket: Notify,
+}
+
+impl Session {
+    /// As the router makes it.
+    fn new() -> Arc<Session> {
+        let sleeper = Sleeper::new();
+        sleeper.announce();
+        Arc::new(Session { pushed: AtomicUsize::new(0), sleeper, rung: AtomicUsize::new(0), socket: Notify::new() })
+    }
+
+    /// As the router does.
+    fn push(&self) {
+        self.pushed.fetch_add(1, Release);
+        if self.sleeper.must_wake() {
+            self.rung.fetch_add(1, Release);
+            self.socket.notify();
+        }
+    }
+
+    /// As poll(2) does: waits until the socket holds a bell, whatever the ring holds.
+    fn poll(&self, taken: usize) {
+        while self.rung.load(Acquire) == taken {
+            self.socket.wait();
+        }
+    }
+
+    /// As an application does that looks at nothing but `poll`, and takes one record each time that lets it go on.
+    fn read(&self, records: usize, may_wait: fn(&Session, &mut Bells, usize, &Cell<usize>) -> bool) {
+        let (mut bells, taken) = (Bells::default(), Cell::new(0));
+        let mut read = 0;
+        while read < records {
+            self.poll(taken.get());
+            while self.pushed.load(Acquire) == read {
+                if may_wait(self, &mut bells, read, &taken) {
+                    break;
+                }
+            }
+            read += usize::from(self.pushed.load(Acquire) > read);
+        }
+    }
+
+    fn take(&self, taken: &Cell<usize>) -> Taken {
+        if self.rung.load(Acquire) == taken.get() {
+            return Taken::Nothing;
+        }
+        taken.set(taken.get() + 1);
+        Taken::Bell
+    }
+}
+
+fn read_beside_the_router(records: usize, may_wait: fn(&Session, &mut Bells, usize, &Cell<usize>) -> bool) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(PREEMPTIONS);
+    model.check(move || {
+        let session = Session::new();
+        let router = {
+            let session = Arc::clone(&session);
+            thread::spawn(move || (0..records).for_each(|_| session.push()))
+        };
+        session.read(records, may_wait);
+        router.join().expect("the router does not panic");
+    });
+}
+
+#[test]
+fn the_socket_is_readable_as_long_as_the_ring_is() {
+    read_beside_the_router(3, |session, bells, read, taken| {
+        bells.may_wait(&session.sleeper, || session.pushed.load(Acquire) == read, || session.take(taken))
     });
 }

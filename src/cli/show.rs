@@ -415,7 +415,8 @@ fn routes_table(routes: &[RouteEntry]) -> Table {
 
 fn sessions_table(workers: &[Value]) -> Table {
     let numbers = ["sent", "delivered", "repeated", "unacknowledged", "unread"];
-    let columns = ["session", "kind", ">port", "peer", ">sent", ">delivered", ">repeated", ">unacked B", ">unread B"];
+    let columns =
+        ["session", "kind", ">port", "peer", "by", ">sent", ">delivered", ">repeated", ">unacked B", ">unread B"];
     let mut table = Table::new(columns);
     for session in sessions(workers) {
         let peer = &session["peer"];
@@ -425,7 +426,7 @@ fn sessions_table(workers: &[Value]) -> Table {
         };
         // Ids and ports are names, not amounts.
         let name = |key: &str| session[key].to_string();
-        let head = [name("session"), plain(&session["kind"]), name("port"), peer];
+        let head = [name("session"), plain(&session["kind"]), name("port"), peer, plain(&session["carrier"])];
         table.row(head.into_iter().chain(numbers.map(|key| plain(&session[key]))));
     }
     table
@@ -529,13 +530,14 @@ c        down   1m 15s       -           -          -       -      -            
     #[test]
     fn sessions_of_all_workers_are_one_list() {
         let session = json!({"session": 3, "kind": "stream", "port": 7000, "peer": {"node": "00000000000000aa", "port": 9},
-            "sent": 1, "delivered": 2, "repeated": 0, "unacknowledged": 4, "unread": 0});
+            "sent": 1, "delivered": 2, "repeated": 0, "unacknowledged": 4, "unread": 0, "carrier": "memory"});
         let workers = [json!({"sessions": []}), json!({"sessions": [session]})];
         let response = Response::Stats { workers: workers.to_vec() };
         let shown = as_json(What::Sessions, &response, &Latencies::default()).expect("is JSON");
         assert_eq!((&shown["sessions"][0]["worker"], &shown["sessions"][0]["port"]), (&json!(1), &json!(7000)));
         assert_eq!(shown.as_object().map(serde_json::Map::len), Some(1), "nothing but sessions: {shown}");
-        assert!(sessions_table(&workers).to_string().contains("00000000000000aa:9"));
+        let table = sessions_table(&workers).to_string();
+        assert!(table.contains("00000000000000aa:9") && table.contains("memory"), "{table}");
     }
 
     #[test]

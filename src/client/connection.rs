@@ -1,5 +1,6 @@
 //! A connection to a router's control socket: one JSON object a line, some with a descriptor.
 
+use super::channel::Channel;
 use super::{sys, unexpected};
 use crate::wire::admin::{MAX_LINE, Request, Response};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -137,8 +138,25 @@ impl Connection {
         }
     }
 
+    /// Asks that sessions share memory with the router; whether they will.
+    pub(super) fn share_memory(&mut self, wanted: bool) -> io::Result<bool> {
+        match self.exchange(&Request::ShareMemory { wanted })? {
+            Response::SharesMemory { granted } => Ok(granted),
+            // A router that knows nothing of it.
+            Response::Error { .. } => Ok(false),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The channel whose descriptors came with the last line: a socket, and shared memory if the line says so.
+    pub(super) fn take_channel(&mut self, memory: bool) -> io::Result<Channel> {
+        let socket = self.take_descriptor()?;
+        let memory = memory.then(|| self.take_descriptor()).transpose()?;
+        Channel::new(socket, memory)
+    }
+
     /// The descriptor that came with the last line.
-    pub(super) fn take_descriptor(&mut self) -> io::Result<OwnedFd> {
+    fn take_descriptor(&mut self) -> io::Result<OwnedFd> {
         let missing =
             || io::Error::new(io::ErrorKind::InvalidData, "the router sent no descriptor (too many open files?)");
         self.descriptors.pop_front().ok_or_else(missing)

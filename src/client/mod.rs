@@ -1,9 +1,15 @@
 //! Floor 5: the library that applications link.
 //!
 //! An application connects to its nearest router by a Unix socket ([`Overlay`]) and opens sessions on it. Each session is
-//! a descriptor that works with `poll`; data flows over it straight to the router's worker, one record per message, and
-//! never passes through the control socket. The library has no threads and no buffers of its own beyond one record.
-//! Nothing here raises SIGPIPE.
+//! a descriptor that works with `poll`; data flows straight to the router's worker, one record per message, and never passes
+//! through the control socket. The library has no threads and no buffers of its own beyond one record. Nothing here raises
+//! SIGPIPE.
+//!
+//! Records go through the session's socket, or, if [`Overlay::share_memory`] asks for it and the router has some left, through
+//! memory that the session shares with the router, without a system call while both are awake.
+//! Either way the descriptor is the socket, and says the same: it is readable when an event waits, also if only some of
+//! several were received; writable when there is room; hung up when the session is over. A spurious "readable" is possible,
+//! as always: who polls makes the session non-blocking. Both belong to one process: a fork must not use them.
 //!
 //! Sessions live as long as their router's process. When it ends, each of them says so once everything that it had
 //! delivered is read ([`Event::Closed`], an error of kind `ConnectionAborted`), requests fail with `ConnectionAborted`,
@@ -36,6 +42,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "applications live in real time")]
 
+mod batch;
+mod channel;
 mod connection;
 mod datagrams;
 mod stream;
@@ -45,11 +53,13 @@ mod tests;
 
 use crate::base::{NodeId, Port};
 use crate::wire::admin::{NodeEntry, Request, Response};
+pub use batch::{Batch, Outgoing};
 use connection::Connection;
 pub use datagrams::{Datagrams, Event};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 pub use stream::{Stream, explain};
@@ -65,6 +75,8 @@ pub struct Overlay {
     connection: Mutex<Connection>,
     path: PathBuf,
     node: NodeId,
+    /// Sessions opened from now on share memory with the router.
+    shares: AtomicBool,
 }
 
 impl Overlay {
@@ -74,7 +86,8 @@ impl Overlay {
         let mut connection = Connection::open(path)?;
         match connection.ask(&Request::Whoami)? {
             Response::Whoami { node, .. } => {
-                Ok(Overlay { connection: Mutex::new(connection), path: path.to_owned(), node })
+                let (path, shares) = (path.to_owned(), AtomicBool::new(false));
+                Ok(Overlay { connection: Mutex::new(connection), path, node, shares })
             }
             other => Err(unexpected(&other)),
         }
@@ -114,6 +127,29 @@ impl Overlay {
         self.node
     }
 
+    /// Says whether sessions that are opened from now on share memory with the router. Unless it is asked for here they do
+    /// not, and their records go through their sockets. Listeners opened from now on do the same with the streams they
+    /// accept. True if it is granted: the router's configuration may not allow it.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let router = sinew::runtime::Background::alone(directory.path())?;
+    /// # let path = directory.path().join("control");
+    /// use sinew::client::Overlay;
+    ///
+    /// let overlay = Overlay::connect(&path)?;
+    /// assert!(!overlay.datagrams(0)?.shares_memory());
+    /// assert!(overlay.share_memory(true)?);
+    /// assert!(overlay.datagrams(0)?.shares_memory());
+    /// # router.stop()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn share_memory(&self, wanted: bool) -> io::Result<bool> {
+        let granted = self.connection().share_memory(wanted)?;
+        self.shares.store(granted, Ordering::Relaxed);
+        Ok(granted)
+    }
+
     fn nodes(&self) -> io::Result<Vec<NodeEntry>> {
         match self.connection().ask(&Request::Nodes)? {
             Response::Nodes { nodes } => Ok(nodes),
@@ -144,9 +180,9 @@ impl Overlay {
     pub fn datagrams(&self, port: Port) -> io::Result<Datagrams> {
         let mut connection = self.connection();
         match connection.ask(&Request::OpenDatagram { port })? {
-            Response::Opened { port, .. } => {
+            Response::Opened { port, memory, .. } => {
                 let local = Endpoint { node: self.node, port };
-                Ok(Datagrams::new(connection.take_descriptor()?, local))
+                Ok(Datagrams::new(connection.take_channel(memory)?, local))
             }
             other => Err(unexpected(&other)),
         }
@@ -155,6 +191,9 @@ impl Overlay {
     /// Waits for streams at a port; 0 lets the router choose.
     pub fn listen(&self, port: Port) -> io::Result<Listener> {
         let mut connection = Connection::open(&self.path)?;
+        if self.shares.load(Ordering::Relaxed) {
+            connection.share_memory(true)?;
+        }
         match connection.ask(&Request::OpenListener { port })? {
             Response::Opened { port, .. } => {
                 let local = Endpoint { node: self.node, port };
@@ -196,10 +235,10 @@ impl Overlay {
     pub fn stream(&self, to: Endpoint) -> io::Result<Stream> {
         let mut connection = self.connection();
         let response = connection.ask(&Request::OpenStream { to })?;
-        let Response::Opened { .. } = response else { return Err(unexpected(&response)) };
-        let descriptor = connection.take_descriptor()?;
+        let Response::Opened { memory, .. } = response else { return Err(unexpected(&response)) };
+        let channel = connection.take_channel(memory)?;
         drop(connection);
-        Stream::connect(descriptor, to)
+        Stream::connect(channel, to)
     }
 }
 
@@ -245,7 +284,7 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Stream> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         match connection.receive()? {
-            Response::Incoming { peer, .. } => Ok(Stream::new(connection.take_descriptor()?, peer)),
+            Response::Incoming { peer, memory, .. } => Ok(Stream::new(connection.take_channel(memory)?, peer)),
             other => Err(unexpected(&other)),
         }
     }

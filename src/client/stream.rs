@@ -1,5 +1,6 @@
 //! Byte streams.
 
+use super::channel::Channel;
 use super::datagrams::{foreign, gather};
 use super::sys;
 use crate::base::limits::MAX_PAYLOAD;
@@ -7,7 +8,7 @@ use crate::wire::client::{Endpoint, MAX_HEADER, Record};
 use crate::wire::cursor::Writer;
 use crate::wire::session::ResetReason;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const DATA: u8 = 2;
 /// `WouldBlock`.
 #[derive(Debug)]
 pub struct Stream {
-    descriptor: OwnedFd,
+    channel: Channel,
     peer: Endpoint,
     incoming: Arc<Mutex<Incoming>>,
 }
@@ -48,16 +49,16 @@ enum Received {
 }
 
 impl Stream {
-    pub(super) fn new(descriptor: OwnedFd, peer: Endpoint) -> Stream {
+    pub(super) fn new(channel: Channel, peer: Endpoint) -> Stream {
         let rest = vec![0; MAX_PAYLOAD].into_boxed_slice();
         let incoming = Incoming { rest, start: 0, end: 0, finished: false, reset: None };
-        Stream { descriptor, peer, incoming: Arc::new(Mutex::new(incoming)) }
+        Stream { channel, peer, incoming: Arc::new(Mutex::new(incoming)) }
     }
 
     /// Waits until the stream is connected or refused.
-    pub(super) fn connect(descriptor: OwnedFd, to: Endpoint) -> io::Result<Stream> {
-        let stream = Stream::new(descriptor, to);
-        match stream.incoming.lock().unwrap_or_else(PoisonError::into_inner).receive(stream.as_fd(), &mut [])? {
+    pub(super) fn connect(channel: Channel, to: Endpoint) -> io::Result<Stream> {
+        let stream = Stream::new(channel, to);
+        match stream.incoming.lock().unwrap_or_else(PoisonError::into_inner).receive(&stream.channel, &mut [])? {
             Received::Connected => {}
             Received::End => {
                 let message = "the router ended the stream before it was connected";
@@ -66,6 +67,11 @@ impl Stream {
             Received::Bytes(_) | Received::Finish => return Err(foreign(&"data before `connected`")),
         }
         Ok(stream)
+    }
+
+    /// Whether its bytes go through memory that it shares with the router.
+    pub fn shares_memory(&self) -> bool {
+        self.channel.shares_memory()
     }
 
     /// The other end.
@@ -84,13 +90,13 @@ impl Stream {
         let mut header = [0; MAX_HEADER];
         let mut writer = Writer::new(&mut header);
         Record::Finish.emit(&mut writer).expect("a header has room for every header");
-        sys::send_parts(self.as_fd(), &mut [IoSlice::new(writer.written())]).map(drop)
+        self.channel.send(&mut [IoSlice::new(writer.written())])
     }
 
     /// Another handle to the same stream, such as for writing in another thread.
     pub fn try_clone(&self) -> io::Result<Stream> {
-        let descriptor = self.descriptor.try_clone()?;
-        Ok(Stream { descriptor, peer: self.peer, incoming: Arc::clone(&self.incoming) })
+        let channel = self.channel.try_clone()?;
+        Ok(Stream { channel, peer: self.peer, incoming: Arc::clone(&self.incoming) })
     }
 
     /// Makes calls on this handle and its clones fail with `WouldBlock` instead of waiting.
@@ -111,7 +117,7 @@ impl Stream {
 
 impl Incoming {
     /// The next bytes, or zero of them at the end.
-    fn read(&mut self, descriptor: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, channel: &Channel, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
@@ -125,7 +131,7 @@ impl Incoming {
             if self.finished {
                 return Ok(0);
             }
-            match self.receive(descriptor, buffer)? {
+            match self.receive(channel, buffer)? {
                 Received::Bytes(0) | Received::Connected => {}
                 Received::Bytes(len) => return Ok(len),
                 Received::Finish => self.finished = true,
@@ -138,13 +144,13 @@ impl Incoming {
     }
 
     /// Receives one record: its bytes into `buffer`, the rest of them into `self.rest`.
-    fn receive(&mut self, descriptor: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    fn receive(&mut self, channel: &Channel, buffer: &mut [u8]) -> io::Result<Received> {
         if let Some(reason) = self.reset {
             return Err(was_reset(reason));
         }
         let mut code = [0];
         let mut parts = [IoSliceMut::new(&mut code), IoSliceMut::new(buffer), IoSliceMut::new(&mut self.rest)];
-        let len = match sys::receive_parts(descriptor, &mut parts) {
+        let len = match channel.receive(&mut parts) {
             Ok(len) => len,
             // Said once, ahead of what the router had sent before it went.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Received::Bytes(0)),
@@ -202,7 +208,7 @@ impl Read for Stream {
 
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).read(self.as_fd(), buffer)
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner).read(&self.channel, buffer)
     }
 }
 
@@ -224,7 +230,7 @@ impl Write for &Stream {
             return Ok(0);
         }
         let mut parts = [IoSlice::new(&[DATA]), IoSlice::new(&bytes[..take])];
-        sys::send_parts(self.as_fd(), &mut parts).map(|_| take)
+        self.channel.send(&mut parts).map(|()| take)
     }
 
     /// Nothing is kept back.
@@ -235,6 +241,6 @@ impl Write for &Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.channel.as_fd()
     }
 }

@@ -1,5 +1,6 @@
 //! The library against a router played by hand.
 
+use super::channel::Channel;
 use super::*;
 use crate::base::limits::MAX_PAYLOAD;
 use crate::base::{Class, SessionId};
@@ -24,6 +25,10 @@ fn pair() -> (OwnedFd, OwnedFd) {
     (application, router)
 }
 
+fn channel(socket: OwnedFd) -> Channel {
+    Channel::new(socket, None).expect("a channel")
+}
+
 fn say(router: &OwnedFd, record: Record<'_>) {
     let mut room = vec![0; MAX_RECORD];
     let mut writer = Writer::new(&mut room);
@@ -40,7 +45,7 @@ fn hear(router: &OwnedFd) -> Vec<u8> {
 
 fn datagrams() -> (Datagrams, OwnedFd) {
     let (application, router) = pair();
-    (Datagrams::new(application, Endpoint { node: NodeId(1), port: 10 }), router)
+    (Datagrams::new(channel(application), Endpoint { node: NodeId(1), port: 10 }), router)
 }
 
 #[test]
@@ -104,7 +109,7 @@ fn reads_time_out() {
 fn stream_bytes_are_read_in_any_portions() {
     for portion in [1, 3, 7, 1000] {
         let (application, router) = pair();
-        let mut stream = Stream::new(application, PEER);
+        let mut stream = Stream::new(channel(application), PEER);
         let sent: Vec<u8> = (0..200).collect();
         for chunk in sent.chunks(11) {
             say(&router, Record::Data(chunk));
@@ -126,7 +131,7 @@ fn stream_bytes_are_read_in_any_portions() {
 #[test]
 fn a_clone_continues_where_the_other_handle_stopped() {
     let (application, router) = pair();
-    let mut stream = Stream::new(application, PEER);
+    let mut stream = Stream::new(channel(application), PEER);
     let mut clone = stream.try_clone().expect("clones");
     say(&router, Record::Data(b"one two"));
     let mut room = [0; 3];
@@ -140,7 +145,7 @@ fn a_clone_continues_where_the_other_handle_stopped() {
 #[test]
 fn writes_are_cut_into_records_and_finished() {
     let (application, router) = pair();
-    let mut stream = Stream::new(application, PEER);
+    let mut stream = Stream::new(channel(application), PEER);
     let bytes = vec![5; MAX_PAYLOAD + 10];
     let writer = std::thread::spawn(move || {
         stream.write_all(&bytes).expect("writes");
@@ -158,7 +163,7 @@ fn writes_are_cut_into_records_and_finished() {
 #[test]
 fn an_end_without_finish_and_a_reset_are_errors_that_stay() {
     let (application, router) = pair();
-    let mut stream = Stream::new(application, PEER);
+    let mut stream = Stream::new(channel(application), PEER);
     say(&router, Record::Data(b"x"));
     say(&router, Record::Reset { reason: ResetReason::UnknownFlow, peer: PEER });
     let mut room = [0; 8];
@@ -167,7 +172,7 @@ fn an_end_without_finish_and_a_reset_are_errors_that_stay() {
         assert_eq!(stream.read(&mut room).expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
     }
     let (application, router) = pair();
-    let mut stream = Stream::new(application, PEER);
+    let mut stream = Stream::new(channel(application), PEER);
     stream.write_all(b"unread").expect("writes");
     say(&router, Record::Data(b"x"));
     drop(router);
@@ -179,13 +184,16 @@ fn an_end_without_finish_and_a_reset_are_errors_that_stay() {
 fn connecting_waits_for_connected_or_reset() {
     let (application, router) = pair();
     say(&router, Record::Connected(PEER));
-    assert_eq!(Stream::connect(application, PEER).expect("connected").peer(), PEER);
+    assert_eq!(Stream::connect(channel(application), PEER).expect("connected").peer(), PEER);
     let (application, router) = pair();
     say(&router, Record::Reset { reason: ResetReason::NoSession, peer: PEER });
-    assert_eq!(Stream::connect(application, PEER).expect_err("refused").kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(
+        Stream::connect(channel(application), PEER).expect_err("refused").kind(),
+        io::ErrorKind::ConnectionRefused
+    );
     let (application, router) = pair();
     drop(router);
-    assert_eq!(Stream::connect(application, PEER).expect_err("gone").kind(), io::ErrorKind::ConnectionAborted);
+    assert_eq!(Stream::connect(channel(application), PEER).expect_err("gone").kind(), io::ErrorKind::ConnectionAborted);
 }
 
 /// A control socket that gives prepared answers, one per request, cut into pieces.
@@ -226,7 +234,7 @@ fn names_are_resolved_and_refusals_are_errors() {
         |name: &str, node| NodeEntry { name: name.into(), node: NodeId(node), reachable: true, links: 1, this: false };
     let nodes = || line(Response::Nodes { nodes: vec![entry("a", 1), entry("b", 2)] });
     let refusal = line(Response::Error { message: "another session holds this port".into() });
-    let opened = line(Response::Opened { session: SessionId(1), port: 5 });
+    let opened = line(Response::Opened { session: SessionId(1), port: 5, memory: false });
     let (_directory, path) =
         scripted(vec![whoami(), nodes(), nodes(), nodes(), nodes(), nodes(), refusal, opened, b"{\"x\":1}\n".to_vec()]);
     let overlay = Overlay::connect(&path).expect("connects");
@@ -258,7 +266,7 @@ fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
 #[test]
 fn bytes_that_left_the_descriptor_and_wait_for_a_reader_can_be_seen() {
     let (application, router) = pair();
-    let mut stream = Stream::new(application, PEER);
+    let mut stream = Stream::new(channel(application), PEER);
     say(&router, Record::Data(b"one two"));
     assert!(is_readable(stream.as_fd()) && stream.buffered() == 0);
     stream.read_exact(&mut [0; 3]).expect("reads");
@@ -300,7 +308,7 @@ fn a_router_that_ended_the_connection_is_named_and_the_way_on_is_said() {
 fn a_listener_that_is_waited_on_can_still_be_polled_and_made_not_to_wait() {
     let (_directory, path) = scripted(vec![whoami()]);
     let overlay = Overlay::connect(&path).expect("connects");
-    let opened = line(Response::Opened { session: SessionId(1), port: 5 });
+    let opened = line(Response::Opened { session: SessionId(1), port: 5, memory: false });
     let (_directory, path) = scripted(vec![opened]);
     let listener = Overlay { path, ..overlay }.listen(5).expect("listens");
     listener.set_nonblocking(true).expect("non-blocking");
@@ -328,4 +336,63 @@ fn an_answer_that_is_late_is_taken_for_no_other() {
     let _ = router.write_all(&whoami());
     let error = connection.exchange_within(&Request::Nodes, patience).expect_err("over");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "{error}");
+}
+
+#[test]
+fn batches_are_taken_in_order_as_far_as_there_is_room() {
+    let (session, router) = datagrams();
+    session.set_nonblocking(true).expect("non-blocking");
+    let texts: Vec<Vec<u8>> = (0..150u8).map(|n| vec![n; usize::from(n) * 100]).collect();
+    let outgoing = |bytes| Outgoing { to: PEER, class: Class::Reliable, ordered: false, bytes };
+    let batch: Vec<_> = texts.iter().map(|text| outgoing(&text[..])).collect();
+    let mut sent = 0;
+    while sent < batch.len() {
+        let took = session.send_batch(&batch[sent..]).expect("takes some");
+        for text in &texts[sent..sent + took] {
+            let record = hear(&router);
+            let expected = Record::Send { class: Class::Reliable, ordered: false, ttl: 0, to: PEER, bytes: text };
+            assert_eq!(Record::parse(&record), Ok(expected));
+        }
+        sent += took;
+    }
+    let too_long = vec![0; MAX_PAYLOAD + 1];
+    let refused = session.send_batch(&[outgoing(b"well"), outgoing(&too_long)]).expect_err("one is too long");
+    assert_eq!((refused.kind(), is_readable(router.as_fd())), (io::ErrorKind::InvalidInput, false));
+    assert_eq!(session.send_batch(&[]).expect("nothing to do"), 0);
+}
+
+#[test]
+fn a_batch_receives_what_is_there_and_the_end_is_its_last_event() {
+    let (session, router) = datagrams();
+    session.set_nonblocking(true).expect("non-blocking");
+    let mut batch = Batch::new(100, 50);
+    assert_eq!(session.recv_batch(&mut batch).expect_err("nothing").kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(batch.events().len(), 0);
+    for n in 0..90u8 {
+        let bytes = &[n; 60][..if n == 5 { 60 } else { 50 }];
+        say(&router, Record::Datagram { class: Class::BestEffort, mark: n == 7, from: PEER, bytes });
+    }
+    say(&router, Record::Reset { reason: ResetReason::Closed, peer: PEER });
+    drop(router);
+    let mut heard = Vec::new();
+    while !matches!(heard.last(), Some(None)) {
+        session.recv_batch(&mut batch).expect("receives");
+        for event in batch.events() {
+            match event {
+                Ok(Event::Datagram { bytes, mark, .. }) => {
+                    assert!(bytes.len() == 50 && mark == (bytes[0] == 7), "{bytes:?}");
+                    heard.push(Some(bytes[0]));
+                }
+                Ok(Event::Reset { .. }) => heard.push(Some(200)),
+                Ok(Event::Closed) => heard.push(None),
+                Ok(other @ Event::Echo { .. }) => panic!("{other:?}"),
+                Err(error) => {
+                    assert_eq!(error.to_string(), "a datagram of 60 bytes did not fit a buffer of 50");
+                    heard.push(Some(5));
+                }
+            }
+        }
+    }
+    let expected: Vec<Option<u8>> = (0..90).map(Some).chain([Some(200), None]).collect();
+    assert_eq!(heard, expected);
 }

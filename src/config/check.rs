@@ -2,8 +2,8 @@
 
 use super::errors::{Errors, without_secrets};
 use super::settings::{
-    Config, Congestion, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, SocketWait, Telemetry,
-    Workers,
+    Clients, Config, Congestion, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, SocketWait,
+    Telemetry, Workers,
 };
 use super::suggest::closest;
 use super::units;
@@ -84,6 +84,9 @@ fn read_file(
     let mut section = file.section("telemetry", report);
     let telemetry = read_telemetry(&mut section, directory, Telemetry::new(&control_socket), report);
     section.finish(report);
+    let mut section = file.section("clients", report);
+    let clients = read_clients(&mut section, report);
+    section.finish(report);
     let members: Vec<(Member, Range<usize>)> =
         file.sections("member", report).into_iter().filter_map(|section| read_member(section, report)).collect();
     file.missing("member", "list every router of the network, this one too, each as a [[member]]", report);
@@ -101,7 +104,7 @@ fn read_file(
     if let Some((message, help)) = wrong_key(&key.value, claim, look) {
         report.add(&key.span, message, help);
     }
-    Some(Config { name: name?, key_file, listen, control_socket, workers, members, links, routing, telemetry })
+    Some(Config { name: name?, key_file, listen, control_socket, workers, members, links, routing, telemetry, clients })
 }
 
 /// What is wrong with the key file that is `written`, and what to do about it.
@@ -209,6 +212,11 @@ fn read_telemetry(
         prometheus: prometheus.map(|at| at.value),
         prometheus_exposure: exposure,
     }
+}
+
+fn read_clients(section: &mut Section<'_, '_>, report: &mut Report) -> Clients {
+    let bytes = section.number("shared_memory", 0..=1 << 40, report);
+    bytes.map_or(Clients::default(), |bytes| Clients { shared_memory: bytes.value as usize })
 }
 
 fn read_member(mut section: Section<'_, '_>, report: &mut Report) -> Option<(Member, Range<usize>)> {

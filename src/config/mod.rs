@@ -30,7 +30,7 @@ pub use check::{KeyClaim, LookAtKey, parse_for};
 pub use errors::{Errors, Mistake};
 pub use render::to_toml;
 pub use settings::{
-    Config, Congestion, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait, Telemetry, Workers,
+    Clients, Config, Congestion, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait, Telemetry, Workers,
 };
 pub use suggest::closest;
 

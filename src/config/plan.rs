@@ -1,7 +1,7 @@
 //! The difference between two configurations: what a reload changes, and what it cannot.
 //!
 //! Members, links and the metric are changed live. Whatever was bound, read or started once (name, key file, addresses,
-//! workers) needs a restart, and says so. A link is the same link if it leads to the same public identity; of several to
+//! workers, clients) needs a restart, and says so. A link is the same link if it leads to the same public identity; of several to
 //! one router the first of the old file is the first of the new one.
 
 use super::settings::{Config, Link, Metric};
@@ -52,6 +52,7 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
         ("control_socket", old.control_socket != new.control_socket),
         ("workers", old.workers != new.workers),
         ("telemetry", old.telemetry != new.telemetry),
+        ("clients", old.clients != new.clients),
     ];
     let changed = fixed.into_iter().filter(|(_, differs)| *differs);
     plan.not_applied.extend(changed.map(|(key, _)| format!("`{key}` takes effect at the next start")));
@@ -67,6 +68,7 @@ pub fn in_force(old: &Config, new: Config) -> Config {
         control_socket: old.control_socket.clone(),
         workers: old.workers.clone(),
         telemetry: old.telemetry.clone(),
+        clients: old.clients,
         ..new
     }
 }
@@ -140,7 +142,9 @@ const fn metric_name(metric: Metric) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{Congestion, Idle, Io, LinkPath, Member, Offload, Routing, Telemetry, Workers};
+    use crate::config::settings::{
+        Clients, Congestion, Idle, Io, LinkPath, Member, Offload, Routing, Telemetry, Workers,
+    };
     use std::path::Path;
     use std::time::Duration;
 
@@ -177,6 +181,7 @@ mod tests {
             links: links.to_vec(),
             routing: Routing { metric: Metric::Hops },
             telemetry: Telemetry::new(Path::new("a.sock")),
+            clients: Clients::default(),
         }
     }
 

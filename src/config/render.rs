@@ -33,6 +33,8 @@ pub fn to_toml(config: &Config) -> String {
     for (key, value) in telemetry_entries(&config.telemetry) {
         put(&mut text, key, &value);
     }
+    text.push_str("\n[clients]\n");
+    put(&mut text, "shared_memory", &config.clients.shared_memory.to_string());
     for member in &config.members {
         text.push_str("\n[[member]]\n");
         put(&mut text, "name", &quoted(&member.name));

@@ -26,6 +26,8 @@ pub struct Config {
     pub routing: Routing,
     /// What is measured of the router's own time, and where it is shown.
     pub telemetry: Telemetry,
+    /// Applications.
+    pub clients: Clients,
 }
 
 /// How packets are moved.
@@ -176,6 +178,21 @@ pub enum Congestion {
     Cubic,
     /// Always this many kbit/s.
     FixedKbps(u64),
+}
+
+/// How applications on this machine are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Clients {
+    /// Memory that all sessions may share with their applications, bytes. A session that finds none left, or all of them
+    /// if it is 0, are served through their sockets.
+    pub shared_memory: usize,
+}
+
+impl Default for Clients {
+    /// Enough for 500 sessions.
+    fn default() -> Clients {
+        Clients { shared_memory: 256 << 20 }
+    }
 }
 
 /// What a shortest path is short in.

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key, by where it belongs.
-pub(super) const KEYS: [(&str, &[&str]); 7] = [
+pub(super) const KEYS: [(&str, &[&str]); 8] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
     ("[workers]", &["count", "cores", "io", "offload", "idle", "pool", "socket_buffer"]),
     ("[routing]", &["metric"]),
@@ -25,6 +25,7 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
             "prometheus_exposure",
         ],
     ),
+    ("[clients]", &["shared_memory"]),
     ("a [[member]]", &["name", "public"]),
     ("a [[link]]", &["peer", "remote", "path", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
     ("a [[link.path]]", &["remote", "local", "cost"]),

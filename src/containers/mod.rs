@@ -4,6 +4,7 @@ pub mod batch;
 pub mod numbers;
 pub mod pool;
 pub mod ranges;
+pub mod sleeper;
 pub mod wheel;
 pub mod window;
 
@@ -13,3 +14,8 @@ pub use pool::{Packet, Pool};
 pub use ranges::RangeSet;
 pub use wheel::Wheel;
 pub use window::SequenceWindow;
+
+/// What [`sleeper`] is built from.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}

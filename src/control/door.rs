@@ -56,7 +56,15 @@ pub enum Action {
         /// The line.
         response: Response,
     },
-    /// Make a `SOCK_SEQPACKET` pair: one end to the worker for the session, the other to the client with this line.
+    /// Sessions that are attached for this connection from now on share memory with it, or do not.
+    ShareMemory {
+        /// Which connection.
+        client: ClientId,
+        /// Whether they do.
+        wanted: bool,
+    },
+    /// Make a `SOCK_SEQPACKET` pair: one end to the worker for the session, the other to the client with this line. If the
+    /// connection shares memory, make that as well, and say so in the line.
     Attach {
         /// The worker that holds the session.
         worker: usize,

@@ -422,6 +422,11 @@ impl Control {
             Request::OpenDatagram { port } => return self.open(client, SessionKind::Datagram { port }),
             Request::OpenListener { port } => return self.open(client, SessionKind::Listener { port }),
             Request::OpenStream { to } => return self.open(client, SessionKind::Stream { to }),
+            Request::ShareMemory { wanted } => {
+                let wanted = wanted && self.config.clients.shared_memory > 0;
+                self.actions.push_back(Action::ShareMemory { client, wanted });
+                Response::SharesMemory { granted: wanted }
+            }
             Request::Reload => {
                 self.clients.set_pending(client, Pending::Reload);
                 self.actions.push_back(Action::ReadConfig);
@@ -485,7 +490,7 @@ impl Control {
     fn opened(&mut self, now: Instant, worker: usize, session: SessionId, port: Port) {
         // Unknown: its client went, and the command to close it is on its way.
         let Some(Opening { client, listener, .. }) = self.sessions.opening.remove(&session) else { return };
-        let response = Response::Opened { session, port };
+        let response = Response::Opened { session, port, memory: false };
         if listener {
             self.sessions.listeners.insert(session, Listener { client, worker });
             self.clients.add_listener(client, session);
@@ -517,7 +522,7 @@ impl Control {
             return;
         };
         self.sessions.attached(Attachment { session, worker, waits: None });
-        let response = Response::Incoming { listener, session, peer };
+        let response = Response::Incoming { listener, session, peer, memory: false };
         self.actions.push_back(Action::Attach { worker, session, client, response });
         self.command(worker, Command::AcceptStream(session));
     }

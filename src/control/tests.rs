@@ -5,7 +5,7 @@ use crate::base::{DownReason, LinkMetrics};
 use crate::config::settings::{
     Config, Congestion, Idle, Io, Link as LinkConfig, LinkPath, Member, Metric, Offload, Routing, Telemetry, Workers,
 };
-use crate::dataplane::messages::{LinkReport, MoveReason, Refusal};
+use crate::dataplane::messages::{Carrier, LinkReport, MoveReason, Refusal};
 use crate::proto::link::Link as DataLink;
 use crate::telemetry::Histogram;
 use crate::wire::admin::{LinkEntry, NodeEntry, RouteEntry};
@@ -58,6 +58,7 @@ fn config(name: &str, peers: &[&str]) -> Config {
         links: peers.iter().map(|peer| link_to(peer)).collect(),
         routing: Routing { metric: Metric::Latency },
         telemetry: Telemetry::new("".as_ref()),
+        clients: Default::default(),
     }
 }
 
@@ -161,6 +162,7 @@ fn brief_one(action: &Action) -> String {
         }
         Action::Detach { session, .. } => format!("detach {session}"),
         Action::ReadConfig => "read".to_owned(),
+        Action::ShareMemory { client, wanted } => format!("share {wanted} to {}", client.0),
         Action::Exit => "exit".to_owned(),
     }
 }
@@ -452,7 +454,7 @@ fn datagram_and_stream_sessions_get_descriptors() {
     let actions = bench.report(Report::SessionOpened(SessionId(1), 5));
     assert_eq!(brief(&actions), ["attach session1 opened to 1"]);
     let Action::Attach { response, .. } = &actions[0] else { panic!() };
-    assert_eq!(*response, Response::Opened { session: SessionId(1), port: 5 });
+    assert_eq!(*response, Response::Opened { session: SessionId(1), port: 5, memory: false });
 
     let to = Endpoint { node: id("b"), port: 80 };
     assert_eq!(brief(&bench.ask(ANN, Request::OpenStream { to })), ["open session2"]);
@@ -597,6 +599,7 @@ fn who_asks_for_sessions_has_the_workers_asked_for_nothing_else() {
             repeated: 0,
             unacknowledged: 0,
             unread: 0,
+            carrier: Carrier::Memory,
         };
         Report::Sessions(vec![session])
     };

@@ -7,7 +7,7 @@ use crate::forwarding::Table;
 use crate::proto::link::LinkStats;
 pub use crate::proto::link::{MoveReason, PathReport, PathSpec};
 use crate::proto::security::SecurityStats;
-pub use crate::proto::session::{Refusal, SessionKind, SessionReport};
+pub use crate::proto::session::{Carrier, Refusal, SessionKind, SessionReport};
 use crate::telemetry::{Counts, Drops, Summary};
 use crate::wire::client::Endpoint;
 use serde::{Deserialize, Serialize};

@@ -205,6 +205,12 @@ impl Shard {
         self.drain_sessions();
     }
 
+    /// The application wrote nonsense into the memory that it shares with its driver: counted, and its session ends.
+    pub fn handle_nonsense(&mut self, now: Instant, session: SessionId) {
+        self.counts.other_drops.count(DropReason::BadMemory);
+        self.handle_hangup(now, session);
+    }
+
     /// A command from control.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         match command {

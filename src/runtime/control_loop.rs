@@ -3,28 +3,28 @@
 //! Waits for reports of workers, requests of clients, signals and timers; hands them to control; performs what it answers.
 
 use super::RunError;
+use super::carrier::{Budget, Carrier};
 use super::clock::Clock;
 use super::control_socket::{Client, ControlSocket, Heard};
 use super::doorbell::Doorbell;
+use super::memory;
 use super::metrics::{self, Metrics};
 use super::notify::notify;
 use super::ring::{RETRY, Receiver, Sender, ToWorker};
 use super::scribe::{Job, Scribe};
 use super::signals::{self, Signals};
-use super::{memory, sys};
 use crate::base::{Instant, SessionId};
 use crate::config::settings::Telemetry;
 use crate::control::{Action, ClientId, Control, Input};
 use crate::dataplane::messages::Report;
 use crate::telemetry::prometheus;
 use crate::wire::admin::{Request, Response};
-use crate::wire::client::MAX_RECORD;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,8 +60,6 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Longest time that the end of the process waits for histograms to be written.
 const WRITING: Duration = Duration::from_secs(1);
-/// Asked of the kernel for each end of a session, bytes: several of the largest records.
-const SESSION_BUFFER: libc::c_int = 8 * MAX_RECORD as libc::c_int;
 
 /// A worker as control sees it.
 #[derive(Debug)]
@@ -93,6 +91,8 @@ pub(super) struct Parts {
     pub(super) telemetry: Telemetry,
     /// Listens for who asks for metrics.
     pub(super) metrics: Option<TcpListener>,
+    /// Memory that sessions may share with applications.
+    pub(super) memory: Budget,
 }
 
 /// The loop.
@@ -344,7 +344,7 @@ impl ControlLoop {
             if self.clients.len() >= MAX_CLIENTS {
                 let message = format!("this router serves {MAX_CLIENTS} connections already");
                 // Best effort: it is closed either way.
-                let _ = client.say(&Response::Error { message }, None);
+                let _ = client.say(&Response::Error { message }, Vec::new());
                 continue;
             }
             self.clients.insert(self.next_client, client);
@@ -402,11 +402,11 @@ impl ControlLoop {
             Heard::Nothing => return false,
             Heard::Gone => self.drop_client(id),
             Heard::Garbage(why) => {
-                self.say(id, &error(why), None);
+                self.say(id, &error(why), Vec::new());
             }
             Heard::TooLong => {
                 client.closing = true;
-                self.say(id, &error("a request is one line of at most 64 KiB".into()), None);
+                self.say(id, &error("a request is one line of at most 64 KiB".into()), Vec::new());
                 if self.clients.get(&id).is_some_and(Client::is_flushed) {
                     self.drop_client(id);
                 }
@@ -422,9 +422,9 @@ impl ControlLoop {
     }
 
     /// Sends a line to a client; one that cannot take it is gone.
-    fn say(&mut self, id: u64, response: &Response, descriptor: Option<OwnedFd>) -> bool {
+    fn say(&mut self, id: u64, response: &Response, descriptors: Vec<OwnedFd>) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
-        if client.say(response, descriptor).is_ok() {
+        if client.say(response, descriptors).is_ok() {
             return true;
         }
         self.drop_client(id);
@@ -435,7 +435,7 @@ impl ControlLoop {
         if let Some(client) = self.clients.get_mut(&id) {
             client.waiting = false;
         }
-        self.say(id, response, None);
+        self.say(id, response, Vec::new());
     }
 
     fn perform_actions(&mut self) {
@@ -463,7 +463,12 @@ impl ControlLoop {
             Action::Command { worker, command } => self.push(worker, ToWorker::Command(command)),
             Action::Detach { worker, session } => self.push(worker, ToWorker::Detach(session)),
             Action::Attach { worker, session, client, response } => {
-                self.attach(worker, session, client, &response);
+                self.attach(worker, session, client, response);
+            }
+            Action::ShareMemory { client, wanted } => {
+                if let Some(client) = self.clients.get_mut(&client.0) {
+                    client.shares_memory = wanted;
+                }
             }
             Action::Reply { client: ClientId(client @ OWN..), response } => self.answered(client, response),
             Action::Reply { client, response } => self.answer(client.0, &response),
@@ -478,22 +483,22 @@ impl ControlLoop {
         assert!(pushed.is_ok(), "only this thread pushes, and there was room");
     }
 
-    /// Makes a session's pair of descriptors: one goes to the client with the answer, the other to the worker. If that fails
+    /// Makes what carries a session: one side goes to the client with the answer, the other to the worker. If that fails
     /// nothing was said to the client: control answers it.
-    fn attach(&mut self, worker: usize, session: SessionId, client: ClientId, response: &Response) {
-        let answers = !matches!(response, Response::Incoming { .. });
-        let made = sys::session_pair().and_then(|(router, application)| {
-            for end in [&router, &application] {
-                sys::set_option(end.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, SESSION_BUFFER)?;
-            }
-            Ok((router, application))
-        });
-        let said = match made {
-            Ok((router, application)) => {
-                if let Some(client) = self.clients.get_mut(&client.0).filter(|_| answers) {
-                    client.waiting = false;
+    fn attach(&mut self, worker: usize, session: SessionId, client: ClientId, mut response: Response) {
+        let shares = self.clients.get(&client.0).is_some_and(|client| client.shares_memory);
+        let said = match Carrier::new(shares.then_some(&self.parts.memory)) {
+            Ok((carrier, offer)) => {
+                match &mut response {
+                    Response::Incoming { memory, .. } => *memory = offer.memory.is_some(),
+                    Response::Opened { memory, .. } => {
+                        *memory = offer.memory.is_some();
+                        self.clients.get_mut(&client.0).into_iter().for_each(|client| client.waiting = false);
+                    }
+                    other => unreachable!("no session goes with {other:?}"),
                 }
-                self.say(client.0, response, Some(application)).then_some(router)
+                let descriptors = std::iter::once(offer.socket).chain(offer.memory).collect();
+                self.say(client.0, &response, descriptors).then_some(carrier)
             }
             Err(error) => {
                 tracing::error!(%error, "no descriptor for a session");
@@ -501,7 +506,7 @@ impl ControlLoop {
             }
         };
         match said {
-            Some(router) => self.push(worker, ToWorker::Attach(session, router)),
+            Some(carrier) => self.push(worker, ToWorker::Attach(session, carrier)),
             None => self.parts.control.handle(self.parts.clock.now(), Input::SessionAttachFailed(session)),
         }
     }

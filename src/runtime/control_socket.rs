@@ -5,7 +5,7 @@ use super::sys;
 use crate::wire::admin::{MAX_LINE, Request, Response};
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -77,12 +77,12 @@ pub(super) enum Heard {
     Gone,
 }
 
-/// A line to a client, with the descriptor that goes with its first byte.
+/// A line to a client, with the descriptors that go with its first byte.
 #[derive(Debug)]
 struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
 }
 
 /// A connection. Requests are answered in order: while one is unanswered, nothing is read. So a client that closed its
@@ -99,6 +99,8 @@ pub(super) struct Client {
     pub(super) waiting: bool,
     /// Disconnect once everything is written.
     pub(super) closing: bool,
+    /// Its sessions share memory with the router.
+    pub(super) shares_memory: bool,
 }
 
 impl Client {
@@ -112,6 +114,7 @@ impl Client {
             readable: true,
             waiting: false,
             closing: false,
+            shares_memory: false,
         }
     }
 
@@ -143,10 +146,10 @@ impl Client {
     }
 
     /// Queues a line and writes what the socket takes. An error ends the connection.
-    pub(super) fn say(&mut self, response: &Response, descriptor: Option<OwnedFd>) -> io::Result<()> {
+    pub(super) fn say(&mut self, response: &Response, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let bytes = response.to_line().into_bytes();
         self.unread += bytes.len();
-        self.outgoing.push_back(Outgoing { bytes, sent: 0, descriptor });
+        self.outgoing.push_back(Outgoing { bytes, sent: 0, descriptors });
         self.flush()?;
         if self.unread > MAX_UNREAD {
             return Err(io::Error::other("it does not read its answers"));
@@ -157,10 +160,10 @@ impl Client {
     /// Writes what the socket takes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while let Some(line) = self.outgoing.front_mut() {
-            let descriptor = line.descriptor.as_ref().map(|fd| fd.as_fd());
-            match sys::send_with_descriptor(sys::borrow(&self.stream), &line.bytes[line.sent..], descriptor) {
+            let (bytes, descriptors) = (&line.bytes[line.sent..], &line.descriptors);
+            match sys::send_with_descriptors(sys::borrow(&self.stream), bytes, descriptors) {
                 Ok(len) => {
-                    line.descriptor = None;
+                    line.descriptors.clear();
                     line.sent += len;
                     self.unread -= len;
                     if line.sent == line.bytes.len() {
@@ -233,7 +236,7 @@ mod tests {
     fn a_client_that_does_not_read_is_given_up() {
         let (mut client, theirs) = pair();
         let response = Response::Error { message: "x".repeat(1 << 20) };
-        let refused = (0..20).find(|_| client.say(&response, None).is_err());
+        let refused = (0..20).find(|_| client.say(&response, Vec::new()).is_err());
         assert!(refused.is_some_and(|count| count >= 8), "given up after {refused:?} MiB");
         drop(theirs);
     }
@@ -242,7 +245,7 @@ mod tests {
     fn long_answers_arrive_whole_in_order() {
         let (mut client, theirs) = pair();
         let response = |n: usize| Response::Error { message: n.to_string().repeat(100_000) };
-        (1..=5).for_each(|n| client.say(&response(n), None).expect("queues"));
+        (1..=5).for_each(|n| client.say(&response(n), Vec::new()).expect("queues"));
         assert!(!client.is_flushed());
         let reader = std::thread::spawn(move || {
             let lines = BufReader::new(theirs).lines().map(|line| line.expect("a line"));

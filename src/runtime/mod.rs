@@ -6,7 +6,7 @@
 //!            └──┬───────────────▲────────────────┬──┘
 //!      ToWorker │ ring          │ ring   Report  │ one end of each session's descriptor, to its application
 //!            ┌──▼───────────────┴──┐             ▼
-//!            │ worker k: Shard     │══ records ══ application
+//!            │ worker k: Shard     │══ records ══ application, by socket or shared memory
 //!            │ io: uring or mmsg   │══ UDP, port + k ══ neighbours
 //!            │                     │── rings both ways ── every other worker
 //!            └─────────────────────┘
@@ -19,10 +19,10 @@
 //! | file | noun |
 //! |---|---|
 //! | [`clock`] | the only clock and the only entropy |
-//! | [`ring`], [`doorbell`], [`sleeper`] | what crosses between threads, and how a sleeper is woken |
+//! | [`ring`], [`doorbell`] | what crosses between threads, and how a sleeper is woken |
 //! | [`io`] | the two backends and the choice between them |
 //! | `udp` | a worker's sockets: one listening, one connected to each neighbour |
-//! | `worker`, `sessions` | the worker loop; the descriptors of its sessions |
+//! | `worker`, `sessions`, `carrier` | the worker loop; its sessions; what carries the records of one |
 //! | `control_loop`, `control_socket`, `lines` | the control loop; its clients; their lines |
 //! | `metrics`, `http` | the metrics' port; what it understands of HTTP |
 //! | `scribe`, `interval_log`, [`histogram_files`] | histograms written to files |
@@ -31,11 +31,12 @@
 //! | `signals`, `capabilities`, [`notify`], [`key_file`] | the process and its surroundings |
 //! | `sys` | safe signatures over system calls |
 //!
-//! `unsafe` lives in this room (and in the client's few lines for passing descriptors), nowhere else.
+//! `unsafe` lives in this room, in [`shm`](crate::shm), and in the client's few lines for passing descriptors, nowhere else.
 
 #![allow(clippy::disallowed_methods, reason = "this room is where the clock and the threads are")]
 
 mod capabilities;
+mod carrier;
 pub mod clock;
 mod complaints;
 mod control_loop;
@@ -57,17 +58,11 @@ pub mod ring;
 mod scribe;
 mod sessions;
 mod signals;
-pub mod sleeper;
 mod start;
 mod sys;
 #[cfg(test)]
 mod tests;
 mod udp;
 mod worker;
-
-/// What [`sleeper`] is built from.
-mod atomics {
-    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
-}
 
 pub use start::{Background, RunError, run};

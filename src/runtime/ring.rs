@@ -8,11 +8,11 @@
 //! queue has a bound and a rule (`dataplane/crossing.rs`). Where nothing crosses, a ring costs its consumer one read a
 //! turn of a word that nobody writes: what each end writes has cache lines of its own.
 
+use super::carrier::Carrier;
 use super::doorbell::Doorbell;
 use crate::base::SessionId;
 use crate::dataplane::crossing::Crossing;
 use crate::dataplane::messages::{Command, RingStats};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,12 +26,12 @@ pub const RETRY: Duration = Duration::from_millis(1);
 
 /// From control to a worker.
 #[derive(Debug)]
-pub enum ToWorker {
+pub(super) enum ToWorker {
     /// For the shard.
     Command(Command),
-    /// This descriptor is the router's end of the session.
-    Attach(SessionId, OwnedFd),
-    /// Close the session's descriptor.
+    /// This carries the session's records.
+    Attach(SessionId, Carrier),
+    /// Close the session's carrier.
     Detach(SessionId),
     /// Send what is due and end.
     Stop,

@@ -1,6 +1,9 @@
 //! The descriptors of a worker's sessions.
 //!
-//! Sessions that are readable stand in a queue. A turn takes at most [`TURN`] records, or [`TURN_BYTES`], and [`RECORDS`]
+//! Sessions that are readable stand in a queue: those whose back-end named them, and of those that share memory with
+//! their applications also those in which a look found something. The latter are looked at in every turn, which costs no
+//! system call, until [`LOOKS`] looks found nothing or the worker is about to wait: then the application has to ring.
+//! A turn takes at most [`TURN`] records, or [`TURN_BYTES`], and [`RECORDS`]
 //! of one session, which then goes to the queue's end when its back-end names it again; what is left stands for the next turn.
 //!
 //! A session whose records the shard does not take is paused: it is not read, and the back-end tells only of its end.
@@ -15,14 +18,13 @@
 //! Finished streams whose peers do not read are bounded as those are whose last record was taken (`session::Settings`):
 //! `overdue` of them may wait for longer than `linger`. For one more, the one that has done so longest ends.
 
+use super::carrier::{Carrier, Received, Written};
 use super::io::Backend;
-use super::sys;
 use crate::base::{Instant, SessionId};
 use crate::dataplane::Readiness;
 use crate::wire::client::{MAX_RECORD, Record};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// Most records taken from one session in a turn.
@@ -32,6 +34,9 @@ const TURN: usize = 1024;
 /// Most bytes moved between sessions and the shard in one direction in a turn, but for the record that reaches it:
 /// acknowledgements and hellos leave only between turns, and to copy this takes well under a millisecond.
 pub(super) const TURN_BYTES: usize = 1 << 20;
+
+/// Turns in which a session's shared memory is looked at in vain before its application has to ring.
+const LOOKS: u32 = 256;
 
 /// What may still be moved in a turn.
 #[derive(Clone, Copy, Debug)]
@@ -58,16 +63,21 @@ impl Budget {
     }
 }
 
-/// A session's descriptor and what is wanted of it.
+/// What carries a session's records, and what is wanted of it.
 #[derive(Debug)]
 struct Descriptor {
-    fd: OwnedFd,
+    carrier: Carrier,
     /// The shard takes records.
     reads: bool,
     /// A record waits for room.
     blocked: bool,
     /// It stands in the queue of readable sessions.
     queued: bool,
+    /// It is looked at in every turn, and how often that was in vain.
+    watched: bool,
+    looks: u32,
+    /// Something was put into its shared memory in this turn.
+    struck: bool,
     /// The last record that was taken.
     last: Last,
     /// The application closed its end while its records were not taken: when they are given up.
@@ -105,6 +115,8 @@ pub(super) trait Records {
     fn take(&mut self, session: SessionId, record: &[u8]) -> Readiness;
     /// The application closed its end.
     fn hang_up(&mut self, session: SessionId);
+    /// The application wrote nonsense into the memory that it shares with us: the session ends.
+    fn refuse(&mut self, session: SessionId);
 }
 
 /// How reading a session ended.
@@ -118,6 +130,8 @@ enum Taken {
     Gone,
     /// The application closed its end.
     End,
+    /// The application wrote nonsense into the shared memory.
+    Nonsense,
 }
 
 /// How long closed sessions whose records are not taken may wait: as long as those whose records were.
@@ -135,6 +149,10 @@ pub(super) struct Sessions {
     descriptors: BTreeMap<SessionId, Descriptor>,
     /// Sessions to read, each once, and maybe some that are gone.
     readable: VecDeque<SessionId>,
+    /// Sessions to look at in every turn, and maybe some that are gone.
+    watched: Vec<SessionId>,
+    /// Sessions whose applications may have to be woken for what was put into their shared memory in this turn.
+    struck: Vec<SessionId>,
     /// Sessions to end, or finished streams that become overdue, by when.
     ends: BTreeSet<(Instant, SessionId)>,
     /// Finished streams that wait for longer than is granted to all, and since when.
@@ -148,9 +166,9 @@ impl Sessions {
     /// None yet.
     pub(super) fn new(limits: Limits) -> Sessions {
         let record = vec![0; MAX_RECORD + 1].into_boxed_slice();
-        let readable = VecDeque::with_capacity(64);
+        let (readable, watched, struck) = (VecDeque::with_capacity(64), Vec::with_capacity(64), Vec::with_capacity(64));
         let (ends, overdue) = (BTreeSet::new(), BTreeSet::new());
-        Sessions { descriptors: BTreeMap::new(), readable, ends, overdue, limits, record }
+        Sessions { descriptors: BTreeMap::new(), readable, watched, struck, ends, overdue, limits, record }
     }
 
     /// Room for one record to deliver.
@@ -158,24 +176,41 @@ impl Sessions {
         &mut self.record[..MAX_RECORD]
     }
 
-    /// Takes a session's descriptor over. If it cannot be watched, it is closed, which tells the application, and the
+    /// Whether the session shares memory with its application.
+    pub(super) fn shares_memory(&self, session: SessionId) -> bool {
+        self.descriptors.get(&session).is_some_and(|descriptor| descriptor.carrier.shares_memory())
+    }
+
+    /// Takes a session's carrier over. If it cannot be watched, it is closed, which tells the application, and the
     /// session ends.
     pub(super) fn attach(
         &mut self,
         backend: &mut dyn Backend,
         records: &mut dyn Records,
         session: SessionId,
-        fd: OwnedFd,
+        carrier: Carrier,
     ) {
-        if let Err(error) = backend.watch(session, fd.as_fd()) {
+        if let Err(error) = backend.watch(session, carrier.as_fd()) {
             tracing::error!(%session, %error, "a session's descriptor cannot be watched; the session is closed");
-            drop(fd);
+            drop(carrier);
             return records.hang_up(session);
         }
-        let (last, until, finished) = (Last::Other, None, false);
-        let descriptor = Descriptor { fd, reads: true, blocked: false, queued: false, last, until, finished };
+        let descriptor = Descriptor {
+            carrier,
+            reads: true,
+            blocked: false,
+            queued: false,
+            watched: false,
+            looks: 0,
+            struck: false,
+            last: Last::Other,
+            until: None,
+            finished: false,
+        };
         let earlier = self.descriptors.insert(session, descriptor);
         assert!(earlier.is_none(), "a session is attached once");
+        // Its application may have written, and nobody slept whom it could have woken.
+        self.watch(session);
     }
 
     /// Closes a session's descriptor. What was delivered stays readable for the application, and then its end.
@@ -193,9 +228,52 @@ impl Sessions {
     /// The session has records, or its end is closed.
     pub(super) fn mark_readable(&mut self, session: SessionId) {
         let Some(descriptor) = self.descriptors.get_mut(&session) else { return };
+        descriptor.carrier.note_readable();
+        self.queue(session);
+    }
+
+    fn queue(&mut self, session: SessionId) {
+        let Some(descriptor) = self.descriptors.get_mut(&session) else { return };
         if !std::mem::replace(&mut descriptor.queued, true) {
             self.readable.push_back(session);
         }
+    }
+
+    /// Looks at the session in every turn from now on, if it shares memory.
+    fn watch(&mut self, session: SessionId) {
+        let Some(descriptor) = self.descriptors.get_mut(&session) else { return };
+        descriptor.looks = 0;
+        if descriptor.carrier.shares_memory() && !std::mem::replace(&mut descriptor.watched, true) {
+            self.watched.push(session);
+        }
+    }
+
+    /// Looks for records in shared memory. Those who are to be looked at no more have to ring from now on: all, if
+    /// `sleeps`, else those who wrote nothing for long.
+    fn look(&mut self, sleeps: bool) {
+        let Sessions { descriptors, readable, watched, .. } = self;
+        watched.retain(|session| {
+            let Some(descriptor) = descriptors.get_mut(session) else { return false };
+            descriptor.looks += 1;
+            let patient = descriptor.reads && !descriptor.queued && !(sleeps || descriptor.looks > LOOKS);
+            if patient && !descriptor.carrier.is_ready() {
+                return true;
+            }
+            descriptor.watched = false;
+            // One that is not read is looked at when it is read again, and one that stands in the queue after that.
+            let idle = !descriptor.reads || descriptor.queued;
+            if !idle && (descriptor.carrier.is_ready() || !descriptor.carrier.may_sleep()) {
+                descriptor.queued = true;
+                readable.push_back(*session);
+            }
+            false
+        });
+    }
+
+    /// Whether the worker may wait for its back-end: nobody has records, and whoever writes some will ring.
+    pub(super) fn may_wait(&mut self) -> bool {
+        self.look(true);
+        self.readable.is_empty()
     }
 
     /// Whether sessions are still to be read, so that there is no time to wait.
@@ -209,7 +287,7 @@ impl Sessions {
         if descriptor.reads || descriptor.until.is_some() {
             return;
         }
-        let last = match sys::peek_last_record(descriptor.fd.as_fd(), &mut self.record) {
+        let last = match descriptor.carrier.peek_last(&mut self.record) {
             Ok(Some(len)) => Last::of(&self.record[..len]),
             Ok(None) => descriptor.last,
             Err(error) => {
@@ -247,6 +325,7 @@ impl Sessions {
                 records.hang_up(session);
             }
         }
+        self.look(false);
         let (mut total, mut left) = (0, Budget::new(TURN));
         while !left.is_spent() {
             let Some(session) = self.readable.pop_front() else { break };
@@ -266,16 +345,34 @@ impl Sessions {
                 left.spend(0);
             }
             match taken {
-                Taken::All => {}
+                Taken::All => self.go_on(session),
                 Taken::Full => self.pause(backend, session),
                 Taken::Gone => self.detach(backend, session),
                 Taken::End => {
                     self.detach(backend, session);
                     records.hang_up(session);
                 }
+                Taken::Nonsense => {
+                    self.detach(backend, session);
+                    records.refuse(session);
+                }
             }
         }
         total
+    }
+
+    /// The session's turn is over. Of one that shares memory the worker itself knows whether there is more.
+    fn go_on(&mut self, session: SessionId) {
+        let Some(descriptor) = self.descriptors.get_mut(&session) else { return };
+        if !descriptor.carrier.shares_memory() {
+            return;
+        }
+        descriptor.carrier.answer_bell();
+        if descriptor.carrier.is_ready() {
+            self.queue(session);
+        } else {
+            self.watch(session);
+        }
     }
 
     /// Takes at most [`RECORDS`] records of the session, and no more than are left; answers also how many.
@@ -286,50 +383,48 @@ impl Sessions {
             if left.is_spent() {
                 break;
             }
-            match sys::receive_record(descriptor.fd.as_fd(), &mut self.record) {
-                Ok(0) => return (Taken::End, count),
-                Ok(len) => {
-                    count += 1;
-                    left.spend(len);
-                    descriptor.last = Last::of(&self.record[..len]);
-                    if let Some(until) = descriptor.until.take() {
-                        self.ends.remove(&(until, session));
-                        self.overdue.remove(&(until, session));
-                    }
-                    match records.take(session, &self.record[..len]) {
-                        Readiness::Ready => {}
-                        Readiness::Full => return (Taken::Full, count),
-                        Readiness::Gone => return (Taken::Gone, count),
-                    }
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return (Taken::All, count),
-                    // The application closed its end without reading everything. That is said once, ahead of the records
-                    // it had sent before.
-                    Some(libc::ECONNRESET | libc::EINTR) => {}
-                    _ => return (Taken::End, count),
-                },
+            let len = match descriptor.carrier.receive(&mut self.record) {
+                Received::Record(len) => len,
+                Received::Nothing => break,
+                Received::End => return (Taken::End, count),
+                Received::Nonsense => return (Taken::Nonsense, count),
+            };
+            count += 1;
+            left.spend(len);
+            descriptor.last = Last::of(&self.record[..len]);
+            if let Some(until) = descriptor.until.take() {
+                self.ends.remove(&(until, session));
+                self.overdue.remove(&(until, session));
+            }
+            match records.take(session, &self.record[..len]) {
+                Readiness::Ready => {}
+                Readiness::Full => return (Taken::Full, count),
+                Readiness::Gone => return (Taken::Gone, count),
             }
         }
         (Taken::All, count)
     }
 
-    /// Delivers the first `len` bytes of the record. False if there is no room now, or no descriptor yet.
-    pub(super) fn write(&mut self, backend: &mut dyn Backend, session: SessionId, len: usize) -> io::Result<bool> {
-        let Some(descriptor) = self.descriptors.get_mut(&session) else { return Ok(false) };
-        loop {
-            match sys::send_record(descriptor.fd.as_fd(), &self.record[..len]) {
-                Ok(()) => return Ok(true),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::EAGAIN) => {
-                        descriptor.blocked = true;
-                        backend.want(session, descriptor.reads, true);
-                        return Ok(false);
-                    }
-                    _ => return Err(error),
-                },
-            }
+    /// Delivers the first `len` bytes of the record; [`Sessions::wake`] must follow before the worker waits. Full also if
+    /// there is no carrier yet.
+    pub(super) fn write(&mut self, backend: &mut dyn Backend, session: SessionId, len: usize) -> Written {
+        let Some(descriptor) = self.descriptors.get_mut(&session) else { return Written::Full };
+        let written = descriptor.carrier.send(&self.record[..len]);
+        if written == Written::Full {
+            descriptor.blocked = true;
+            backend.want(session, descriptor.reads, true);
+        } else if descriptor.carrier.shares_memory() && !std::mem::replace(&mut descriptor.struck, true) {
+            self.struck.push(session);
+        }
+        written
+    }
+
+    /// Wakes the applications that sleep beside memory into which something was put.
+    pub(super) fn wake(&mut self) {
+        for session in self.struck.drain(..) {
+            let Some(descriptor) = self.descriptors.get_mut(&session) else { continue };
+            descriptor.struck = false;
+            descriptor.carrier.wake();
         }
     }
 
@@ -346,6 +441,7 @@ impl Sessions {
     /// Reads the session again.
     pub(super) fn resume(&mut self, backend: &mut dyn Backend, session: SessionId) {
         self.change(backend, session, |descriptor| descriptor.reads = true);
+        self.watch(session);
     }
 
     fn change(&mut self, backend: &mut dyn Backend, session: SessionId, change: impl FnOnce(&mut Descriptor)) {
@@ -365,9 +461,11 @@ mod tests {
     use crate::base::LinkId;
     use crate::containers::Batch;
     use crate::runtime::io::{Counters, Sink};
+    use crate::runtime::sys;
     use crate::runtime::udp::Sockets;
     use crate::wire::cursor::Writer;
-    use std::os::fd::BorrowedFd;
+    use std::io;
+    use std::os::fd::{BorrowedFd, OwnedFd};
 
     /// Not the settings' own, so that these are seen to be obeyed.
     const LIMITS: Limits = Limits { linger: Duration::from_secs(30), overdue: 2 };
@@ -407,6 +505,7 @@ mod tests {
         full: bool,
         taken: BTreeMap<SessionId, usize>,
         ended: Vec<SessionId>,
+        refused: Vec<SessionId>,
     }
 
     impl Records for Taker {
@@ -420,15 +519,18 @@ mod tests {
         fn hang_up(&mut self, session: SessionId) {
             self.ended.push(session);
         }
+        fn refuse(&mut self, session: SessionId) {
+            self.refused.push(session);
+        }
     }
 
     /// Sessions with this application's end of each.
     fn attached(count: u64) -> (Sessions, Silent, Taker, Vec<OwnedFd>) {
         let (mut sessions, mut backend, mut taker) = (Sessions::new(LIMITS), Silent::default(), Taker::default());
         let ends = (0..count).map(|id| {
-            let (router, application) = sys::session_pair().expect("a pair");
-            sessions.attach(&mut backend, &mut taker, SessionId(id), router);
-            application
+            let (carrier, offer) = Carrier::new(None).expect("a pair");
+            sessions.attach(&mut backend, &mut taker, SessionId(id), carrier);
+            offer.socket
         });
         let ends = ends.collect();
         (sessions, backend, taker, ends)
@@ -483,10 +585,10 @@ mod tests {
     #[test]
     fn a_descriptor_that_cannot_be_watched_ends_its_session() {
         let (mut sessions, _, mut taker, _) = attached(0);
-        let (router, application) = sys::session_pair().expect("a pair");
-        sessions.attach(&mut Silent { refuses: true }, &mut taker, SessionId(5), router);
+        let (carrier, offer) = Carrier::new(None).expect("a pair");
+        sessions.attach(&mut Silent { refuses: true }, &mut taker, SessionId(5), carrier);
         assert_eq!(taker.ended, [SessionId(5)]);
-        assert_eq!(sys::receive_record(application.as_fd(), &mut [0; 8]).expect("the end"), 0);
+        assert_eq!(sys::receive_record(offer.socket.as_fd(), &mut [0; 8]).expect("the end"), 0);
     }
 
     /// Writes records of which one is taken, closes, and answers with the sessions after the end was told at time zero.

@@ -1,5 +1,6 @@
 //! From a configuration to a running router.
 
+use super::carrier::Budget;
 use super::clock::{self, Clock};
 use super::control_loop::{ControlLoop, Parts, Stop, WorkerHandle, stop_workers};
 use super::control_socket::ControlSocket;
@@ -13,7 +14,7 @@ use super::signals::Signals;
 use super::worker::Worker;
 use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{self, Identity, Rng, WallTime};
-use crate::config::settings::{Config, Idle, Io, Member, Metric, Offload, Routing, Telemetry, Workers};
+use crate::config::settings::{Clients, Config, Idle, Io, Member, Metric, Offload, Routing, Telemetry, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -202,6 +203,7 @@ pub(super) fn lone_config(directory: &Path) -> Result<Config, RunError> {
         links: Vec::new(),
         routing: Routing { metric: Metric::Latency },
         telemetry: Telemetry::new(&directory.join("control")),
+        clients: Clients::default(),
     })
 }
 
@@ -234,9 +236,19 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     });
     let control = control.inspect_err(|_| stop_workers(clock, &mut workers))?;
     tracing::info!(name = %config.name, control_socket = %config.control_socket.display(), "ready");
-    let telemetry = config.telemetry;
-    let parts =
-        Parts { clock, control, config_path: path.to_owned(), workers, socket, signals, stop, telemetry, metrics };
+    let (telemetry, memory) = (config.telemetry, Budget::new(config.clients.shared_memory));
+    let parts = Parts {
+        clock,
+        control,
+        config_path: path.to_owned(),
+        workers,
+        socket,
+        signals,
+        stop,
+        telemetry,
+        metrics,
+        memory,
+    };
     ControlLoop::new(parts).map_err(RunError::Setup)
 }
 

@@ -152,19 +152,22 @@ pub(super) fn send_record(fd: BorrowedFd<'_>, record: &[u8]) -> io::Result<()> {
     check_len(unsafe { libc::send(fd.as_raw_fd(), record.as_ptr().cast(), record.len(), flags) }).map(drop)
 }
 
-/// Room for one descriptor's control message, aligned as cmsghdr(3) wants.
+/// Most descriptors that go with one line.
+const DESCRIPTORS: usize = 2;
+
+/// Room for the control message of a few descriptors, aligned as cmsghdr(3) wants.
 #[repr(C)]
 union ControlRoom {
     _align: libc::cmsghdr,
     bytes: [u8; 64],
 }
 
-/// Sends bytes over a stream socket, with a descriptor attached to the first of them. Answers how many were taken; the
-/// descriptor goes with them if any were.
-pub(super) fn send_with_descriptor(
+/// Sends bytes over a stream socket, with at most [`DESCRIPTORS`] descriptors attached to the first of them. Answers how
+/// many were taken; the descriptors go with them if any were.
+pub(super) fn send_with_descriptors(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: &[OwnedFd],
 ) -> io::Result<usize> {
     let mut room = ControlRoom { bytes: [0; 64] };
     let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -172,20 +175,23 @@ pub(super) fn send_with_descriptor(
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = &raw mut vector;
     header.msg_iovlen = 1;
-    if let Some(descriptor) = descriptor {
-        let fd = descriptor.as_raw_fd();
-        let payload = mem::size_of_val(&fd) as libc::c_uint;
+    if !descriptors.is_empty() {
+        let mut fds = [-1; DESCRIPTORS];
+        let fds = &mut fds[..descriptors.len()];
+        fds.iter_mut().zip(descriptors).for_each(|(fd, descriptor)| *fd = descriptor.as_raw_fd());
+        let payload = mem::size_of_val(fds) as libc::c_uint;
         header.msg_control = (&raw mut room).cast();
         // SAFETY: CMSG_SPACE only computes.
         header.msg_controllen = unsafe { libc::CMSG_SPACE(payload) } as usize;
-        assert!(header.msg_controllen <= mem::size_of::<ControlRoom>(), "one descriptor's control message fits");
-        // SAFETY: `msg_control` is `msg_controllen` zeroed, aligned bytes, enough for one header and one descriptor.
+        assert!(header.msg_controllen <= mem::size_of::<ControlRoom>(), "the control message fits");
+        // SAFETY: `msg_control` is `msg_controllen` zeroed, aligned bytes, enough for one header and the descriptors.
         unsafe {
             let control = libc::CMSG_FIRSTHDR(&raw const header);
             (*control).cmsg_level = libc::SOL_SOCKET;
             (*control).cmsg_type = libc::SCM_RIGHTS;
             (*control).cmsg_len = libc::CMSG_LEN(payload) as usize;
-            libc::CMSG_DATA(control).cast::<libc::c_int>().write_unaligned(fd);
+            let data = libc::CMSG_DATA(control);
+            std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), data, mem::size_of_val(fds));
         }
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

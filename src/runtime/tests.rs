@@ -19,16 +19,27 @@ fn start(config: Config) -> Background {
     Background::start(config, Path::new("/nonexistent/sinew.toml")).expect("starts")
 }
 
-/// Runs a test on a router of each io backend that is possible here, and each way to idle.
+/// A connection whose sessions share memory, if the router grants it.
+fn connect(path: &Path) -> Overlay {
+    let overlay = Overlay::connect(path).expect("connects");
+    overlay.share_memory(true).expect("answers");
+    overlay
+}
+
+/// Runs a test on a router of each io backend that is possible here, each way to idle, and each way of records.
 fn with_each(test: impl Fn(&Path)) {
     if let Err(why) = io::uring::self_test() {
         // What is chosen below is the other backend again.
         not_run::count(&format!("a test of a whole router with io_uring: {why}"));
     }
-    for (io, idle) in [(Io::Mmsg, Idle::Wait), (Io::Auto, Idle::Adaptive), (Io::Auto, Idle::Spin)] {
+    let socket = [(Io::Mmsg, Idle::Wait, 0), (Io::Auto, Idle::Adaptive, 0)];
+    let memory =
+        [(Io::Mmsg, Idle::Wait, 1 << 24), (Io::Auto, Idle::Adaptive, 1 << 24), (Io::Auto, Idle::Spin, 1 << 24)];
+    for (io, idle, shared_memory) in socket.into_iter().chain(memory) {
         let directory = tempfile::tempdir().expect("temporary directory");
         let mut config = config(directory.path());
         (config.workers.io, config.workers.idle) = (io, idle);
+        config.clients.shared_memory = shared_memory;
         let router = start(config);
         test(&directory.path().join("control"));
         router.stop().expect("stops");
@@ -39,7 +50,7 @@ fn with_each(test: impl Fn(&Path)) {
 #[test]
 fn datagrams_of_every_size_cross_a_router() {
     with_each(|path| {
-        let overlay = Overlay::connect(path).expect("connects");
+        let overlay = connect(path);
         let (a, b) = (overlay.datagrams(0).expect("opens"), overlay.datagrams(700).expect("opens"));
         let mut buffer = vec![0; 1 << 16];
         for len in [0, 1, 1000, 10_000, 1 << 16] {
@@ -54,12 +65,87 @@ fn datagrams_of_every_size_cross_a_router() {
     });
 }
 
+#[test]
+fn sessions_share_memory_as_long_as_there_is_some() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut config = config(directory.path());
+    config.clients.shared_memory = 2 * crate::shm::memory::SIZE;
+    let router = start(config);
+    let overlay = connect(&directory.path().join("control"));
+    let open = || overlay.datagrams(0).expect("opens");
+    let (one, two, three) = (open(), open(), open());
+    assert_eq!([&one, &two, &three].map(|session| session.shares_memory()), [true, true, false]);
+    let shown = || match overlay.request(&Request::Sessions).expect("answers") {
+        Response::Stats { workers } => workers[0]["sessions"].as_array().expect("a list").clone(),
+        other => panic!("{other:?}"),
+    };
+    let carriers: Vec<String> = shown().iter().map(|session| session["carrier"].to_string()).collect();
+    assert_eq!(carriers, ["\"memory\"", "\"memory\"", "\"socket\""]);
+    drop(one);
+    while shown().len() > 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The worker gives the memory back with the session.
+    assert!((0..1000).any(|_| open().shares_memory()));
+    overlay.share_memory(false).expect("asks");
+    assert!(!open().shares_memory());
+    drop((two, three));
+    router.stop().expect("stops");
+}
+
+/// Whoever polls, and takes one thing each time, misses nothing and is not asked to look in vain for ever.
+#[test]
+fn descriptors_are_readable_and_writable_as_their_records_are() {
+    with_each(|path| {
+        let overlay = connect(path);
+        let (source, sink) = (overlay.datagrams(0).expect("opens"), overlay.datagrams(0).expect("opens"));
+        source.set_nonblocking(true).expect("can be");
+        sink.set_nonblocking(true).expect("can be");
+        let mut buffer = vec![0; 10_000];
+        assert!(!ready(&sink, libc::POLLIN, 20) && ready(&source, libc::POLLOUT, 20));
+        let (mut sent, mut taken, mut vain, mut full) = (0u32, 0, 0, 0);
+        while taken < 3000 {
+            while sent < 3000 && sent < taken + 200 {
+                match source.send(sink.local(), Class::Reliable, true, &[sent as u8; 9000]) {
+                    Ok(()) => sent += 1,
+                    Err(error) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                        full += 1;
+                        break;
+                    }
+                }
+            }
+            assert!(ready(&sink, libc::POLLIN, 10_000), "{taken} of {sent} were read");
+            match sink.recv(&mut buffer) {
+                Ok(Event::Datagram { bytes, .. }) => {
+                    assert_eq!((bytes.len(), bytes[0]), (9000, taken as u8));
+                    taken += 1;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => vain += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(full > 0, "it was never full");
+        assert!(vain <= 3000, "told in vain {vain} times");
+        assert!(ready(&source, libc::POLLOUT, 10_000), "there is room again");
+        let _ = sink.recv(&mut buffer).expect_err("nothing is left");
+        assert!(!ready(&sink, libc::POLLIN, 20));
+    });
+}
+
+fn ready(of: &impl std::os::fd::AsFd, events: libc::c_short, millis: libc::c_int) -> bool {
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&of.as_fd());
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut poll, 1, millis) > 0 }
+}
+
 /// Far more bytes than descriptors, rings and pools hold: every way of pushing back is used, and nothing is lost.
 #[test]
 fn a_stream_is_pushed_back_by_a_slow_reader_and_loses_nothing() {
     const LEN: usize = 8 << 20;
     with_each(|path| {
-        let overlay = Overlay::connect(path).expect("connects");
+        let overlay = connect(path);
         let listener = overlay.listen(800).expect("listens");
         let mut client = overlay.stream(listener.local()).expect("connects");
         let mut server = listener.accept().expect("accepts");
@@ -90,7 +176,7 @@ fn count_sessions(overlay: &Overlay) -> usize {
 #[test]
 fn a_writer_that_dies_while_it_is_pushed_back_leaves_no_session() {
     with_each(|path| {
-        let overlay = Overlay::connect(path).expect("connects");
+        let overlay = connect(path);
         let listener = overlay.listen(801).expect("listens");
         let writer = overlay.stream(listener.local()).expect("connects");
         let silent = listener.accept().expect("accepts");
@@ -121,7 +207,7 @@ fn a_writer_that_dies_while_it_is_pushed_back_leaves_no_session() {
 #[test]
 fn nobody_listening_is_a_refusal() {
     with_each(|path| {
-        let overlay = Overlay::connect(path).expect("connects");
+        let overlay = connect(path);
         let to = crate::client::Endpoint { node: overlay.node(), port: 999 };
         let refused = overlay.stream(to).expect_err("nobody listens");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);

@@ -4,6 +4,7 @@
 //! drain (deliver, transmit, cross, report) → wait. Every step is bounded, so acknowledgements leave in every turn however much arrives; what a bound cuts
 //! short continues in the next turn, without a wait in between.
 
+use super::carrier::Written;
 use super::clock::{self, Clock};
 use super::complaints::{self, Complaints, REASONS};
 use super::doorbell::Doorbell;
@@ -13,7 +14,7 @@ use super::sessions::{Budget, Limits, Records, Sessions};
 use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::config::settings::Idle;
 use crate::containers::Batch;
-use crate::dataplane::messages::{Command, DriverStats, Report, RingStats};
+use crate::dataplane::messages::{Carrier, Command, DriverStats, Report, RingStats, SessionReport};
 use crate::dataplane::{Readiness, Shard};
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,10 +170,10 @@ impl Turn {
                     }
                     self.worker.shard.handle_command(now, command);
                 }
-                Some(ToWorker::Attach(session, descriptor)) => {
+                Some(ToWorker::Attach(session, carrier)) => {
                     let Worker { shard, backend, .. } = &mut self.worker;
-                    self.sessions.attach(&mut **backend, &mut At { now, shard }, session, descriptor);
-                    // What came for the session before its descriptor did is waiting.
+                    self.sessions.attach(&mut **backend, &mut At { now, shard }, session, carrier);
+                    // What came for the session before its carrier did is waiting.
                     self.writable.push(session);
                 }
                 Some(ToWorker::Detach(session)) => self.sessions.detach(&mut *self.worker.backend, session),
@@ -249,13 +250,19 @@ impl Turn {
 
     /// Everything the shard has to give. True if a bound cut it short.
     fn drain(&mut self, now: Instant) -> bool {
-        let mut more = self.deliver(now) | self.transmit(now);
+        let more = self.deliver(now);
+        self.sessions.wake();
+        let mut more = more | self.transmit(now);
         self.held_back = self.cross();
         more |= self.worker.shard.sessions_wait() && !self.held_back;
         while !self.worker.reports.is_full() {
             let Some(mut report) = self.worker.shard.poll_report() else { break };
             match &mut report {
-                Report::Stats(stats) => stats.driver = Some(self.driver_stats()),
+                Report::Stats(stats) => {
+                    stats.driver = Some(self.driver_stats());
+                    self.name_carriers(&mut stats.sessions);
+                }
+                Report::Sessions(sessions) => self.name_carriers(sessions),
                 Report::LinkDown(link, _) => self.worker.backend.close_link(*link),
                 _ => {}
             }
@@ -282,14 +289,16 @@ impl Turn {
         while !left.is_spent() {
             let Some((session, len)) = shard.poll_deliver(now, self.sessions.record()) else { return false };
             left.spend(len);
-            match self.sessions.write(&mut **backend, session, len) {
-                Ok(true) => shard.delivered(now, session),
-                Ok(false) => shard.blocked(now, session),
-                Err(_) => {
-                    // The application is gone, and the record with it.
+            let written = self.sessions.write(&mut **backend, session, len);
+            match written {
+                Written::Done => shard.delivered(now, session),
+                Written::Full => shard.blocked(now, session),
+                Written::Gone | Written::Nonsense => {
+                    // The application is gone, or is to go, and the record with it.
                     shard.delivered(now, session);
                     self.sessions.detach(&mut **backend, session);
-                    shard.handle_hangup(now, session);
+                    let mut shard = At { now, shard };
+                    if written == Written::Gone { shard.hang_up(session) } else { shard.refuse(session) }
                 }
             }
         }
@@ -342,10 +351,17 @@ impl Turn {
         }
         let timeout = until.since(clock.now());
         let nothing_came = || commands.is_empty() && !commands.is_abandoned() && crossings.is_empty();
-        if !timeout.is_zero() && bell.prepare_sleep(nothing_came) {
+        if !timeout.is_zero() && self.sessions.may_wait() && bell.prepare_sleep(nothing_came) {
             self.counts.waits += 1;
             backend.wait(Some(timeout));
             bell.awake();
+        }
+    }
+
+    /// Says of each session what carries its records, which only this side of the shard knows.
+    fn name_carriers(&self, reports: &mut [SessionReport]) {
+        for report in reports.iter_mut().filter(|report| self.sessions.shares_memory(report.session)) {
+            report.carrier = Carrier::Memory;
         }
     }
 
@@ -428,6 +444,10 @@ impl Records for At<'_> {
 
     fn hang_up(&mut self, session: SessionId) {
         self.shard.handle_hangup(self.now, session);
+    }
+
+    fn refuse(&mut self, session: SessionId) {
+        self.shard.handle_nonsense(self.now, session);
     }
 }
 

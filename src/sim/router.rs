@@ -321,7 +321,7 @@ impl Router {
                 self.sessions.remove(&session);
                 world(Effect::Detached(session))
             }
-            Action::ReadConfig | Action::Exit => Ok(()),
+            Action::ShareMemory { .. } | Action::ReadConfig | Action::Exit => Ok(()),
         };
         told.expect("told, not asked");
     }

@@ -2,7 +2,7 @@
 
 use crate::base::{Identity, NodeId, Rng};
 use crate::config::settings::{
-    Config, Congestion, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, Telemetry, Workers,
+    Clients, Config, Congestion, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, Telemetry, Workers,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -151,6 +151,7 @@ impl Topology {
             links: self.neighbours(router).iter().map(link).collect(),
             routing: Routing { metric: settings.metric },
             telemetry: Telemetry::new("".as_ref()),
+            clients: Clients::default(),
         }
     }
 }

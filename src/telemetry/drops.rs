@@ -75,6 +75,8 @@ drop_reasons! {
     SendFailed = "send-failed",
     /// A record from an application that does not follow the client protocol.
     BadRecord = "bad-record",
+    /// Nonsense that an application wrote into the memory it shares with its router; its session ended.
+    BadMemory = "bad-memory",
     /// A control message that could not be taken in: ring full, unknown or badly signed.
     ControlRefused = "control-refused",
 }

@@ -48,6 +48,12 @@ pub enum Request {
         /// The listener at the other end.
         to: Endpoint,
     },
+    /// From now on sessions that are opened on this connection share memory with the router, or do not:
+    /// [`Response::SharesMemory`].
+    ShareMemory {
+        /// Whether they do.
+        wanted: bool,
+    },
     /// Read the configuration file again: [`Response::Reloaded`].
     Reload,
 }
@@ -96,6 +102,9 @@ pub enum Response {
         session: SessionId,
         /// Its port.
         port: Port,
+        /// Whether the descriptor of the memory that it shares follows that of its socket.
+        #[serde(default)]
+        memory: bool,
     },
     /// A stream arrived for a listener of this connection.
     Incoming {
@@ -105,6 +114,14 @@ pub enum Response {
         session: SessionId,
         /// Who connects.
         peer: Endpoint,
+        /// As in [`Response::Opened`].
+        #[serde(default)]
+        memory: bool,
+    },
+    /// Answer to [`Request::ShareMemory`].
+    SharesMemory {
+        /// Whether sessions will, as long as the router has memory for them.
+        granted: bool,
     },
     /// The configuration was read again.
     Reloaded {

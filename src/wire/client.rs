@@ -1,7 +1,8 @@
 //! What an application and its router say to each other over a session's descriptor.
 //!
-//! The descriptor is one end of a local `SOCK_SEQPACKET` pair, so every record below arrives whole. It never crosses a
-//! machine, yet it is decoded with the same care: the application is not trusted.
+//! The descriptor is one end of a local `SOCK_SEQPACKET` pair, so every record below arrives whole; where both share memory
+//! they go through its rings instead ([`shm`](crate::shm)), whole as well. They never cross a machine, yet are decoded
+//! with the same care: the application is not trusted.
 //!
 //! | code | record | direction | after the code byte |
 //! |---|---|---|---|

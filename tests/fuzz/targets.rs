@@ -36,6 +36,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("session_room", session_room),
     ("histogram", histogram),
     ("perf_line", perf_line),
+    ("shared_memory", shared_memory),
 ];
 
 /// The clear header of a sealed packet.
@@ -425,4 +426,28 @@ fn pieces(data: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = after;
         Some(piece)
     })
+}
+
+/// What an application may have written into the memory that it shares with its router: how far it says that it wrote, as
+/// the first byte says how often, and what stands in the ring.
+pub(crate) fn shared_memory(data: &[u8]) {
+    use sinew::shm::{Consumer, Memory, Nonsense, RING, Way};
+    let Some((&count, data)) = data.split_first() else { return };
+    let (heads, ring) = data.split_at((8 * usize::from(count % 8)).min(data.len()));
+    let memory = std::sync::Arc::new(Memory::create().expect("there is memory").0);
+    memory.copy_in(Way::Up, 0, &ring[..ring.len().min(RING)]);
+    let mut consumer = Consumer::new(std::sync::Arc::clone(&memory), Way::Up);
+    let mut record = vec![0; client::MAX_RECORD];
+    for head in heads.chunks_exact(8) {
+        let head = u64::from_le_bytes(head.try_into().expect("eight bytes"));
+        memory.words(Way::Up).head().store(head, std::sync::atomic::Ordering::Release);
+        let _ = consumer.copy_last(&mut record);
+        loop {
+            match consumer.take(&mut record) {
+                Ok(Some(len)) => drop(client::Record::parse(&record[..len])),
+                Ok(None) => break,
+                Err(Nonsense) => return,
+            }
+        }
+    }
 }

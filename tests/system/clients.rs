@@ -4,7 +4,7 @@ use crate::support::{
     Machine, PATIENCE, dropped, eventually, json, parsed, pool, sessions, sinew, started, system_test,
 };
 
-use crate::traffic::{accept, carry, connect, datagrams, exactly_once, knock, noise, stream};
+use crate::traffic::{accept, carry, connect, datagrams, datagrams_by_memory, exactly_once, knock, noise, stream};
 use serde_json::Value;
 use sinew::base::Class;
 use sinew::client::Event;
@@ -14,6 +14,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 fn pair() -> World {
@@ -119,6 +120,71 @@ fn one_that_writes_garbage() {
         garbage_at_the_control_socket(a);
         assert!(knock(&bystander, &other, b"still here"));
         drop((near, far, listener, bystander, other));
+        wait_empty(a, before[0]);
+        wait_empty(b, before[1]);
+    });
+}
+
+/// Where sessions' shared memory is mapped in this process.
+fn shared_memory() -> Vec<usize> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("this process has maps");
+    let shared = maps.lines().filter(|line| line.contains("sinew-session"));
+    shared.map(|line| usize::from_str_radix(line.split('-').next().expect("a start"), 16).expect("a number")).collect()
+}
+
+/// Writes a word into the memory that is mapped at `base`.
+fn scribble(base: usize, offset: usize, word: u64) {
+    let place = (base + offset) as *const AtomicU64;
+    // SAFETY: the session whose memory it is lives on, and the offset is within it and aligned.
+    unsafe { &*place }.store(word, Ordering::SeqCst);
+}
+
+#[test]
+fn one_that_writes_nonsense_into_shared_memory() {
+    system_test("clients::one_that_writes_nonsense_into_shared_memory", Machine::Shared, || {
+        // From `sinew::shm::memory`: how far the application has written and read, and what it wrote.
+        const WRITTEN: usize = 128;
+        const READ: usize = 448;
+        const RING: usize = 4096;
+        let world = pair();
+        let (a, b) = (world.router("a"), world.router("b"));
+        let before = [pool(a), pool(b)];
+        let (bystander, other) = (datagrams(a, 0), datagrams(b, 0));
+        let words: [&[(usize, u64)]; 6] = [
+            &[(WRITTEN, 7)],
+            &[(WRITTEN, u64::MAX - 7)],
+            &[(WRITTEN, 1 << 20)],
+            &[(RING, 1 << 40), (WRITTEN, 4096)],
+            &[(RING, 4089), (WRITTEN, 4096)],
+            &[(READ, 1 << 40)],
+        ];
+        for (case, words) in words.iter().enumerate() {
+            let mapped = shared_memory();
+            let session = datagrams_by_memory(a, 7000);
+            assert!(session.shares_memory());
+            let base = shared_memory().into_iter().find(|place| !mapped.contains(place)).expect("it is mapped");
+            words.iter().for_each(|&(offset, word)| scribble(base, offset, word));
+            // As a bell, in case that the worker sleeps; and to be told, the router must have something to write.
+            write_record(&session, &[0]).expect("is taken");
+            for _ in 0..if words[0].0 == READ { 100 } else { 0 } {
+                bystander.send(session.local(), Class::BestEffort, false, &[1; 8000]).expect("is sent");
+            }
+            eventually("its session is gone", || (!holds(a, 7000)).then_some(()));
+            assert_eq!(dropped(a, "bad-memory"), case as u64 + 1);
+            let error = session.send(other.local(), Class::Reliable, false, b"more").expect_err("it is over");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+        }
+        // And records that are none: as by the socket.
+        let mapped = shared_memory();
+        let session = datagrams_by_memory(a, 7000);
+        let base = shared_memory().into_iter().find(|place| !mapped.contains(place)).expect("it is mapped");
+        [(RING, 1), (RING + 8, 0xff), (WRITTEN, 16)].into_iter().for_each(|(at, word)| scribble(base, at, word));
+        write_record(&session, &[0]).expect("is taken");
+        assert_eq!(session.recv(&mut [0; 100]).expect("is told"), Event::Closed);
+        assert_eq!(dropped(a, "bad-record"), 1);
+        assert!(knock(&bystander, &other, b"still here"));
+        exactly_once(a, b, 300, 500, true);
+        drop((bystander, other, session));
         wait_empty(a, before[0]);
         wait_empty(b, before[1]);
     });

@@ -52,6 +52,15 @@ pub(crate) fn datagrams(at: &Router, port: u16) -> Datagrams {
     session
 }
 
+/// The same, with its records going through memory that it shares with the router.
+pub(crate) fn datagrams_by_memory(at: &Router, port: u16) -> Datagrams {
+    let overlay = at.overlay().expect("answers");
+    assert!(overlay.share_memory(true).expect("answers"), "the router has memory to share");
+    let session = overlay.datagrams(port).expect("opens");
+    session.set_read_timeout(Some(PATIENCE)).expect("takes a timeout");
+    session
+}
+
 /// Sends `bytes` on a stream of its own to `to` and half as many back; both must arrive as they are.
 pub(crate) fn carry(from: &Router, to: &Router, port: u16, bytes: &[u8]) {
     let (near, mut far, _listener) = stream(from, to, port);

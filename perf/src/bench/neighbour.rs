@@ -160,5 +160,6 @@ pub(crate) fn config(name: &str, listen: SocketAddr, members: &[Member], link: L
         links: vec![link],
         routing: Routing { metric: Metric::Hops },
         telemetry: Telemetry::new(Path::new("/nonexistent")),
+        clients: Default::default(),
     }
 }

@@ -3,7 +3,7 @@
 use crate::base::Identity;
 use crate::cli::failure::Failure;
 use crate::cli::{key, output};
-use crate::config::{Config, Link, Member, Metric, Routing, Telemetry, Workers, to_toml};
+use crate::config::{Clients, Config, Link, Member, Metric, Routing, Telemetry, Workers, to_toml};
 use crate::runtime::key_file;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -126,6 +126,7 @@ fn configuration(args: &Args, place: usize, identities: &[Identity]) -> Config {
         links: peers.into_iter().map(|peer| Link::new(name(peer), Some(address(peer)))).collect(),
         routing: Routing { metric: Metric::Expected },
         telemetry: Telemetry::new(Path::new("")),
+        clients: Clients::default(),
     }
 }
 

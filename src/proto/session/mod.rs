@@ -141,6 +141,20 @@ pub struct SessionReport {
     pub unacknowledged: u64,
     /// Bytes waiting for the application to read.
     pub unread: u64,
+    /// What carries its records on this machine; its driver knows.
+    #[serde(default)]
+    pub carrier: Carrier,
+}
+
+/// What carries records between an application and its router.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// A socket.
+    #[default]
+    Socket,
+    /// Memory that both share.
+    Memory,
 }
 
 /// Whether a session takes another record.

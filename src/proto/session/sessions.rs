@@ -10,7 +10,7 @@ use super::slab::{Slab, Ticket};
 use super::state::{Kind, Ready, Session, Stream};
 use super::timers::Notices;
 use super::tombstones::{Epitaph, Tombstones};
-use super::{Event, FlowKey, Refusal, SessionKind, SessionReport, Settings};
+use super::{Carrier, Event, FlowKey, Refusal, SessionKind, SessionReport, Settings};
 use crate::base::limits::{DEFAULT_TTL, TIMER_GRANULARITY};
 use crate::base::sabotage::{Rule, broken};
 use crate::base::worker::pick;
@@ -591,5 +591,6 @@ fn report(session: &Session) -> SessionReport {
         repeated: session.repeated,
         unacknowledged: 0,
         unread: 0,
+        carrier: Carrier::default(),
     }
 }

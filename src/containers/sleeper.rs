@@ -13,32 +13,32 @@
 //! The atomics come from the parent module, so that `tests/interleavings.rs` can run this very file under every
 //! interleaving the memory model allows.
 
-use super::atomics::{AtomicBool, Ordering, fence};
+use super::atomics::{AtomicU32, Ordering, fence};
 
-/// Whether the consumer sleeps.
+/// Whether the consumer sleeps: not if it is zero. Also where two processes share it, any value is one of the two.
 #[derive(Debug)]
+#[repr(transparent)]
 pub struct Sleeper {
-    asleep: AtomicBool,
+    asleep: AtomicU32,
 }
 
 impl Sleeper {
     /// A consumer that is awake.
     pub fn new() -> Sleeper {
-        Sleeper { asleep: AtomicBool::new(false) }
+        Sleeper { asleep: AtomicU32::new(0) }
     }
 
     /// Producer, after a push: whether this producer must wake the consumer. Of several, one is told so.
     pub fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel)
+        self.asleep.load(Ordering::Relaxed) != 0 && self.asleep.swap(0, Ordering::AcqRel) != 0
     }
 
     /// Consumer: about to sleep. True if it may, that is if `queue_is_empty` still says so after the announcement.
     pub fn prepare(&self, queue_is_empty: impl FnOnce() -> bool) -> bool {
         // A swap, though the rule needs no more than a store: it orders this announcement after a producer's swap that
         // took back the one before.
-        self.asleep.swap(true, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
+        self.announce();
         let may_sleep = queue_is_empty();
         if !may_sleep {
             self.awake();
@@ -46,9 +46,16 @@ impl Sleeper {
         may_sleep
     }
 
+    /// Consumer: about to sleep, and looks at the queue next. Whether a producer was to wake it since the last time.
+    pub fn announce(&self) -> bool {
+        let woken = self.asleep.swap(1, Ordering::AcqRel) == 0;
+        fence(Ordering::SeqCst);
+        woken
+    }
+
     /// Consumer: awake again.
     pub fn awake(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.asleep.store(0, Ordering::Relaxed);
     }
 }
 
