@@ -39,7 +39,7 @@ pub(super) const TURN_BYTES: usize = 1 << 20;
 const LOOKS: u32 = 256;
 
 /// What may still be moved in a turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
     records: usize,
     bytes: usize,

@@ -93,6 +93,22 @@ fn sessions_share_memory_as_long_as_there_is_some() {
     router.stop().expect("stops");
 }
 
+/// Best effort is repeated by nobody, whose timers would hide that a worker waits with something to deliver.
+#[test]
+fn what_one_session_sends_another_is_there_at_once() {
+    with_each(|path| {
+        let session = connect(path).datagrams(0).expect("opens");
+        session.set_read_timeout(Some(Duration::from_secs(2))).expect("takes a timeout");
+        for round in 0..200u8 {
+            session.send(session.local(), Class::BestEffort, false, &[round]).expect("sends");
+            match session.recv(&mut [0; 8]).expect("within two seconds") {
+                Event::Datagram { bytes, .. } => assert_eq!(bytes, [round]),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
 /// Whoever polls, and takes one thing each time, misses nothing and is not asked to look in vain for ever.
 #[test]
 fn descriptors_are_readable_and_writable_as_their_records_are() {

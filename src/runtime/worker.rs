@@ -250,9 +250,13 @@ impl Turn {
 
     /// Everything the shard has to give. True if a bound cut it short.
     fn drain(&mut self, now: Instant) -> bool {
-        let more = self.deliver(now);
-        self.sessions.wake();
-        let mut more = more | self.transmit(now);
+        let mut left = Budget::new(DELIVERIES);
+        self.deliver(now, &mut left);
+        let mut more = self.transmit(now);
+        // Messages between sessions of this router are there only now. What comes of delivering them is for the next turn.
+        let before = left;
+        self.deliver(now, &mut left);
+        more |= left != before || left.is_spent();
         self.held_back = self.cross();
         more |= self.worker.shard.sessions_wait() && !self.held_back;
         while !self.worker.reports.is_full() {
@@ -283,11 +287,11 @@ impl Turn {
         more
     }
 
-    fn deliver(&mut self, now: Instant) -> bool {
+    /// Delivers what is there, and wakes those who sleep beside it.
+    fn deliver(&mut self, now: Instant, left: &mut Budget) {
         let Worker { shard, backend, .. } = &mut self.worker;
-        let mut left = Budget::new(DELIVERIES);
         while !left.is_spent() {
-            let Some((session, len)) = shard.poll_deliver(now, self.sessions.record()) else { return false };
+            let Some((session, len)) = shard.poll_deliver(now, self.sessions.record()) else { break };
             left.spend(len);
             let written = self.sessions.write(&mut **backend, session, len);
             match written {
@@ -302,7 +306,7 @@ impl Turn {
                 }
             }
         }
-        true
+        self.sessions.wake();
     }
 
     fn transmit(&mut self, now: Instant) -> bool {
