@@ -5,8 +5,8 @@
 //! through the control socket. The library has no threads and no buffers of its own beyond one record. Nothing here raises
 //! SIGPIPE.
 //!
-//! Records go through the session's socket, or, if [`Overlay::share_memory`] asks for it and the router has some left, through
-//! memory that the session shares with the router, without a system call while both are awake.
+//! Records go through memory that the session shares with the router, without a system call while both are awake, or
+//! through the session's socket where the router allows no memory, has none left, or [`Overlay::share_memory`] says so.
 //! Either way the descriptor is the socket, and says the same: it is readable when an event waits, also if only some of
 //! several were received; writable when there is room; hung up when the session is over. A spurious "readable" is possible,
 //! as always: who polls makes the session non-blocking. Both belong to one process: a fork must not use them.
@@ -86,7 +86,7 @@ impl Overlay {
         let mut connection = Connection::open(path)?;
         match connection.ask(&Request::Whoami)? {
             Response::Whoami { node, .. } => {
-                let (path, shares) = (path.to_owned(), AtomicBool::new(false));
+                let (path, shares) = (path.to_owned(), AtomicBool::new(connection.share_memory(true)?));
                 Ok(Overlay { connection: Mutex::new(connection), path, node, shares })
             }
             other => Err(unexpected(&other)),
@@ -127,9 +127,9 @@ impl Overlay {
         self.node
     }
 
-    /// Says whether sessions that are opened from now on share memory with the router. Unless it is asked for here they do
-    /// not, and their records go through their sockets. Listeners opened from now on do the same with the streams they
-    /// accept. True if it is granted: the router's configuration may not allow it.
+    /// Says whether sessions that are opened from now on share memory with the router, as they do unless it is switched off
+    /// here or by the router's configuration; otherwise their records go through their sockets. Listeners opened from now
+    /// on do the same with the streams they accept. True if it is granted.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -138,9 +138,9 @@ impl Overlay {
     /// use sinew::client::Overlay;
     ///
     /// let overlay = Overlay::connect(&path)?;
-    /// assert!(!overlay.datagrams(0)?.shares_memory());
-    /// assert!(overlay.share_memory(true)?);
     /// assert!(overlay.datagrams(0)?.shares_memory());
+    /// overlay.share_memory(false)?;
+    /// assert!(!overlay.datagrams(0)?.shares_memory());
     /// # router.stop()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -228,6 +228,10 @@ fn whoami() -> Vec<u8> {
     line(Response::Whoami { name: "a".into(), node: NodeId(1), version: "1".into(), io: "mmsg".into() })
 }
 
+fn no_memory() -> Vec<u8> {
+    line(Response::SharesMemory { granted: false })
+}
+
 #[test]
 fn names_are_resolved_and_refusals_are_errors() {
     let entry =
@@ -235,8 +239,18 @@ fn names_are_resolved_and_refusals_are_errors() {
     let nodes = || line(Response::Nodes { nodes: vec![entry("a", 1), entry("b", 2)] });
     let refusal = line(Response::Error { message: "another session holds this port".into() });
     let opened = line(Response::Opened { session: SessionId(1), port: 5, memory: false });
-    let (_directory, path) =
-        scripted(vec![whoami(), nodes(), nodes(), nodes(), nodes(), nodes(), refusal, opened, b"{\"x\":1}\n".to_vec()]);
+    let (_directory, path) = scripted(vec![
+        whoami(),
+        no_memory(),
+        nodes(),
+        nodes(),
+        nodes(),
+        nodes(),
+        nodes(),
+        refusal,
+        opened,
+        b"{\"x\":1}\n".to_vec(),
+    ]);
     let overlay = Overlay::connect(&path).expect("connects");
     assert_eq!(overlay.node(), NodeId(1));
     assert_eq!(overlay.resolve("b").expect("known"), NodeId(2));
@@ -296,7 +310,7 @@ fn writes_time_out_and_nothing_of_them_is_written() {
 
 #[test]
 fn a_router_that_ended_the_connection_is_named_and_the_way_on_is_said() {
-    let (_directory, path) = scripted(vec![whoami()]);
+    let (_directory, path) = scripted(vec![whoami(), no_memory()]);
     let overlay = Overlay::connect(&path).expect("connects");
     for _ in 0..2 {
         let error = overlay.request(&Request::Whoami).expect_err("gone");
@@ -306,7 +320,7 @@ fn a_router_that_ended_the_connection_is_named_and_the_way_on_is_said() {
 
 #[test]
 fn a_listener_that_is_waited_on_can_still_be_polled_and_made_not_to_wait() {
-    let (_directory, path) = scripted(vec![whoami()]);
+    let (_directory, path) = scripted(vec![whoami(), no_memory()]);
     let overlay = Overlay::connect(&path).expect("connects");
     let opened = line(Response::Opened { session: SessionId(1), port: 5, memory: false });
     let (_directory, path) = scripted(vec![opened]);

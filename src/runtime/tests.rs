@@ -19,13 +19,6 @@ fn start(config: Config) -> Background {
     Background::start(config, Path::new("/nonexistent/sinew.toml")).expect("starts")
 }
 
-/// A connection whose sessions share memory, if the router grants it.
-fn connect(path: &Path) -> Overlay {
-    let overlay = Overlay::connect(path).expect("connects");
-    overlay.share_memory(true).expect("answers");
-    overlay
-}
-
 /// Runs a test on a router of each io backend that is possible here, each way to idle, and each way of records.
 fn with_each(test: impl Fn(&Path)) {
     if let Err(why) = io::uring::self_test() {
@@ -50,7 +43,7 @@ fn with_each(test: impl Fn(&Path)) {
 #[test]
 fn datagrams_of_every_size_cross_a_router() {
     with_each(|path| {
-        let overlay = connect(path);
+        let overlay = Overlay::connect(path).expect("connects");
         let (a, b) = (overlay.datagrams(0).expect("opens"), overlay.datagrams(700).expect("opens"));
         let mut buffer = vec![0; 1 << 16];
         for len in [0, 1, 1000, 10_000, 1 << 16] {
@@ -71,7 +64,7 @@ fn sessions_share_memory_as_long_as_there_is_some() {
     let mut config = config(directory.path());
     config.clients.shared_memory = 2 * crate::shm::memory::SIZE;
     let router = start(config);
-    let overlay = connect(&directory.path().join("control"));
+    let overlay = Overlay::connect(directory.path().join("control")).expect("connects");
     let open = || overlay.datagrams(0).expect("opens");
     let (one, two, three) = (open(), open(), open());
     assert_eq!([&one, &two, &three].map(|session| session.shares_memory()), [true, true, false]);
@@ -97,7 +90,7 @@ fn sessions_share_memory_as_long_as_there_is_some() {
 #[test]
 fn what_one_session_sends_another_is_there_at_once() {
     with_each(|path| {
-        let session = connect(path).datagrams(0).expect("opens");
+        let session = Overlay::connect(path).and_then(|overlay| overlay.datagrams(0)).expect("opens");
         session.set_read_timeout(Some(Duration::from_secs(2))).expect("takes a timeout");
         for round in 0..200u8 {
             session.send(session.local(), Class::BestEffort, false, &[round]).expect("sends");
@@ -113,7 +106,7 @@ fn what_one_session_sends_another_is_there_at_once() {
 #[test]
 fn descriptors_are_readable_and_writable_as_their_records_are() {
     with_each(|path| {
-        let overlay = connect(path);
+        let overlay = Overlay::connect(path).expect("connects");
         let (source, sink) = (overlay.datagrams(0).expect("opens"), overlay.datagrams(0).expect("opens"));
         source.set_nonblocking(true).expect("can be");
         sink.set_nonblocking(true).expect("can be");
@@ -161,7 +154,7 @@ fn ready(of: &impl std::os::fd::AsFd, events: libc::c_short, millis: libc::c_int
 fn a_stream_is_pushed_back_by_a_slow_reader_and_loses_nothing() {
     const LEN: usize = 8 << 20;
     with_each(|path| {
-        let overlay = connect(path);
+        let overlay = Overlay::connect(path).expect("connects");
         let listener = overlay.listen(800).expect("listens");
         let mut client = overlay.stream(listener.local()).expect("connects");
         let mut server = listener.accept().expect("accepts");
@@ -192,7 +185,7 @@ fn count_sessions(overlay: &Overlay) -> usize {
 #[test]
 fn a_writer_that_dies_while_it_is_pushed_back_leaves_no_session() {
     with_each(|path| {
-        let overlay = connect(path);
+        let overlay = Overlay::connect(path).expect("connects");
         let listener = overlay.listen(801).expect("listens");
         let writer = overlay.stream(listener.local()).expect("connects");
         let silent = listener.accept().expect("accepts");
@@ -223,7 +216,7 @@ fn a_writer_that_dies_while_it_is_pushed_back_leaves_no_session() {
 #[test]
 fn nobody_listening_is_a_refusal() {
     with_each(|path| {
-        let overlay = connect(path);
+        let overlay = Overlay::connect(path).expect("connects");
         let to = crate::client::Endpoint { node: overlay.node(), port: 999 };
         let refused = overlay.stream(to).expect_err("nobody listens");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);

@@ -4,7 +4,7 @@ use crate::support::{
     Machine, PATIENCE, dropped, eventually, json, parsed, pool, sessions, sinew, started, system_test,
 };
 
-use crate::traffic::{accept, carry, connect, datagrams, datagrams_by_memory, exactly_once, knock, noise, stream};
+use crate::traffic::{accept, by_socket, carry, connect, datagrams, exactly_once, knock, noise, stream};
 use serde_json::Value;
 use sinew::base::Class;
 use sinew::client::Event;
@@ -106,14 +106,16 @@ fn one_that_writes_garbage() {
             &[0x55; 70_000],
         ];
         for (place, record) in records.iter().enumerate() {
-            let session = datagrams(a, 7000);
+            let session = by_socket(a).datagrams(7000).expect("opens");
             write_record(&session, record).expect("is taken");
             let mut buffer = [0; 100];
             assert_eq!(session.recv(&mut buffer).expect("is told"), Event::Closed, "record {place}");
             eventually("its session is gone", || (!holds(a, 7000)).then_some(()));
         }
         assert_eq!(dropped(a, "bad-record"), records.len() as u64);
-        let (near, mut far, listener) = stream(a, b, 8000);
+        let listener = b.overlay().and_then(|overlay| overlay.listen(8000)).expect("listens");
+        let near = by_socket(a).stream(listener.local()).expect("connects");
+        let mut far = accept(&listener);
         write_record(&near, &[1, 0, 0, 0]).expect("is taken");
         let error = far.read(&mut [0; 10]).expect_err("the stream broke");
         assert!(!matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
@@ -160,7 +162,7 @@ fn one_that_writes_nonsense_into_shared_memory() {
         ];
         for (case, words) in words.iter().enumerate() {
             let mapped = shared_memory();
-            let session = datagrams_by_memory(a, 7000);
+            let session = datagrams(a, 7000);
             assert!(session.shares_memory());
             let base = shared_memory().into_iter().find(|place| !mapped.contains(place)).expect("it is mapped");
             words.iter().for_each(|&(offset, word)| scribble(base, offset, word));
@@ -176,7 +178,7 @@ fn one_that_writes_nonsense_into_shared_memory() {
         }
         // And records that are none: as by the socket.
         let mapped = shared_memory();
-        let session = datagrams_by_memory(a, 7000);
+        let session = datagrams(a, 7000);
         let base = shared_memory().into_iter().find(|place| !mapped.contains(place)).expect("it is mapped");
         [(RING, 1), (RING + 8, 0xff), (WRITTEN, 16)].into_iter().for_each(|(at, word)| scribble(base, at, word));
         write_record(&session, &[0]).expect("is taken");

@@ -2,7 +2,7 @@
 
 use crate::support::PATIENCE;
 use sinew::base::{Class, Rng};
-use sinew::client::{Datagrams, Endpoint, Event, Listener, Stream};
+use sinew::client::{Datagrams, Endpoint, Event, Listener, Overlay, Stream};
 use sinew::lab::world::Router;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -52,13 +52,11 @@ pub(crate) fn datagrams(at: &Router, port: u16) -> Datagrams {
     session
 }
 
-/// The same, with its records going through memory that it shares with the router.
-pub(crate) fn datagrams_by_memory(at: &Router, port: u16) -> Datagrams {
+/// A connection whose sessions have their records go through their sockets.
+pub(crate) fn by_socket(at: &Router) -> Overlay {
     let overlay = at.overlay().expect("answers");
-    assert!(overlay.share_memory(true).expect("answers"), "the router has memory to share");
-    let session = overlay.datagrams(port).expect("opens");
-    session.set_read_timeout(Some(PATIENCE)).expect("takes a timeout");
-    session
+    assert!(!overlay.share_memory(false).expect("answers"), "it does as it is asked");
+    overlay
 }
 
 /// Sends `bytes` on a stream of its own to `to` and half as many back; both must arrive as they are.

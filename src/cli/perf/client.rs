@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::ping::{closed, next_event, set_patience};
 use crate::cli::router::Router;
 use crate::cli::stop::Stop;
-use crate::client::{Datagrams, Event, Stream, explain};
+use crate::client::{Datagrams, Event, Outgoing, Stream, explain};
 use crate::wire::client::{Endpoint, MAX_RECORD};
 use crate::wire::session::ResetReason;
 use std::io::{BufReader, Write as _};
@@ -24,6 +24,8 @@ const ECHO_GAP: Duration = Duration::from_millis(1);
 const ECHO_PATIENCE: Duration = Duration::from_millis(500);
 /// Intervals that may come before their time: the server's clock is not ours, and a test's last one is short.
 const EARLY_INTERVALS: usize = 8;
+/// Bytes sent at once where there is no schedule.
+const BURST: usize = 32 << 10;
 /// Below this a wait is spent looking at the clock: a sleep would end too late.
 const SPIN: Duration = Duration::from_micros(30);
 
@@ -87,7 +89,7 @@ impl Test<'_> {
     fn over_stream(&self, mut stream: Stream, reader: BufReader<Stream>) -> Result<Counts, Failure> {
         std::thread::scope(|scope| {
             let listening = scope.spawn(move || self.listen(reader));
-            let sent = self.send(|bytes| stream.write_all(bytes));
+            let sent = self.send(|burst| stream.write_all(burst));
             // Also after a failure: it ends the conversation, and with it the listening thread.
             let finished = stream.finish().map_err(|error| Failure::failed("the stream broke at its end", error));
             let counted = joined(listening);
@@ -109,7 +111,18 @@ impl Test<'_> {
         std::thread::scope(|scope| {
             let echoes = scope.spawn(|| self.take_echoes(session));
             let listening = scope.spawn(move || self.listen(reader));
-            let sent = self.send(|bytes| session.send(to, class, self.args.ordered, bytes));
+            let size = usize::try_from(self.args.size).expect("the size is checked");
+            let sent = self.send(|burst| {
+                let messages: Vec<Outgoing<'_>> = burst
+                    .chunks_exact(size)
+                    .map(|bytes| Outgoing { to, class, ordered: self.args.ordered, bytes })
+                    .collect();
+                let mut left = &messages[..];
+                while !left.is_empty() {
+                    left = &left[session.send_batch(left)?..];
+                }
+                Ok(())
+            });
             let said = match &sent {
                 Ok(sent) => say(&mut stream, &Done { sent: *sent }),
                 // Ends the conversation, and with it the listening thread.
@@ -126,7 +139,8 @@ impl Test<'_> {
         })
     }
 
-    /// Sends on schedule until it is enough; says how many were sent.
+    /// Sends on schedule until it is enough, one message at a time, or without a schedule [`BURST`] of them; says how many
+    /// were sent.
     fn send(&self, mut put: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<u64, Failure> {
         sharpen_sleep();
         let args = self.args;
@@ -134,7 +148,9 @@ impl Test<'_> {
             Rate::Unlimited => None,
             Rate::Bits(rate) => Some(args.size as f64 * 8.0 / rate as f64),
         };
-        let mut bytes = vec![0; usize::try_from(args.size).expect("the size is checked")];
+        let size = usize::try_from(args.size).expect("the size is checked");
+        let burst = if gap.is_some() { 1 } else { BURST.div_ceil(size).max(1) as u64 };
+        let mut bytes = vec![0; size * burst as usize];
         let (begin, stamp) = (Instant::now(), self.clock.now());
         let (mut sent, mut echoed) = (0, None::<Duration>);
         loop {
@@ -149,9 +165,14 @@ impl Test<'_> {
                 echoed = Some(intended);
             }
             let intended = stamp + u64::try_from(intended.as_nanos()).unwrap_or(0);
-            Message { test: self.number, echo, sequence: sent, intended }.emit(&mut bytes);
-            put(&bytes).map_err(|error| Failure::failed(format!("cannot send message {sent}"), error))?;
-            sent += 1;
+            let burst = burst.min(args.messages.map_or(u64::MAX, |messages| messages - sent));
+            for (number, message) in (0..burst).zip(bytes.chunks_exact_mut(size)) {
+                let echo = echo && number == 0;
+                Message { test: self.number, echo, sequence: sent + number, intended }.emit(message);
+            }
+            let put = put(&bytes[..size * burst as usize]);
+            put.map_err(|error| Failure::failed(format!("cannot send message {sent}"), error))?;
+            sent += burst;
         }
     }
 

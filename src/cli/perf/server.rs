@@ -8,13 +8,13 @@ use super::talk::{Counted, Done, Hello, Say, Transport, hear, say};
 use super::tally::Tally;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, counted};
-use crate::cli::ping::{closed, is_pause, next_event, set_patience};
+use crate::cli::ping::{closed, is_pause, set_patience};
 use crate::cli::recv::accept;
 use crate::cli::router::Router;
 use crate::cli::stop::Stop;
-use crate::client::{Datagrams, Event, Stream};
+use crate::client::{Batch, Datagrams, Event, Stream};
 use crate::telemetry::table::bit_rate;
-use crate::wire::client::{Endpoint, MAX_RECORD};
+use crate::wire::client::Endpoint;
 use serde::Serialize;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+/// Messages received at a time.
+const BATCH: usize = 64;
 /// Tests at a time.
 const MAX_TESTS: usize = 16;
 /// How long to wait for stragglers after the client is done and nothing more comes.
@@ -235,10 +237,10 @@ impl Server<'_> {
                 let _ = std::io::copy(&mut reader, &mut std::io::sink());
             }
         });
-        let (mut tally, mut buffer) = (Tally::new(), vec![0; MAX_RECORD]);
+        let (mut tally, mut batch) = (Tally::new(), Batch::new(BATCH, hello.size));
         let (mut sent, mut heard) = (None, Instant::now());
         loop {
-            if take_datagram(&session, hello, clock, &mut tally, &mut buffer)? {
+            if take_datagrams(&session, hello, clock, &mut tally, &mut batch)? {
                 heard = Instant::now();
             }
             report_interval(&mut tally, hello, clock.now(), writer)?;
@@ -275,27 +277,34 @@ fn report_interval(tally: &mut Tally, hello: &Hello, now: u64, writer: &mut Stre
     tally.close_interval(now, length).map_or(Ok(()), |counted| say(writer, &Say::Interval(counted)))
 }
 
-/// Takes in one message; false if none came.
-fn take_datagram(
+/// Takes in what is there; false if it was none of the test's messages.
+fn take_datagrams(
     session: &Datagrams,
     hello: &Hello,
     clock: Clock,
     tally: &mut Tally,
-    buffer: &mut [u8],
+    batch: &mut Batch,
 ) -> Result<bool, Failure> {
-    let (from, class, mark, bytes) = match next_event(session, buffer)? {
-        Some(Event::Datagram { from, class, mark, bytes }) => (from, class, mark, bytes),
-        Some(Event::Closed) => return Err(closed()),
-        _ => return Ok(false),
+    match session.recv_batch(batch) {
+        Err(error) if is_pause(&error) => return Ok(false),
+        received => received.map_err(|error| Failure::failed("cannot receive", error))?,
     };
-    let now = clock.now();
-    // What is not of this test is not counted: anyone may send to the port.
-    let Some(message) = Message::parse(bytes).ok().filter(|message| message.test == hello.test) else {
-        return Ok(false);
-    };
-    tally.take(&message, bytes.len(), mark, now);
-    if message.echo {
-        session.send(from, class, false, &bytes[..HEADER]).map_err(|error| Failure::failed("cannot echo", error))?;
+    let (now, mut came) = (clock.now(), false);
+    for event in batch.events() {
+        let (from, class, mark, bytes) = match event {
+            Ok(Event::Datagram { from, class, mark, bytes }) => (from, class, mark, bytes),
+            Ok(Event::Closed) => return Err(closed()),
+            // What is not of this test is not counted: anyone may send to the port, also what is longer.
+            _ => continue,
+        };
+        let Some(message) = Message::parse(bytes).ok().filter(|message| message.test == hello.test) else { continue };
+        tally.take(&message, bytes.len(), mark, now);
+        came = true;
+        if message.echo {
+            session
+                .send(from, class, false, &bytes[..HEADER])
+                .map_err(|error| Failure::failed("cannot echo", error))?;
+        }
     }
-    Ok(true)
+    Ok(came)
 }
