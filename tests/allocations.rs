@@ -167,6 +167,7 @@ fn router(
         listen: at[router],
         control_socket: directory.join(format!("{}.control", NAMES[router])),
         workers: Workers { io, offload, ..Workers::default() },
+        lock_memory: false,
         members: vec![member(0), member(1)],
         links: vec![Link::new(NAMES[1 - router].into(), Some(at[1 - router]))],
         routing: Routing { metric: Metric::Latency },

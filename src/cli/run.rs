@@ -58,7 +58,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .map_err(|errors| Failure::Usage(format!("the configuration is refused, nothing was started\n\n{errors}")))?;
     log(args.log_level, args.log_json);
     crate::runtime::run(config, &args.config).map_err(|error| match error {
-        RunError::Key(_) | RunError::Core { .. } | RunError::Configuration(_) => Failure::Usage(error.to_string()),
+        RunError::Key(_) | RunError::Cores(_) | RunError::Configuration(_) => Failure::Usage(error.to_string()),
         error => Failure::Failed(error.to_string()),
     })
 }

@@ -2,12 +2,12 @@
 
 use super::errors::{Errors, without_secrets};
 use super::settings::{
-    Clients, Config, Congestion, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, SocketWait,
-    Telemetry, Workers,
+    Clients, Config, Congestion, Cores, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing,
+    SocketWait, Telemetry, Workers,
 };
 use super::suggest::closest;
 use super::units;
-use super::written::{At, Report, Section};
+use super::written::{self, At, Report, Section};
 use crate::base::identity::BadIdentity;
 use crate::base::limits::MAX_WORKERS;
 use crate::base::limits::{MAX_LINKS, MAX_NODES, MAX_PATHS};
@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toml::de::DeValue;
 
 /// Where a router listens if its file does not say.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 5300);
@@ -78,6 +79,9 @@ fn read_file(
     let workers = read_workers(&mut section, cores, report);
     section.finish(report);
     check_ports(listen, &listen_span, workers.count, report);
+    let mut section = file.section("memory", report);
+    let lock = section.word("lock", &[("on", true), ("off", false)], report);
+    section.finish(report);
     let mut section = file.section("routing", report);
     let routing = read_routing(&mut section, report);
     section.finish(report);
@@ -104,7 +108,20 @@ fn read_file(
     if let Some((message, help)) = wrong_key(&key.value, claim, look) {
         report.add(&key.span, message, help);
     }
-    Some(Config { name: name?, key_file, listen, control_socket, workers, members, links, routing, telemetry, clients })
+    let (name, lock_memory) = (name?, lock.unwrap_or(false));
+    Some(Config {
+        name,
+        key_file,
+        listen,
+        control_socket,
+        workers,
+        lock_memory,
+        members,
+        links,
+        routing,
+        telemetry,
+        clients,
+    })
 }
 
 /// What is wrong with the key file that is `written`, and what to do about it.
@@ -132,32 +149,54 @@ fn read_workers(section: &mut Section<'_, '_>, cores: usize, report: &mut Report
     let default = Workers::default();
     let count = section.number("count", 1..=MAX_WORKERS as u64, report);
     let count = count.map_or(default.count, |count| count.value as usize);
-    let written = section.numbers("cores", report).unwrap_or(At { value: Vec::new(), span: 0..0 });
-    let mut sorted = written.value.clone();
-    sorted.sort_unstable();
-    sorted.dedup();
-    if sorted.len() != written.value.len() {
-        report.add(&written.span, "two workers are pinned to one core", "give each worker its own core");
-    } else if !written.value.is_empty() && written.value.len() != count {
-        let message = format!("{} cores are named for {count} workers", written.value.len());
-        report.add(&written.span, message, "name as many cores as there are workers (`count`), or none");
-    }
+    let placed = read_cores(section, count, report).unwrap_or(default.cores);
     let io = section.word("io", &[("auto", Io::Auto), ("uring", Io::Uring), ("mmsg", Io::Mmsg)], report);
     let offloads = [("auto", Offload::Auto), ("on", Offload::On), ("off", Offload::Off)];
     let idles = [("spin", Idle::Spin), ("adaptive", Idle::Adaptive), ("wait", Idle::Wait)];
-    // With one or two cores a spinning worker takes the core that the application or the control thread needs.
-    let default_idle = if cores <= 2 { Idle::Wait } else { Idle::Adaptive };
     Workers {
         count,
-        cores: written.value.into_iter().map(|core| core as usize).collect(),
+        cores: placed,
         io: io.unwrap_or(default.io),
         offload: section.word("offload", &offloads, report).unwrap_or(default.offload),
-        idle: section.word("idle", &idles, report).unwrap_or(default_idle),
+        idle: section.word("idle", &idles, report).unwrap_or(default_idle(cores)),
+        realtime: read_realtime(section, report),
         pool: section.number("pool", 256..=1 << 20, report).map_or(default.pool, |pool| pool.value as usize),
         socket_buffer: section
             .number("socket_buffer", 64 << 10..=1 << 30, report)
             .map_or(default.socket_buffer, |size| size.value as usize),
     }
+}
+
+/// With one or two cores a spinning worker takes the core that the application or the control thread needs.
+pub const fn default_idle(cores: usize) -> Idle {
+    if cores <= 2 { Idle::Wait } else { Idle::Adaptive }
+}
+
+/// Whether the cores exist is known where the router runs, and not here.
+fn read_cores(section: &mut Section<'_, '_>, workers: usize, report: &mut Report) -> Option<Cores> {
+    let help = "write `cores = \"auto\"`, or a list with a core for each worker, as in `cores = [1, 2]`";
+    let written = section.word_or("cores", "auto", written::numbers, help, report)?;
+    let Some(list) = written.value else { return Some(Cores::Auto) };
+    let mut sorted = list.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != list.len() {
+        report.add(
+            &written.span,
+            "two workers are pinned to one core",
+            "give each worker its own core, or use `\"auto\"`",
+        );
+    } else if !list.is_empty() && list.len() != workers {
+        let message = format!("{} cores are named for {workers} workers", list.len());
+        report.add(&written.span, message, "name as many cores as there are workers (`count`), or none, or `\"auto\"`");
+    }
+    Some(Cores::List(list.into_iter().map(|core| core as usize).collect()))
+}
+
+fn read_realtime(section: &mut Section<'_, '_>, report: &mut Report) -> Option<u8> {
+    let help = "write `\"off\"`, or a priority from 1 to 99, as in `realtime = 10`; below 50 is below the kernel's own threads";
+    let priority = |value: &DeValue<'_>| written::whole(value).filter(|priority| (1..=99).contains(priority));
+    section.word_or("realtime", "off", priority, help, report)?.value.map(|priority| priority as u8)
 }
 
 fn check_ports(listen: SocketAddr, span: &Range<usize>, workers: usize, report: &mut Report) {

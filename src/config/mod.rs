@@ -26,11 +26,12 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-pub use check::{KeyClaim, LookAtKey, parse_for};
+pub use check::{KeyClaim, LookAtKey, default_idle, parse_for};
 pub use errors::{Errors, Mistake};
-pub use render::to_toml;
+pub use render::{cores_value, idle_word, realtime_value, to_toml};
 pub use settings::{
-    Clients, Config, Congestion, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait, Telemetry, Workers,
+    Clients, Config, Congestion, Cores, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait, Telemetry,
+    Workers,
 };
 pub use suggest::closest;
 
@@ -44,7 +45,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// As [`load`], and what `look` finds wrong with the key file is a mistake like the others, in its place.
 pub fn load_with_key(path: &Path, look: LookAtKey<'_>) -> Result<Config, Errors> {
     let text = std::fs::read_to_string(path).map_err(|error| Errors::unreadable(path, &error))?;
-    check::parse_with_key(path, &text, cores(), look)
+    check::parse_with_key(path, &text, cores_here(), look)
 }
 
 /// Checks the file at `path` as `read` gives its text, as for tests.
@@ -55,9 +56,10 @@ pub fn load_with(path: &Path, read: impl FnOnce(&Path) -> std::io::Result<String
 
 /// Checks the text of a configuration file. `path` names it in messages, and relative paths in it start at its directory.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
-    parse_for(path, text, cores())
+    parse_for(path, text, cores_here())
 }
 
-fn cores() -> usize {
+/// Cores that this process may use, as far as defaults depend on them.
+pub fn cores_here() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

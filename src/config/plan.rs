@@ -1,8 +1,8 @@
 //! The difference between two configurations: what a reload changes, and what it cannot.
 //!
 //! Members, links and the metric are changed live. Whatever was bound, read or started once (name, key file, addresses,
-//! workers, clients) needs a restart, and says so. A link is the same link if it leads to the same public identity; of several to
-//! one router the first of the old file is the first of the new one.
+//! workers, clients, memory) needs a restart, and says so. A link is the same link if it leads to the same public identity;
+//! of several to one router the first of the old file is the first of the new one.
 
 use super::settings::{Config, Link, Metric};
 
@@ -53,6 +53,7 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
         ("workers", old.workers != new.workers),
         ("telemetry", old.telemetry != new.telemetry),
         ("clients", old.clients != new.clients),
+        ("memory", old.lock_memory != new.lock_memory),
     ];
     let changed = fixed.into_iter().filter(|(_, differs)| *differs);
     plan.not_applied.extend(changed.map(|(key, _)| format!("`{key}` takes effect at the next start")));
@@ -69,6 +70,7 @@ pub fn in_force(old: &Config, new: Config) -> Config {
         workers: old.workers.clone(),
         telemetry: old.telemetry.clone(),
         clients: old.clients,
+        lock_memory: old.lock_memory,
         ..new
     }
 }
@@ -142,9 +144,7 @@ const fn metric_name(metric: Metric) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{
-        Clients, Congestion, Idle, Io, LinkPath, Member, Offload, Routing, Telemetry, Workers,
-    };
+    use crate::config::settings::{Clients, Congestion, LinkPath, Member, Routing, Telemetry, Workers};
     use std::path::Path;
     use std::time::Duration;
 
@@ -168,15 +168,8 @@ mod tests {
             key_file: "a.key".into(),
             listen: "127.0.0.1:7000".parse().expect("an address"),
             control_socket: "a.sock".into(),
-            workers: Workers {
-                count: 1,
-                cores: vec![],
-                io: Io::Auto,
-                offload: Offload::Auto,
-                idle: Idle::Wait,
-                pool: 1024,
-                socket_buffer: 1 << 20,
-            },
+            workers: Workers::default(),
+            lock_memory: false,
             members: members.iter().map(member).collect(),
             links: links.to_vec(),
             routing: Routing { metric: Metric::Hops },
@@ -246,11 +239,12 @@ mod tests {
         let mut new = old.clone();
         new.name = "x".into();
         new.workers.count = 2;
+        new.lock_memory = true;
         new.listen = "127.0.0.1:7001".parse().expect("an address");
         new.routing.metric = Metric::Expected;
         let plan = plan(&old, &new);
         assert_eq!(plan.applied, ["routing metric is now `expected`"]);
-        assert_eq!(plan.not_applied.len(), 3);
+        assert_eq!(plan.not_applied.len(), 4);
         let after = in_force(&old, new);
         assert_eq!((after.name.as_str(), after.workers.count, after.routing.metric), ("a", 1, Metric::Expected));
     }

@@ -1,6 +1,6 @@
 //! A configuration back to text, for what writes configurations: the lab, and tools that set up many routers.
 
-use super::settings::{Config, Congestion, Exposure, Idle, Io, Link, Metric, Offload, SocketWait, Telemetry};
+use super::settings::{Config, Congestion, Cores, Exposure, Idle, Io, Link, Metric, Offload, SocketWait, Telemetry};
 use super::units::{show_duration, show_rate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,12 +21,15 @@ pub fn to_toml(config: &Config) -> String {
     put(&mut text, "control_socket", &quoted_path(&config.control_socket));
     text.push_str("\n[workers]\n");
     put(&mut text, "count", &config.workers.count.to_string());
-    put(&mut text, "cores", &format!("{:?}", config.workers.cores));
+    put(&mut text, "cores", &cores_value(&config.workers.cores));
     put(&mut text, "io", &quoted(io_word(config.workers.io)));
     put(&mut text, "offload", &quoted(offload_word(config.workers.offload)));
     put(&mut text, "idle", &quoted(idle_word(config.workers.idle)));
+    put(&mut text, "realtime", &realtime_value(config.workers.realtime));
     put(&mut text, "pool", &config.workers.pool.to_string());
     put(&mut text, "socket_buffer", &config.workers.socket_buffer.to_string());
+    text.push_str("\n[memory]\n");
+    put(&mut text, "lock", &quoted(if config.lock_memory { "on" } else { "off" }));
     text.push_str("\n[routing]\n");
     put(&mut text, "metric", &quoted(metric_word(config.routing.metric)));
     text.push_str("\n[telemetry]\n");
@@ -110,6 +113,19 @@ fn quoted_path(path: &Path) -> String {
     quoted(&path.display().to_string())
 }
 
+/// The value of `cores` in a configuration.
+pub fn cores_value(cores: &Cores) -> String {
+    match cores {
+        Cores::Auto => quoted("auto"),
+        Cores::List(list) => format!("{list:?}"),
+    }
+}
+
+/// The value of `realtime` in a configuration.
+pub fn realtime_value(realtime: Option<u8>) -> String {
+    realtime.map_or_else(|| quoted("off"), |priority| priority.to_string())
+}
+
 /// The word for `io` in a configuration.
 pub(super) const fn io_word(io: Io) -> &'static str {
     match io {
@@ -129,7 +145,7 @@ pub(super) const fn offload_word(offload: Offload) -> &'static str {
 }
 
 /// The word for `idle` in a configuration.
-pub(super) const fn idle_word(idle: Idle) -> &'static str {
+pub const fn idle_word(idle: Idle) -> &'static str {
     match idle {
         Idle::Spin => "spin",
         Idle::Adaptive => "adaptive",

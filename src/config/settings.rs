@@ -18,6 +18,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// The workers.
     pub workers: Workers,
+    /// Whether all memory is kept from being swapped out.
+    pub lock_memory: bool,
     /// The routers of this network, this one included, in the order of the file.
     pub members: Vec<Member>,
     /// This router's links.
@@ -35,14 +37,16 @@ pub struct Config {
 pub struct Workers {
     /// Number of workers.
     pub count: usize,
-    /// Cores to pin them to, one each; empty leaves them to the scheduler.
-    pub cores: Vec<usize>,
+    /// Where they run.
+    pub cores: Cores,
     /// Which system calls.
     pub io: Io,
     /// Whether datagrams pass the kernel in trains.
     pub offload: Offload,
     /// What a worker does when there is nothing to do.
     pub idle: Idle,
+    /// Real-time priority (SCHED_FIFO), 1 to 99; none is ordinary scheduling.
+    pub realtime: Option<u8>,
     /// Slots of each worker's packet pool.
     pub pool: usize,
     /// Socket buffers asked of the kernel, bytes.
@@ -54,14 +58,25 @@ impl Default for Workers {
     fn default() -> Workers {
         Workers {
             count: 1,
-            cores: Vec::new(),
+            cores: Cores::List(Vec::new()),
             io: Io::Auto,
             offload: Offload::Auto,
             idle: Idle::Wait,
+            realtime: None,
             pool: 8192,
             socket_buffer: 4 << 20,
         }
     }
+}
+
+/// Where workers run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cores {
+    /// Where this machine suits them best.
+    Auto,
+    /// On these, one each; if empty, wherever the scheduler puts them.
+    List(Vec<usize>),
 }
 
 /// Which system calls move packets.

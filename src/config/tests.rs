@@ -47,11 +47,15 @@ fn defaults_are_filled_in() {
 fn everything_can_be_said() {
     let text = pair(
         "listen = \"[::]:7000\"\ncontrol_socket = \"/tmp/s\"\n[workers]\ncount = 1\ncores = [3]\nio = \"mmsg\"\n\
-         idle = \"spin\"\npool = 512\nsocket_buffer = 65536\n[routing]\nmetric = \"hops\"\n",
+         idle = \"spin\"\npool = 512\nsocket_buffer = 65536\nrealtime = 10\n\
+         [memory]\nlock = \"on\"\n[routing]\nmetric = \"hops\"\n",
     ) + "[[link]]\npeer = \"b\"\nremote = \"[2001:db8::2]:5300\"\nhello = \"5ms\"\ncongestion = \"10mbit\"\nqueue = 100\n\
          queue_delay = \"20ms\"\npreshared_key = \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"\n";
     let config = read(&text).expect("is right");
-    assert_eq!(config.workers.cores, [3]);
+    assert_eq!(
+        (config.workers.cores, config.workers.realtime, config.lock_memory),
+        (Cores::List(vec![3]), Some(10), true)
+    );
     let link = &config.links[0];
     assert_eq!(link.dead, Duration::from_millis(35), "`dead` follows `hello` where it is not said");
     assert_eq!(link.congestion, Congestion::FixedKbps(10_000));
@@ -235,6 +239,8 @@ fn a_worker_needs_a_core_of_its_own() {
     assert!(cores.contains("2 cores are named for 1 workers"), "{cores}");
     let shared = only_mistake(&pair("[workers]\ncores = [1, 1]\n"));
     assert!(shared.contains("two workers are pinned to one core"), "{shared}");
+    let auto = read(&pair("[workers]\ncores = \"auto\"\nrealtime = \"off\"\n")).expect("is right").workers;
+    assert_eq!((auto.cores, auto.realtime), (Cores::Auto, None));
     let long = only_mistake(&pair(&format!("control_socket = \"/{}\"", "x".repeat(120))));
     assert!(long.contains("the kernel takes at most 107"), "{long}");
 }
@@ -243,7 +249,15 @@ fn a_worker_needs_a_core_of_its_own() {
 fn tables_and_lists_are_told_apart() {
     assert!(only_mistake(&pair("workers = 3")).contains("write `[workers]`"));
     assert!(only_mistake(&(pair("") + "[link]\npeer = \"b\"\n")).contains("write `[[link]]`, with two brackets"));
-    assert!(only_mistake(&pair("[workers]\ncores = \"1\"")).contains("as in `cores = [1, 2]`"));
+    for (line, wrong, right) in [
+        ("cores = \"1\"", "`cores` is \"1\"", "as in `cores = [1, 2]`"),
+        ("cores = [\"1\"]", "`cores` is a list", "`cores = \"auto\"`"),
+        ("realtime = 100", "`realtime` is 100", "a priority from 1 to 99"),
+        ("realtime = \"on\"", "`realtime` is \"on\"", "`\"off\"`, or a priority"),
+    ] {
+        let shown = only_mistake(&pair(&format!("[workers]\n{line}")));
+        assert!(shown.contains(wrong) && shown.contains(right), "{shown}");
+    }
 }
 
 #[test]

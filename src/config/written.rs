@@ -9,9 +9,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key, by where it belongs.
-pub(super) const KEYS: [(&str, &[&str]); 8] = [
+pub(super) const KEYS: [(&str, &[&str]); 9] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
-    ("[workers]", &["count", "cores", "io", "offload", "idle", "pool", "socket_buffer"]),
+    ("[workers]", &["count", "cores", "io", "offload", "idle", "realtime", "pool", "socket_buffer"]),
+    ("[memory]", &["lock"]),
     ("[routing]", &["metric"]),
     (
         "[telemetry]",
@@ -165,19 +166,29 @@ impl<'a, 't> Section<'a, 't> {
         number.map(|number| At { value: number, span: value.span() })
     }
 
-    /// A list of whole numbers.
-    pub(super) fn numbers(&mut self, key: &'static str, report: &mut Report) -> Option<At<Vec<u64>>> {
+    /// A word, in whose place something else may stand: `None` within the answer says that the word stands there.
+    pub(super) fn word_or<T>(
+        &mut self,
+        key: &'static str,
+        word: &str,
+        other: impl FnOnce(&DeValue<'_>) -> Option<T>,
+        help: &str,
+        report: &mut Report,
+    ) -> Option<At<Option<T>>> {
         let value = self.get(key)?;
-        let list = value.get_ref().as_array();
-        let numbers = list.and_then(|list| list.iter().map(|item| whole(item.get_ref())).collect::<Option<Vec<u64>>>());
-        if numbers.is_none() {
-            report.add(
-                &value.span(),
-                format!("`{key}` is not a list of whole numbers"),
-                format!("as in `{key} = [1, 2]`"),
-            );
+        let read = match value.get_ref() {
+            DeValue::String(text) if text == word => Some(None),
+            value => other(value).map(Some),
+        };
+        if read.is_none() {
+            let what = match value.get_ref() {
+                DeValue::String(text) => format!("`{key}` is \"{text}\""),
+                DeValue::Integer(number) => format!("`{key}` is {number}"),
+                other => format!("`{key}` is {}", kind(other)),
+            };
+            report.add(&value.span(), what, help);
         }
-        numbers.map(|numbers| At { value: numbers, span: value.span() })
+        read.map(|read| At { value: read, span: value.span() })
     }
 
     /// A table written as `[key]`. Without one, an empty section.
@@ -250,7 +261,13 @@ fn title(key: &str) -> &str {
     if key == "path" { "link.path" } else { key }
 }
 
-fn whole(value: &DeValue<'_>) -> Option<u64> {
+/// A list of whole numbers.
+pub(super) fn numbers(value: &DeValue<'_>) -> Option<Vec<u64>> {
+    value.as_array()?.iter().map(|item| whole(item.get_ref())).collect()
+}
+
+/// A whole number.
+pub(super) fn whole(value: &DeValue<'_>) -> Option<u64> {
     let number = value.as_integer()?;
     u64::from_str_radix(number.as_str(), number.radix()).ok()
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::{DownReason, LinkMetrics};
 use crate::config::settings::{
-    Config, Congestion, Idle, Io, Link as LinkConfig, LinkPath, Member, Metric, Offload, Routing, Telemetry, Workers,
+    Config, Congestion, Link as LinkConfig, LinkPath, Member, Metric, Routing, Telemetry, Workers,
 };
 use crate::dataplane::messages::{Carrier, LinkReport, MoveReason, Refusal};
 use crate::proto::link::Link as DataLink;
@@ -45,15 +45,8 @@ fn config(name: &str, peers: &[&str]) -> Config {
         key_file: "key".into(),
         listen: "127.0.0.1:7000".parse().expect("an address"),
         control_socket: "socket".into(),
-        workers: Workers {
-            count: 1,
-            cores: Vec::new(),
-            io: Io::Auto,
-            offload: Offload::Auto,
-            idle: Idle::Wait,
-            pool: 4096,
-            socket_buffer: 1 << 20,
-        },
+        workers: Workers { pool: 4096, ..Workers::default() },
+        lock_memory: false,
         members: ["c", "a", "b", "d"].iter().map(member).collect(),
         links: peers.iter().map(|peer| link_to(peer)).collect(),
         routing: Routing { metric: Metric::Latency },

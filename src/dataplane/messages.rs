@@ -211,6 +211,12 @@ pub struct DriverStats {
     pub backend: String,
     /// Why it was chosen.
     pub backend_reason: String,
+    /// The core that the worker is pinned to, if it is.
+    pub core: Option<usize>,
+    /// Why it is this one, or none.
+    pub core_reason: String,
+    /// Its priority, and why it is not the one that was asked for.
+    pub scheduling: String,
     /// System calls that may have carried packets.
     pub calls: u64,
     /// Passes that found datagrams.

@@ -6,16 +6,12 @@
 use super::clock;
 use super::emulator::Emulator;
 use crate::base::Instant;
-use crate::telemetry::{Histogram, Summary};
+use crate::runtime::machine::noise::{Naps, cpu_ticks, load_average, nap};
+use crate::telemetry::Summary;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
-
-const NAP: Duration = Duration::from_millis(1);
-/// Oversleeping by this much is a stall: it shows in every latency of that moment.
-const STALL: Duration = Duration::from_millis(5);
 
 /// What was measured, µs unless named otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -58,16 +54,9 @@ pub struct Noise {
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Observed>>,
+    thread: Option<JoinHandle<Naps>>,
     started: Instant,
     cpu: (u64, u64),
-}
-
-#[derive(Debug, Default)]
-struct Observed {
-    overslept: Histogram,
-    stalls: u64,
-    longest: Duration,
 }
 
 impl Watch {
@@ -76,8 +65,9 @@ impl Watch {
         emulator.clear_lateness();
         let stop = Arc::new(AtomicBool::new(false));
         let ask = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("lab-noise".into()).spawn(move || observe(&ask))?;
-        Ok(Watch { stop, thread: Some(thread), started: clock::now(), cpu: cpu_times() })
+        let thread =
+            std::thread::Builder::new().name("lab-noise".into()).spawn(move || nap(|| !ask.load(Ordering::Relaxed)))?;
+        Ok(Watch { stop, thread: Some(thread), started: clock::now(), cpu: cpu_ticks() })
     }
 
     /// Stops measuring.
@@ -85,7 +75,7 @@ impl Watch {
         self.stop.store(true, Ordering::Relaxed);
         let observed = self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         let (timer, lateness) = (observed.overslept.summary(), emulator.lateness());
-        let (all, stolen) = cpu_times();
+        let (all, stolen) = cpu_ticks();
         let passed = all.saturating_sub(self.cpu.0).max(1);
         Noise {
             timer_p50_us: timer.p50_us,
@@ -112,39 +102,4 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
-}
-
-fn observe(stop: &AtomicBool) -> Observed {
-    clock::exact_timers();
-    let mut observed = Observed::default();
-    while !stop.load(Ordering::Relaxed) {
-        let wanted = clock::now() + NAP;
-        clock::sleep_until(wanted);
-        let overslept = clock::now().since(wanted);
-        observed.overslept.record(overslept);
-        if overslept >= STALL {
-            observed.stalls += 1;
-            observed.longest = observed.longest.max(overslept);
-        }
-    }
-    observed
-}
-
-/// Ticks of all processors: all, and those taken by the hypervisor for others (`proc_stat(5)`).
-fn cpu_times() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: Vec<u64> = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .skip(1)
-        .map_while(|word| word.parse().ok())
-        .collect();
-    (ticks.iter().take(8).sum(), ticks.get(7).copied().unwrap_or(0))
-}
-
-fn load_average() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
 }

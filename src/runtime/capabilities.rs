@@ -1,4 +1,4 @@
-//! Takes from a worker thread every capability (capabilities(7)) that it does not need.
+//! What a thread may (capabilities(7)), and taking from a worker thread all of it that it does not need.
 
 use std::io;
 
@@ -6,6 +6,12 @@ use std::io;
 const VERSION: u32 = 0x2008_0522;
 /// Bind ports below 1024.
 const NET_BIND_SERVICE: u32 = 10;
+/// Socket buffers beyond the system's limit.
+pub const NET_ADMIN: u32 = 12;
+/// Real-time priority.
+pub const SYS_NICE: u32 = 23;
+/// Limits (setrlimit(2)) beyond what was granted.
+pub const SYS_RESOURCE: u32 = 24;
 
 #[repr(C)]
 struct Header {
@@ -46,6 +52,11 @@ pub(super) fn drop_all_but_needed(port: u16) -> io::Result<Dropped> {
     Ok(if kept == 0 { Dropped::All } else { Dropped::AllButBindService })
 }
 
+/// Whether the calling thread has a capability.
+pub fn has(capability: u32) -> bool {
+    get().is_ok_and(|sets| sets[capability as usize / 32].effective & (1 << (capability % 32)) != 0)
+}
+
 fn get() -> io::Result<[Sets; 2]> {
     let mut header = Header { version: VERSION, pid: 0 };
     let mut sets = [Sets::default(); 2];
@@ -64,6 +75,16 @@ fn set(sets: &[Sets; 2]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_are_what_the_kernel_shows() {
+        let status = std::fs::read_to_string("/proc/self/status").expect("is there");
+        let shown = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("is shown").trim();
+        let shown = u64::from_str_radix(shown, 16).expect("is a mask");
+        for capability in [NET_BIND_SERVICE, NET_ADMIN, SYS_NICE, 40] {
+            assert_eq!(has(capability), shown & (1 << capability) != 0, "{capability}");
+        }
+    }
 
     /// In a thread of its own, since capabilities belong to threads and do not come back.
     #[test]

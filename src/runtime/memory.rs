@@ -1,4 +1,6 @@
-//! Memory of processes: how much is resident, and keeping it level.
+//! Memory of processes: how much is resident, keeping it level, and keeping it in memory.
+
+use std::io;
 
 /// Blocks from this size on are given back to the system as soon as they are free, bytes.
 ///
@@ -24,6 +26,39 @@ pub(super) fn make_resident() {
         // SAFETY: the kernel reads nothing and changes no byte: it only gives pages to memory that has none. What was
         // unmapped meanwhile is an error, which changes nothing either.
         let _ = unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_POPULATE_WRITE) };
+    }
+}
+
+/// How much memory this process may lock, bytes; none if that is unlimited.
+pub fn lock_limit() -> io::Result<Option<u64>> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is one writable rlimit.
+    match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } {
+        0 => Ok(Some(limit.rlim_cur).filter(|&limit| limit != libc::RLIM_INFINITY)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Keeps all memory of this process, and all that it will ever have, from being swapped out (mlockall(2)). What is refused
+/// says what would allow it.
+///
+/// Only without a limit: beyond one every later allocation would fail, and a router with it. A capability in place of the
+/// limit is not enough, since workers give theirs up.
+pub(super) fn lock() -> Result<(), String> {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `unlimited` is one readable rlimit. Only the privileged may raise the limit; that of others stays.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+    if let Some(limit) = lock_limit().map_err(|error| error.to_string())? {
+        return Err(format!(
+            "this process may lock no more than {} KiB: allow it with LimitMEMLOCK=infinity in the systemd unit, `ulimit -l \
+             unlimited` in a root shell, or --ulimit memlock=-1 for a container",
+            limit / 1024
+        ));
+    }
+    // SAFETY: takes no pointers, and changes no byte.
+    match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error().to_string()),
     }
 }
 

@@ -22,20 +22,21 @@
 //! | [`ring`], [`doorbell`] | what crosses between threads, and how a sleeper is woken |
 //! | [`io`] | the two backends and the choice between them |
 //! | `udp` | a worker's sockets: one listening, one connected to each neighbour |
-//! | `worker`, `sessions`, `carrier` | the worker loop; its sessions; what carries the records of one |
+//! | `worker`, [`pace`], `sessions`, `carrier` | the worker loop; when it waits; its sessions; what carries their records |
 //! | `control_loop`, `control_socket`, `lines` | the control loop; its clients; their lines |
 //! | `metrics`, `http` | the metrics' port; what it understands of HTTP |
 //! | `scribe`, `interval_log`, [`histogram_files`] | histograms written to files |
 //! | `complaints` | what the log says of what the kernel refuses, once for each reason |
 //! | `start` | from a configuration to a running router |
-//! | `signals`, `capabilities`, [`notify`], [`key_file`] | the process and its surroundings |
+//! | [`machine`] | the processors, which of them workers run on, and how noisy they are |
+//! | `signals`, [`capabilities`], [`memory`], [`notify`], [`key_file`] | the process and its surroundings |
 //! | `sys` | safe signatures over system calls |
 //!
 //! `unsafe` lives in this room, in [`shm`](crate::shm), and in the client's few lines for passing descriptors, nowhere else.
 
 #![allow(clippy::disallowed_methods, reason = "this room is where the clock and the threads are")]
 
-mod capabilities;
+pub mod capabilities;
 mod carrier;
 pub mod clock;
 mod complaints;
@@ -48,12 +49,14 @@ mod interval_log;
 pub mod io;
 pub mod key_file;
 mod lines;
-pub(crate) mod memory;
+pub mod machine;
+pub mod memory;
 mod metrics;
 pub mod netlink;
 #[cfg(test)]
 pub(crate) mod not_run;
 pub mod notify;
+pub mod pace;
 pub mod ring;
 mod scribe;
 mod sessions;

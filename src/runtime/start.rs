@@ -6,15 +6,17 @@ use super::control_loop::{ControlLoop, Parts, Stop, WorkerHandle, stop_workers};
 use super::control_socket::ControlSocket;
 use super::doorbell::Doorbell;
 use super::io::{Choice, Impossible, NoTrains, choose, choose_stamps, choose_trains, make, uring};
+use super::machine::placement::{self, Placement, Seat};
+use super::machine::{Refused, Topology, place, scheduling};
 use super::metrics::Metrics;
 use super::notify::notify;
 use super::ring::{Crossings, RING_SLOTS, Receiver, Sender, ToWorker, crossings, ring};
 use super::sessions::Limits;
 use super::signals::Signals;
-use super::worker::Worker;
+use super::worker::{Place, Worker};
 use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{self, Identity, Rng, WallTime};
-use crate::config::settings::{Clients, Config, Idle, Io, Member, Metric, Offload, Routing, Telemetry, Workers};
+use crate::config::settings::{Clients, Config, Member, Metric, Routing, Telemetry, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -49,14 +51,9 @@ pub enum RunError {
     /// The configured offload.
     #[error(transparent)]
     Offload(#[from] NoTrains),
-    /// A core that is not there.
-    #[error("workers.cores: core {core} is not available to this process (it may use {available:?})")]
-    Core {
-        /// The core.
-        core: usize,
-        /// What there is.
-        available: Vec<usize>,
-    },
+    /// The workers' places on this machine.
+    #[error(transparent)]
+    Cores(#[from] Refused),
     /// A UDP socket.
     #[error("UDP {address} cannot be opened for worker {worker}: {source}. {hint}")]
     Listen {
@@ -190,15 +187,8 @@ pub(super) fn lone_config(directory: &Path) -> Result<Config, RunError> {
         key_file,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         control_socket: directory.join("control"),
-        workers: Workers {
-            count: 1,
-            cores: Vec::new(),
-            io: Io::Auto,
-            offload: Offload::Auto,
-            idle: Idle::Wait,
-            pool: 4096,
-            socket_buffer: 256 << 10,
-        },
+        workers: Workers { pool: 4096, socket_buffer: 256 << 10, ..Workers::default() },
+        lock_memory: false,
         members: vec![Member { name: "alone".into(), public: identity.public().to_string() }],
         links: Vec::new(),
         routing: Routing { metric: Metric::Latency },
@@ -213,7 +203,10 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     let epoch = clock::wall_time();
     let mut rng = clock::seeded_rng().map_err(RunError::Setup)?;
     let identity = key_file::load(&config.key_file).map_err(|error| RunError::Key(error.to_string()))?;
-    check_cores(&config)?;
+    let placement = place_workers(&config.workers)?;
+    if config.lock_memory {
+        lock_memory();
+    }
     if let Err(error) = sys::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is; every session needs one");
     }
@@ -227,7 +220,15 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     let choice = Choice { trains, stamps, ..choice };
     let socket = bind_control_socket(&config.control_socket)?;
     let metrics = config.telemetry.prometheus.map(bind_metrics).transpose()?;
-    let starter = Starter { config: &config, clock, identity: &identity, epoch, choice: &choice, stop: &stop };
+    let starter = Starter {
+        config: &config,
+        clock,
+        identity: &identity,
+        epoch,
+        choice: &choice,
+        placement: &placement,
+        stop: &stop,
+    };
     let mut workers = Vec::with_capacity(sockets.len());
     let started = starter.start_all(sockets, &mut rng, &mut workers);
     let control = started.and_then(|io| {
@@ -235,6 +236,9 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
         control.map_err(RunError::Configuration)
     });
     let control = control.inspect_err(|_| stop_workers(clock, &mut workers))?;
+    if let Err(error) = scheduling::keep_to(&placement.rest) {
+        tracing::warn!(cores = %placement.rest, %error, "control may run on the workers' cores");
+    }
     tracing::info!(name = %config.name, control_socket = %config.control_socket.display(), "ready");
     let (telemetry, memory) = (config.telemetry, Budget::new(config.clients.shared_memory));
     let parts = Parts {
@@ -252,11 +256,23 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     ControlLoop::new(parts).map_err(RunError::Setup)
 }
 
-fn check_cores(config: &Config) -> Result<(), RunError> {
-    let available: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    match config.workers.cores.iter().find(|core| !available.contains(core)) {
-        Some(&core) => Err(RunError::Core { core, available }),
-        None => Ok(()),
+/// Where the workers run. What is possible and yet not well is said here, once.
+fn place_workers(workers: &Workers) -> Result<Placement, Refused> {
+    let topology = Topology::here();
+    let placement = place(&topology, &workers.cores, workers.count)?;
+    let throttle = scheduling::throttle();
+    let more = placement::consider(&topology, &placement, workers.idle, workers.realtime, throttle)?;
+    placement.warnings.iter().chain(&more).for_each(|warning| tracing::warn!("{warning}"));
+    if !placement.rest.is_empty() {
+        tracing::info!(workers = %placement.cores(), others = %placement.rest, "cores");
+    }
+    Ok(placement)
+}
+
+fn lock_memory() {
+    match memory::lock() {
+        Ok(()) => tracing::info!("memory is locked"),
+        Err(why) => tracing::warn!("memory.lock = \"on\" without effect, memory may be swapped out: {why}"),
     }
 }
 
@@ -354,6 +370,7 @@ struct Starter<'a> {
     identity: &'a Identity,
     epoch: WallTime,
     choice: &'a Choice,
+    placement: &'a Placement,
     stop: &'a Stop,
 }
 
@@ -365,6 +382,7 @@ struct Seed {
     epoch: WallTime,
     rng: Rng,
     choice: Choice,
+    seat: Seat,
     listen: UdpSocket,
     bell: Arc<Doorbell>,
     commands: Receiver<ToWorker>,
@@ -419,6 +437,7 @@ impl Starter<'_> {
             epoch: self.epoch,
             rng,
             choice: self.choice.clone(),
+            seat: self.placement.seats[index].clone(),
             listen,
             bell,
             commands: theirs,
@@ -448,7 +467,7 @@ impl Drop for LastRing {
 fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
     let last_ring = LastRing(Arc::clone(&seed.control_bell));
     let index = seed.shard.worker.index;
-    pin(index, &seed.config.workers.cores);
+    let place = take_place(index, seed.seat, seed.config.workers.realtime);
     if let Err(error) = sys::tighten_timers() {
         tracing::warn!(worker = index, %error, "timers stay coarse");
     }
@@ -481,6 +500,7 @@ fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
         shard,
         backend,
         backend_reason: used,
+        place,
         bell: seed.bell,
         commands: seed.commands,
         reports: seed.reports,
@@ -495,9 +515,27 @@ fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| String::new(), |text| text.trim().to_owned())
 }
 
-fn pin(index: usize, cores: &[usize]) {
-    let Some(&core) = cores.get(index) else { return };
-    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
-        tracing::warn!(worker = index, core, "could not be pinned");
+/// Takes a worker's thread where it belongs, at the priority that was asked for; answers with what became of it.
+fn take_place(index: usize, seat: Seat, realtime: Option<u8>) -> Place {
+    let Seat { mut core, reason } = seat;
+    if let Some(id) = core {
+        if core_affinity::set_for_current(core_affinity::CoreId { id }) {
+            tracing::info!(worker = index, core = id, why = %reason, "pinned");
+        } else {
+            tracing::warn!(worker = index, core = id, "could not be pinned");
+            core = None;
+        }
     }
+    let scheduling = match realtime.map(|priority| (priority, scheduling::go_realtime(priority))) {
+        None => "ordinary".to_owned(),
+        Some((priority, Ok(()))) => {
+            tracing::info!(worker = index, priority, "runs in real time");
+            format!("real time, priority {priority}")
+        }
+        Some((priority, Err(why))) => {
+            tracing::warn!(worker = index, "workers.realtime = {priority} without effect: {why}");
+            format!("ordinary (real time is refused: {why})")
+        }
+    };
+    Place { core, core_reason: reason, scheduling }
 }

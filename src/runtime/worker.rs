@@ -9,6 +9,7 @@ use super::clock::{self, Clock};
 use super::complaints::{self, Complaints, REASONS};
 use super::doorbell::Doorbell;
 use super::io::{BATCH, Backend, Event};
+use super::pace::Pace;
 use super::ring::{Crossings, RETRY, RING_SLOTS, Receiver, Sender, ToWorker};
 use super::sessions::{Budget, Limits, Records, Sessions};
 use crate::base::{AddressPair, Instant, LinkId, SessionId};
@@ -25,12 +26,6 @@ const COMMANDS: usize = 256;
 const BATCHES: usize = 16;
 /// Most records delivered to sessions in a turn; together they have at most [`super::sessions::TURN_BYTES`].
 const DELIVERIES: usize = 1024;
-/// Adaptive idling spins for this long after a packet: a wake-up costs us 25 µs and our neighbour 8 µs (measured).
-const SPIN: Duration = Duration::from_micros(50);
-/// Adaptive idling spins only above this many packets a second: below it, waiting costs nothing that matters.
-const SPIN_RATE: u64 = 5_000;
-/// How often the packet rate is taken.
-const RATE_WINDOW: Duration = Duration::from_millis(10);
 /// How often the kernel is asked for its drops.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
@@ -44,10 +39,21 @@ pub(super) struct Worker {
     pub(super) backend: Box<dyn Backend>,
     /// Why it is this one.
     pub(super) backend_reason: String,
+    pub(super) place: Place,
     pub(super) bell: Arc<Doorbell>,
     pub(super) commands: Receiver<ToWorker>,
     pub(super) reports: Sender<Report>,
     pub(super) crossings: Crossings,
+}
+
+/// Where and how a worker's thread runs, for people.
+pub(super) struct Place {
+    /// Its core, if it is pinned to one.
+    pub(super) core: Option<usize>,
+    /// Why it is this one, or none.
+    pub(super) core_reason: String,
+    /// Its priority, and why it is not the one that was asked for.
+    pub(super) scheduling: String,
 }
 
 /// A worker at work.
@@ -375,6 +381,9 @@ impl Turn {
         DriverStats {
             backend: worker.backend.name().to_owned(),
             backend_reason: worker.backend_reason.clone(),
+            core: worker.place.core,
+            core_reason: worker.place.core_reason.clone(),
+            scheduling: worker.place.scheduling.clone(),
             calls: io.calls,
             receive_batches: counts.receive_batches,
             datagrams_in: counts.datagrams_in,
@@ -478,43 +487,6 @@ fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
     }
 }
 
-/// Whether to look again at once or to wait in the kernel.
-#[derive(Debug)]
-struct Pace {
-    idle: Idle,
-    last: Option<Instant>,
-    window: Instant,
-    counted: u64,
-    busy: bool,
-}
-
-impl Pace {
-    fn new(idle: Idle) -> Pace {
-        Pace { idle, last: None, window: Instant::ZERO, counted: 0, busy: false }
-    }
-
-    fn count(&mut self, now: Instant, packets: usize) {
-        if packets > 0 {
-            self.last = Some(now);
-            self.counted += packets as u64;
-        }
-        let passed = now.since(self.window);
-        if passed >= RATE_WINDOW {
-            let per_second = u128::from(self.counted) * 1_000_000_000 / passed.as_nanos();
-            self.busy = per_second >= u128::from(SPIN_RATE);
-            (self.window, self.counted) = (now, 0);
-        }
-    }
-
-    fn spins(&self, now: Instant) -> bool {
-        match self.idle {
-            Idle::Spin => true,
-            Idle::Wait => false,
-            Idle::Adaptive => self.busy && self.last.is_some_and(|last| now.since(last) < SPIN),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -525,22 +497,5 @@ mod tests {
         [libc::EMSGSIZE, libc::EPERM, libc::EMSGSIZE, libc::EIO].into_iter().for_each(|errno| told.count(errno));
         let named: Vec<(String, u64)> = told.named().collect();
         assert_eq!(named, [("too-long".to_owned(), 2), ("not-permitted".to_owned(), 1), ("other".to_owned(), 1)]);
-    }
-
-    #[test]
-    fn adaptive_idling_spins_only_under_load_and_shortly_after_a_packet() {
-        let at = |micros: u64| Instant::from_nanos(micros * 1_000);
-        let mut pace = Pace::new(Idle::Adaptive);
-        pace.count(at(10), 1);
-        assert!(!pace.spins(at(11)), "one packet is no load");
-        for micros in (100..30_000).step_by(100) {
-            pace.count(at(micros), 1);
-        }
-        assert!(pace.spins(at(29_920)), "10,000 packets a second");
-        assert!(!pace.spins(at(29_990)), "90 µs after the last one");
-        pace.count(at(60_000), 0);
-        assert!(!pace.spins(at(60_001)));
-        assert!(Pace::new(Idle::Spin).spins(at(1)));
-        assert!(!Pace::new(Idle::Wait).spins(at(1)));
     }
 }

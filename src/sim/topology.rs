@@ -2,7 +2,7 @@
 
 use crate::base::{Identity, NodeId, Rng};
 use crate::config::settings::{
-    Clients, Config, Congestion, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing, Telemetry, Workers,
+    Clients, Config, Congestion, Link, LinkPath, Member, Metric, Routing, Telemetry, Workers,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -138,15 +138,8 @@ impl Topology {
             key_file: "/nonexistent".into(),
             listen: address(router, 0),
             control_socket: "/nonexistent".into(),
-            workers: Workers {
-                count: self.workers(router),
-                cores: vec![],
-                io: Io::Auto,
-                offload: Offload::Auto,
-                idle: Idle::Wait,
-                pool: settings.pool,
-                socket_buffer: 1 << 20,
-            },
+            workers: Workers { count: self.workers(router), pool: settings.pool, ..Workers::default() },
+            lock_memory: false,
             members: members.collect(),
             links: self.neighbours(router).iter().map(link).collect(),
             routing: Routing { metric: settings.metric },

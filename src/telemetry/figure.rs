@@ -1,8 +1,9 @@
 //! What a figure among a router's statistics is, by its name.
 
 /// Figures that come and go.
-const GAUGES: [&str; 20] = [
+const GAUGES: [&str; 21] = [
     "pool",
+    "core",
     "in_use",
     "slots",
     "stranded",

@@ -156,6 +156,7 @@ pub(crate) fn config(name: &str, listen: SocketAddr, members: &[Member], link: L
         listen,
         control_socket: "/nonexistent".into(),
         workers: Workers { io: Io::Mmsg, offload: Offload::Off, idle: Idle::Spin, pool: POOL, ..Workers::default() },
+        lock_memory: false,
         members: members.to_vec(),
         links: vec![link],
         routing: Routing { metric: Metric::Hops },

@@ -3,7 +3,8 @@
 use crate::cli::failure::Failure;
 use crate::cli::key;
 use crate::cli::output::{self, counted};
-use crate::config::Mistake;
+use crate::config::{Mistake, Workers};
+use crate::runtime::machine::{Topology, place, placement, scheduling};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +69,8 @@ fn check(path: &Path) -> Checked {
     };
     let (members, links) = (counted(config.members.len() as u64, "member"), counted(config.links.len() as u64, "link"));
     let what = format!("router `{}`, {members}, {links}", config.name);
-    let notes: Vec<String> = socket_note(&config.control_socket).into_iter().collect();
+    let notes: Vec<String> =
+        socket_note(&config.control_socket).into_iter().chain(cores_note(&config.workers)).collect();
     let shown: String = notes.iter().map(|note| format!("\n  note: {note}")).collect();
     Checked { summary: format!("{file}: ok: {what}{shown}"), file, ok: true, mistakes: Vec::new(), notes }
 }
@@ -81,4 +83,14 @@ fn socket_note(socket: &Path) -> Option<String> {
         let directory = directory.display();
         format!("the directory of `control_socket`, {directory}, is not there; `mkdir -p {directory}` makes it")
     })
+}
+
+/// What keeps the workers from their cores on this machine, which may be another than the router's.
+fn cores_note(workers: &Workers) -> Option<String> {
+    let topology = Topology::here();
+    let placed = place(&topology, &workers.cores, workers.count);
+    let considered = placed.and_then(|placement| {
+        placement::consider(&topology, &placement, workers.idle, workers.realtime, scheduling::throttle())
+    });
+    Some(format!("on this machine `sinew run` would refuse it: {}", considered.err()?))
 }

@@ -120,6 +120,7 @@ fn configuration(args: &Args, place: usize, identities: &[Identity]) -> Config {
         listen: address(place),
         control_socket: PathBuf::from(name(place) + ".sock"),
         workers: Workers::default(),
+        lock_memory: false,
         members: (0..count)
             .map(|place| Member { name: name(place), public: identities[place].public().to_string() })
             .collect(),

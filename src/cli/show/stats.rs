@@ -55,7 +55,7 @@ impl Sample<'_> {
         let mut text = String::new();
         for (number, worker) in self.workers.iter().enumerate() {
             let before = self.before.and_then(|(workers, _)| workers.get(number));
-            text += &format!("worker {number}{}\n", backend(worker));
+            text += &format!("worker {number}{}\n", driver(worker));
             let mut latencies = latency_table("latency");
             self.groups(worker, before, &mut text, &mut latencies);
             self.put(&mut text, &latencies);
@@ -189,9 +189,13 @@ impl Sample<'_> {
     }
 }
 
-/// The back-end and why it was chosen, for the heading.
-fn backend(worker: &Value) -> String {
-    worker["driver"]["backend_reason"].as_str().map_or_else(String::new, |reason| format!(": {reason}"))
+/// The back-end and the core, and why they were chosen, for the heading.
+fn driver(worker: &Value) -> String {
+    let driver = &worker["driver"];
+    let backend = driver["backend_reason"].as_str().map(|reason| format!(": {reason}"));
+    let core = driver["core"].as_u64().map(|core| format!("; core {core} ({})", plain(&driver["core_reason"])));
+    let scheduling = driver["scheduling"].as_str().filter(|how| *how != "ordinary").map(|how| format!("; {how}"));
+    [backend, core, scheduling].into_iter().flatten().collect()
 }
 
 fn total_drops(workers: &[Value]) -> Drops {
@@ -255,7 +259,8 @@ mod tests {
             "p999_us": 4.0, "max_us": 5.0});
         json!({"datagrams_in": datagrams, "strays": 0, "pool": [5, 4096], "drops": {"no-route": 2}, "turn": turn,
             "security": {"handshakes_done": 3}, "future": 8,
-            "driver": {"backend": "mmsg", "backend_reason": "mmsg (as configured)", "calls": 12},
+            "driver": {"backend": "mmsg", "backend_reason": "mmsg (as configured)", "calls": 12, "core": 3,
+                "core_reason": "auto, isolated", "scheduling": "real time, priority 10"},
             "links": [{"link": 0, "peer": "00000000000000aa", "up": true, "remote": "192.0.2.2:5300",
                 "since": {"secs": 1, "nanos": 0},
                 "stats": {"retransmissions": 7, "ups": 0, "rtt_us": 20_100, "drops": {"queue-full": 4}, "one_way": turn}}]})
@@ -270,7 +275,7 @@ mod tests {
     fn everything_is_shown_in_its_group_and_zeros_are_not() {
         let shown = text(None, false);
         for part in [
-            "worker 0: mmsg (as configured)",
+            "worker 0: mmsg (as configured); core 3 (auto, isolated); real time, priority 10",
             "datagrams_in",
             "1 234",
             "in_use",
