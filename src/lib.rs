@@ -32,7 +32,7 @@
 //! | 2 | [`proto`], [`forwarding`] | time and randomness are arguments; no protocol imports another; one place chooses a next hop |
 //! | 3 | [`dataplane`] | a packet has one owner at any time; every packet in is delivered, forwarded or dropped with a reason |
 //! | 4 | [`control`] | inputs and actions are data: a recorded list of inputs is a replay |
-//! | 5 | [`runtime`], [`sim`], [`client`], [`lab`] | runtime alone makes system calls for the router; sim wraps the same two types |
+//! | 5 | [`runtime`], [`sim`], [`client`], [`lab`], [`tune`] | runtime alone makes system calls for the router; sim wraps the same two types |
 //! | 6 | [`cli`] | one file per subcommand |
 //!
 //! A lower floor never imports a higher one; `tests/architecture.rs` keeps it so.
@@ -49,6 +49,8 @@
 //! | How does an application use this? | [`client`] |
 //! | How do its records reach a worker? | [`shm`] |
 //! | What holds when everything goes wrong? | [`sim::check`] |
+//! | Which worker runs on which core? | [`runtime::machine::placement`] |
+//! | What does this machine cost a router? | [`tune`] |
 
 pub mod base;
 pub mod cli;
@@ -64,4 +66,5 @@ pub mod runtime;
 pub mod shm;
 pub mod sim;
 pub mod telemetry;
+pub mod tune;
 pub mod wire;

@@ -42,7 +42,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sim", &["dataplane", "control", "config", "containers", "telemetry", "wire", "proto/session", "proto/security"]),
     ("client", &["wire", "shm"]),
     ("lab", &["runtime", "client", "config", "telemetry", "wire", "sim"]),
-    ("cli", &["containers", "runtime", "client", "config", "telemetry", "wire", "sim", "lab", "control", "dataplane"]),
+    ("tune", &["runtime", "config", "containers", "telemetry"]),
+    (
+        "cli",
+        &[
+            "containers",
+            "runtime",
+            "client",
+            "config",
+            "telemetry",
+            "wire",
+            "sim",
+            "lab",
+            "tune",
+            "control",
+            "dataplane",
+        ],
+    ),
 ];
 
 /// What rooms without system calls must not name. That each is a name that code would use, `mod sample` shows. Generators

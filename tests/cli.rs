@@ -25,14 +25,18 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn help_teaches_and_succeeds() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    for line in ["--help", "run --help", "perf client --help", "config example --help", "show --help"] {
+    for line in ["--help", "run --help", "perf client --help", "config example --help", "show --help", "tune --help"] {
         let output = sinew(directory.path(), line);
         let said = text(&output.stdout);
         assert!(output.status.code() == Some(0) && output.stderr.is_empty(), "{line}: {said}");
         for part in ["Usage: sinew", "\n  sinew ", "Exit codes: 0"] {
             assert!(said.contains(part), "{line} lacks {part:?}: {said}");
         }
-        assert_eq!(said.contains("--socket"), !line.starts_with("run") && !line.starts_with("config"), "{line}");
+        assert_eq!(
+            said.contains("--socket"),
+            !["run", "config", "tune"].iter().any(|own| line.starts_with(own)),
+            "{line}"
+        );
     }
     let version = sinew(directory.path(), "--version");
     assert_eq!(text(&version.stdout), concat!("sinew ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -360,6 +364,57 @@ fn mistakes_are_2_before_anything_starts() {
     assert_eq!(report["files"][0]["mistakes"].as_array().map(Vec::len), Some(5));
     assert_eq!(report["files"][0]["mistakes"][0]["column"], 1);
     assert_eq!(report["files"][1]["ok"], false);
+}
+
+#[test]
+fn tune_looks_says_what_to_do_and_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = sinew(directory.path(), "tune --quick --json");
+    let said = text_of_both(&output);
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("is JSON: {said}"));
+    let checks = report["checks"].as_array().expect("has checks");
+    let to_do = checks.iter().filter(|check| check["state"] == "advice").count();
+    assert_eq!((&report["quick"], &report["measured"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!((report["to_do"].as_u64(), output.status.code()), (Some(to_do as u64), Some(i32::from(to_do > 0))));
+    for name in ["configuration", "interrupts", "socket-buffers", "real-time", "clock", "io", "trains", "steal"] {
+        let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {said}"));
+        let states = ["good", "advice", "option", "note", "unseen"];
+        assert!(states.iter().any(|state| check["state"] == *state), "{check}");
+        assert!(
+            check["found"].as_str().is_some_and(|found| !found.is_empty()) && check["commands"].is_array(),
+            "{check}"
+        );
+    }
+    assert!(report["machine"]["topology"]["online"].as_u64().is_some_and(|online| online > 0), "{said}");
+    // What it recommends is a configuration, with which the machine is content in that respect.
+    assert!(sinew(directory.path(), "config example chain net --routers 2").status.success());
+    let file = directory.path().join("net/a.toml");
+    let example = std::fs::read_to_string(&file).expect("was made");
+    let (head, rest) = example.split_once("[workers]").expect("has workers");
+    let tail = &rest[rest.find("[routing]").expect("has routing")..];
+    let recommended = report["configuration"]["text"].as_str().expect("is text");
+    std::fs::write(&file, format!("{head}{recommended}\n{tail}")).expect("is written");
+    let output = sinew(directory.path(), "tune --quick --json -c net/a.toml");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    assert_eq!(report["configuration"]["differs"], false, "{}", text_of_both(&output));
+    let output = sinew(directory.path(), "tune --quick -c none.toml");
+    assert_eq!(output.status.code(), Some(2), "{}", text_of_both(&output));
+}
+
+#[test]
+fn cores_that_cannot_be_had_are_2_and_say_which_can() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    assert!(sinew(directory.path(), "config example chain net --routers 2").status.success());
+    let file = directory.path().join("net/a.toml");
+    let example = std::fs::read_to_string(&file).expect("was made");
+    std::fs::write(&file, example.replace("cores = []", "cores = [8000]")).expect("is written");
+    let output = sinew(&directory.path().join("net"), "run -c a.toml");
+    let said = text_of_both(&output);
+    assert!(output.status.code() == Some(2) && said.contains("no core 8000. It has 0"), "{said}");
+    let output = sinew(&directory.path().join("net"), "config check a.toml");
+    let said = text_of_both(&output);
+    assert!(output.status.code() == Some(0) && said.contains("`sinew run` would refuse it"), "{said}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod stop;
 mod target;
 mod top;
 mod trace;
+mod tune;
 
 #[doc(hidden)]
 pub use perf::hear_line;
@@ -42,6 +43,7 @@ First steps:
   sinew lab                              see it work: five hops beside kernel TCP, no root
   sinew key generate /etc/sinew/a.key    give this machine an identity
   sinew config check /etc/sinew/a.toml   find every mistake in a configuration
+  sinew tune -c /etc/sinew/a.toml        what this machine needs to be quick
   sinew run -c /etc/sinew/a.toml         be a router
   sinew show links                       ask the router on this machine
   sinew top                              watch it
@@ -83,6 +85,7 @@ enum Command {
     /// Measure the overlay beside kernel TCP over emulated links
     Lab(crate::lab::Args),
     Sim(sim::Args),
+    Tune(tune::Args),
 }
 
 impl Command {
@@ -94,6 +97,7 @@ impl Command {
             Command::Config(_) => Some("config"),
             Command::Lab(_) => Some("lab"),
             Command::Sim(_) => Some("sim"),
+            Command::Tune(_) => Some("tune"),
             Command::Show(_) | Command::Top(_) | Command::Ping(_) | Command::Trace(_) => None,
             Command::Send(_) | Command::Recv(_) | Command::Perf(_) => None,
         }
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
             None => return crate::lab::run(args),
         },
         Command::Sim(args) => sim::run(args),
+        Command::Tune(args) => tune::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

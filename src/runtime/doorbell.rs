@@ -7,6 +7,7 @@ use super::sys;
 use crate::containers::sleeper::Sleeper;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// One consumer's doorbell; any number of producers may ring it. It shares a cache line with nothing: its consumer writes
 /// to it whenever it sleeps.
@@ -40,6 +41,13 @@ impl Doorbell {
         self.sleeper.prepare(queue_is_empty)
     }
 
+    /// Consumer, after [`Doorbell::prepare_sleep`]: sleeps until it rings, or this long. Workers sleep in their backends
+    /// instead, which wake for datagrams too.
+    pub fn sleep(&self, timeout: Duration) -> bool {
+        // Fails only where a signal ends the sleep.
+        sys::poll_readable(self.event.as_fd(), timeout).unwrap_or(false)
+    }
+
     /// Consumer: awake again.
     pub fn awake(&self) {
         self.sleeper.awake();
@@ -67,7 +75,6 @@ impl AsRawFd for Doorbell {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::time::Duration;
 
     /// One item at a time, so that the consumer falls asleep before nearly every one: the race the rule is about. A lost
     /// wake-up would leave the consumer in `poll` until its timeout, which the test counts as a failure.
@@ -93,7 +100,7 @@ mod tests {
             }
             if expected < ITEMS && bell.prepare_sleep(|| consumer.is_empty()) {
                 slept += 1;
-                let woken = sys::poll_readable(bell.as_fd(), Duration::from_secs(10)).expect("poll");
+                let woken = bell.sleep(Duration::from_secs(10));
                 assert!(woken, "the producer did not ring before item {expected}");
                 bell.awake();
                 bell.silence();

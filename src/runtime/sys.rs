@@ -48,7 +48,6 @@ pub(super) fn eventfd_drain(fd: BorrowedFd<'_>) {
 }
 
 /// Whether `fd` becomes readable within `timeout`.
-#[cfg(test)]
 pub(super) fn poll_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let timeout = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);

@@ -20,13 +20,13 @@ pub mod uring;
 mod watches;
 
 use super::doorbell::Doorbell;
-use super::udp::Sockets;
+use super::udp::{self, Sockets};
 use crate::base::{AddressPair, Instant, LinkId, SessionId, WallTime};
 use crate::config::settings::{Io, Offload, SocketWait};
 use crate::containers::Batch;
 use crate::telemetry::DropReason;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,6 +291,11 @@ pub fn choose_stamps(asked: SocketWait, test: impl FnOnce() -> io::Result<()>) -
             Err(error) => (false, format!("off (the kernel cannot: {error})")),
         },
     }
+}
+
+/// What a router would decide here with `offload = "auto"`.
+pub fn try_trains(release: &str) -> Result<(bool, String), NoTrains> {
+    choose_trains(Offload::Auto, release, || udp::try_trains(&UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?))
 }
 
 /// Whether this kernel writes wrong headers into trains whose datagrams are all equally long: since 7.0-rc1 (torvalds/linux
