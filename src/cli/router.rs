@@ -1,6 +1,7 @@
 //! The router on this machine, as commands see it.
 
 use super::failure::Failure;
+use super::show;
 use super::target::Node;
 use crate::base::NodeId;
 use crate::client::Overlay;
@@ -62,9 +63,23 @@ impl Router {
             return Ok(());
         }
         let name = self.name(node);
-        Err(Failure::Failed(format!(
-            "no route to {name}: `sinew show links` says why, `sinew show nodes` who is there"
-        )))
+        Err(Failure::Failed(format!("no route to {name}: {}", self.why_unreachable(node))))
+    }
+
+    /// Why no route leads to `node`, as far as this router knows.
+    fn why_unreachable(&self, node: NodeId) -> String {
+        let links = match self.request(&Request::Links) {
+            Ok(Response::Links { links }) => links,
+            _ => Vec::new(),
+        };
+        if let Some(why) = links.iter().filter(|link| link.node == node).find_map(show::why_down) {
+            return format!("the link is down\n  {why}");
+        }
+        let down: Vec<&str> = links.iter().filter(|link| !link.up).map(|link| link.peer.as_str()).collect();
+        match down.as_slice() {
+            [] => "this router's links are all up, so look from others (`sinew show links`, `show nodes`)".to_owned(),
+            down => format!("links to {} are down: `sinew show links` says why", down.join(", ")),
+        }
     }
 
     fn member_names(&self) -> Vec<String> {

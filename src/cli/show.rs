@@ -9,7 +9,7 @@ use crate::dataplane::messages::PathReport;
 use crate::runtime::histogram_files;
 use crate::telemetry::table::{ago, percent, thousands};
 use crate::telemetry::{Table, prometheus};
-use crate::wire::admin::{LinkEntry, NEVER_HEARD, NodeEntry, Request, Response, RouteEntry};
+use crate::wire::admin::{LinkEntry, NodeEntry, Request, Response, RouteEntry};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,12 +35,14 @@ Example:
   sinew show stats --prometheus > /var/lib/prometheus/node-exporter/sinew.prom
 JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
   nodes     {\"nodes\": [{\"name\", \"node\", \"reachable\", \"links\", \"this\"}, ...]}
-  links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"since_s\", \"metrics\":
-            {\"rtt_ms\", \"jitter_ms\", \"loss_ppm\"}, \"one_way_us\", \"one_way_error_us\", \"queue\",
-            \"queue_delay_p99_us\", \"recovery_p99_us\", \"paths\": [{\"remote\", \"local\", \"active\",
-            \"up\", \"listed\", \"since_ms\", \"rtt_us\", \"loss_ppm\"}, ...]}, ...]}; metrics of a link
-            that is down are null, the recovery is that of messages lost on the link, until they
-            were acknowledged
+  links     {\"links\": [{\"peer\", \"node\", \"remote\", \"up\", \"down_reason\", \"obstacle\", \"since_s\",
+            \"metrics\": {\"rtt_ms\", \"jitter_ms\", \"loss_ppm\"}, \"one_way_us\", \"one_way_error_us\",
+            \"queue\", \"queue_delay_p99_us\", \"recovery_p99_us\", \"paths\": [{\"remote\",
+            \"local\", \"active\", \"up\", \"listed\", \"since_ms\", \"rtt_us\", \"loss_ppm\"}, ...]}, ...]};
+            metrics of a link that is down are null, the recovery is that of messages lost on the
+            link, until they were acknowledged; the obstacle is what seems to keep it down:
+            no-answer, not-sent, unreachable, refused, one-way, wants-other-key, has-other-key,
+            preshared-key
   routes    {\"generation\", \"routes\": [{\"name\", \"node\", \"via\", \"path\": [name, ...], \"hops\",
             \"cost\"}, ...]}
   sessions  {\"sessions\": [...]}, each with its ends, class and counters
@@ -182,9 +184,7 @@ fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Fai
         (Response::Nodes { nodes }, _) => output::print(nodes_table(nodes))?,
         (Response::Links { links }, _) => {
             output::print(links_table(links, &latencies))?;
-            if let Some(advice) = advice(links) {
-                output::note(format_args!("{advice}"));
-            }
+            links.iter().filter_map(why_down).for_each(output::note);
         }
         (Response::Routes { generation, routes }, _) => {
             output::print(routes_table(routes))?;
@@ -322,17 +322,16 @@ impl Latencies {
     }
 }
 
-/// What to look at if links were never up.
-fn advice(links: &[LinkEntry]) -> Option<String> {
-    let never = links.iter().filter(|link| link.down_reason.as_deref() == Some(NEVER_HEARD));
-    let never: Vec<&str> = never.map(|link| link.peer.as_str()).collect();
-    (!never.is_empty()).then(|| {
-        format!(
-            "never heard from {}: does its router run, is `remote` its address and port, does UDP pass the firewalls, and do \
-             both configurations have the other's public key (`sinew key show`) and the same `preshared_key`, if any?",
-            never.join(", ")
-        )
-    })
+/// What seems to keep a link down, and what to do about it.
+pub(super) fn why_down(link: &LinkEntry) -> Option<String> {
+    let LinkEntry { peer, obstacle, .. } = link;
+    match obstacle {
+        Some(obstacle) => Some(format!("{peer}: {}: {}", obstacle.what(), obstacle.help())),
+        None if !link.up && link.remote.is_none() => Some(format!(
+            "{peer}: waits to be asked, as the [[link]] has no `remote`: has the one there this router's address?"
+        )),
+        None => None,
+    }
 }
 
 fn links_table(links: &[LinkEntry], latencies: &Latencies) -> Table {
@@ -447,7 +446,7 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{LinkId, LinkMetrics, NodeId, Rng};
+    use crate::base::{LinkId, LinkMetrics, NodeId, Obstacle, Rng};
     use crate::dataplane::messages::{DriverStats, LinkReport, ShardStats};
     use crate::proto::link::Link;
     use crate::telemetry::stages::STAGES;
@@ -462,6 +461,7 @@ mod tests {
             remote: Some(([192, 0, 2, 2], 5300).into()),
             up,
             down_reason: (!up).then(|| "silence".to_owned()),
+            obstacle: None,
             since_s: 75.0,
             metrics: LinkMetrics {
                 rtt: Duration::from_micros(20_350),
@@ -474,9 +474,13 @@ mod tests {
                 "queue_delay_best_effort": {"p99_us": p99}, "queue_delay_reliable": {"p99_us": 250.0}})
         };
         let lane = |one_way, p99| json!({"links": [{"peer": NodeId(1), "stats": stats(one_way, p99)}]});
-        assert_eq!(advice(&[link("b", true), link("c", false)]), None, "it was up once");
-        let never = LinkEntry { down_reason: Some(NEVER_HEARD.to_owned()), ..link("c", false) };
-        assert!(advice(&[link("b", true), never]).is_some_and(|text| text.starts_with("never heard from c: ")));
+        assert_eq!((why_down(&link("b", true)), why_down(&link("c", false))), (None, None), "nobody knows yet");
+        let refused = LinkEntry { obstacle: Some(Obstacle::Refused), ..link("c", false) };
+        assert!(
+            why_down(&refused).is_some_and(|text| text.starts_with("c: nothing listens") && text.contains("start"))
+        );
+        let waits = LinkEntry { remote: None, ..link("c", false) };
+        assert!(why_down(&waits).is_some_and(|text| text.contains("no `remote`")));
         let latencies = Latencies::new(&[lane(9_870, 1_250.0), lane(9_000, 900.0)]);
         let shown = links_table(&[link("b", true), link("c", false)], &latencies).to_string();
         assert_eq!(

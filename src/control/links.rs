@@ -9,11 +9,15 @@
 //! worst of its lanes. Control messages go by lane 0.
 
 use crate::base::limits::MAX_LINKS;
-use crate::base::{DownReason, Instant, LinkId, LinkMetrics, NodeId};
+use crate::base::{DownReason, Instant, LinkId, LinkMetrics, NodeId, Obstacle};
 use crate::dataplane::messages::{Command, LinkSpec, MoveReason, PathSpec};
 use crate::proto::routing::Input;
 use crate::wire::admin::{LinkEntry, NEVER_HEARD};
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What seems to keep a link down is said in the log no sooner after the last time, unless more is known.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// A link of this router.
 #[derive(Debug)]
@@ -32,6 +36,10 @@ pub(super) struct Link {
     up: bool,
     since: Instant,
     down_reason: Option<DownReason>,
+    /// What seems to keep it down.
+    obstacle: Option<Obstacle>,
+    /// What the log said of that last, and when.
+    said: Option<(Obstacle, Instant)>,
 }
 
 impl Link {
@@ -48,6 +56,8 @@ impl Link {
             up: false,
             since: now,
             down_reason: None,
+            obstacle: None,
+            said: None,
         }
     }
 
@@ -115,7 +125,16 @@ impl Link {
         if !std::mem::replace(&mut self.up, true) {
             self.since = now;
         }
+        (self.obstacle, self.said) = (None, None);
         Some(Input::LinkUp { link: self.id, metrics })
+    }
+
+    /// Something seems to keep a lane down, or nothing any more; what the log must say.
+    pub(super) fn lane_obstructed(&mut self, now: Instant, obstacle: Option<Obstacle>) -> Option<Obstacle> {
+        self.obstacle = obstacle;
+        let news = obstacle.filter(|_| !self.up)?;
+        let say = self.said.is_none_or(|(said, at)| news > said || now.since(at) >= SAY_AGAIN);
+        say.then(|| self.said.insert((news, now)).0)
     }
 
     /// The other end of a lane goes on at another address. The link's is that of lane 0.
@@ -183,6 +202,7 @@ impl Link {
                 Some(reason) => Some(describe(reason).to_owned()),
                 None => (!self.up).then(|| NEVER_HEARD.to_owned()),
             }),
+            obstacle: self.obstacle.filter(|_| !self.up),
             since_s: now.since(self.since).as_secs_f64(),
             metrics: self.metrics().unwrap_or_default(),
         }

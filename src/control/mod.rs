@@ -27,6 +27,7 @@ mod resolved;
 mod sessions;
 mod show;
 mod stats;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -34,9 +35,14 @@ pub use door::{Action, ClientId, Input, Reason};
 
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
-use crate::base::{AddressPair, Identity, Instant, LinkId, LinkMetrics, NodeId, Port, Rng, SessionId, WallTime};
-use crate::config::settings::Config;
-use crate::dataplane::messages::{Command, LinkSpec, MoveReason, Report, SessionKind, SessionReport, ShardStats};
+use crate::base::{
+    AddressPair, Identity, Instant, LinkId, LinkMetrics, NodeId, Obstacle, Port, PublicIdentity, Rng, SessionId,
+    WallTime,
+};
+use crate::config::settings::{Config, Member};
+use crate::dataplane::messages::{
+    Command, LinkSpec, MoveReason, Report, SessionKind, SessionReport, ShardStats, Stranger,
+};
 use crate::forwarding::Table;
 use crate::proto::routing::{self, Routing};
 use crate::telemetry::hlog;
@@ -52,6 +58,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use strangers::Strangers;
 
 /// Between withdrawing the links from the map and taking them down: time for the network to route around.
 const LEAVE_GRACE: Duration = Duration::from_millis(20);
@@ -77,6 +84,7 @@ pub struct Control {
     node: NodeId,
     io: String,
     names: BTreeMap<NodeId, String>,
+    strangers: Strangers,
     links: Vec<Link>,
     last_link: LinkId,
     routing: Routing,
@@ -119,6 +127,7 @@ impl Control {
             node,
             io,
             names: resolved.names,
+            strangers: Strangers::default(),
             links: Vec::new(),
             last_link: LinkId(MAX_LINKS as u16 - 1),
             table: Arc::new(Table::empty(node).among(workers, [])),
@@ -313,6 +322,8 @@ impl Control {
                 self.lane_up(now, worker, (id, remote, metrics), usize::from(theirs))
             }
             Report::LinkMoved(id, path, reason) => return self.link_moved(worker, id, path, reason),
+            Report::LinkObstructed(id, obstacle) => return self.link_obstructed(now, id, obstacle),
+            Report::Stranger(stranger) => return self.stranger(now, stranger),
             Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
             Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
             Report::Control(id, bytes) => self.control_message(id, bytes),
@@ -346,6 +357,30 @@ impl Control {
         if let Some(link) = self.link(id) {
             link.lane_moved(worker, path.remote);
             tracing::info!("{} goes on by {path}: {}", self.link_name(id), why_moved(reason));
+        }
+    }
+
+    fn link_obstructed(&mut self, now: Instant, id: LinkId, obstacle: Option<Obstacle>) {
+        if let Some(obstacle) = self.link(id).and_then(|link| link.lane_obstructed(now, obstacle)) {
+            tracing::warn!(help = obstacle.help(), "{} does not come up: {}", self.link_name(id), obstacle.what());
+        }
+    }
+
+    /// Somebody asks for a link that this configuration does not have.
+    fn stranger(&mut self, now: Instant, Stranger { from, key }: Stranger) {
+        if !self.strangers.is_news(now, key) {
+            return;
+        }
+        let asks = |member: &&Member| member.public.parse().is_ok_and(|public: PublicIdentity| public.exchange == key);
+        match self.config.members.iter().find(asks) {
+            Some(Member { name, .. }) => {
+                let help = "add a [[link]] to it here, or remove the one to this router there";
+                tracing::warn!(%from, help, "`{name}` asks for a link, and there is none to it in this configuration");
+            }
+            None => {
+                let help = "if it is one of yours, compare the `public` of all [[member]]s with `sinew key show` there";
+                tracing::warn!(%from, help, "a router asks for a link whose key is no [[member]]'s");
+            }
         }
     }
 

@@ -363,6 +363,38 @@ fn asked(actions: &[Action]) -> (Vec<usize>, Vec<usize>) {
 }
 
 #[test]
+fn what_keeps_a_link_down_is_shown_until_it_is_up() {
+    let mut bench = Bench::new(&["b"]);
+    let obstructed = |obstacle| Report::LinkObstructed(LinkId(0), obstacle);
+    assert_eq!(bench.links()[0].obstacle, None);
+    assert!(bench.report(obstructed(Some(Obstacle::NoAnswer))).is_empty(), "no news for routing");
+    assert_eq!(bench.links()[0].obstacle, Some(Obstacle::NoAnswer));
+    bench.report(obstructed(Some(Obstacle::Refused)));
+    assert_eq!(bench.links()[0].obstacle, Some(Obstacle::Refused));
+    bench.up(0, ms(20));
+    assert_eq!(bench.links()[0].obstacle, None);
+    bench.report(Report::LinkDown(LinkId(0), DownReason::Silence));
+    assert_eq!(bench.links()[0].obstacle, None, "nothing is known yet");
+    bench.report(obstructed(Some(Obstacle::Refused)));
+    bench.report(obstructed(None));
+    assert_eq!(bench.links()[0].obstacle, None);
+    assert!(bench.report(Report::LinkObstructed(LinkId(9), None)).is_empty(), "a late word about no link");
+}
+
+#[test]
+fn the_log_says_what_keeps_a_link_down_when_more_is_known_and_not_too_often() {
+    let (peer, settings) = (identity("b").public(), crate::proto::link::Settings::default());
+    let spec = LinkSpec { peer, preshared_key: None, paths: Vec::new(), asks: true, settings };
+    let mut link = links::Link::new(Instant::ZERO, LinkId(0), spec, 1);
+    let mut say = |second, obstacle| link.lane_obstructed(Instant::ZERO + Duration::from_secs(second), Some(obstacle));
+    assert_eq!(say(1, Obstacle::Refused), Some(Obstacle::Refused));
+    assert_eq!(say(2, Obstacle::NoAnswer), None, "less is known");
+    assert_eq!(say(3, Obstacle::Refused), None, "said a moment ago");
+    assert_eq!(say(4, Obstacle::HasOtherKey), Some(Obstacle::HasOtherKey));
+    assert_eq!(say(64, Obstacle::NoAnswer), Some(Obstacle::NoAnswer), "a minute later");
+}
+
+#[test]
 fn a_link_is_up_while_all_its_lanes_are() {
     let (mut bench, first) = with_workers(2);
     assert_eq!(first.len(), 4, "both workers get the link and the table");

@@ -2,11 +2,12 @@
 //!
 //! Commands flow down and reports flow up over bounded rings; nothing else crosses between the threads.
 
-use crate::base::{AddressPair, DownReason, LinkId, LinkMetrics, NodeId, Port, PublicIdentity, SessionId};
+use crate::base::{AddressPair, DownReason, LinkId, LinkMetrics, NodeId, Obstacle, Port, PublicIdentity, SessionId};
 use crate::forwarding::Table;
 use crate::proto::link::LinkStats;
 pub use crate::proto::link::{MoveReason, PathReport, PathSpec};
 use crate::proto::security::SecurityStats;
+pub use crate::proto::security::Stranger;
 pub use crate::proto::session::{Carrier, Refusal, SessionKind, SessionReport};
 use crate::telemetry::{Counts, Drops, Summary};
 use crate::wire::client::Endpoint;
@@ -70,6 +71,10 @@ pub enum Report {
     LinkMoved(LinkId, AddressPair, MoveReason),
     /// The link is dead.
     LinkDown(LinkId, DownReason),
+    /// What seems to keep the link from coming up; none if that is over. At most a few per second.
+    LinkObstructed(LinkId, Option<Obstacle>),
+    /// Somebody whose key is no link's asked for keys; at most one a second.
+    Stranger(Stranger),
     /// Fresh measurements, at most a few per second.
     LinkMeasured(LinkId, LinkMetrics),
     /// A control message from the neighbour.

@@ -7,7 +7,7 @@ use super::stranded::Stranded;
 use crate::base::limits::{MAX_LINKS, POOL_SLOT};
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
-use crate::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, SessionId, WallTime, Worker};
+use crate::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Obstacle, Rng, SessionId, WallTime, Worker};
 use crate::containers::batch::Transmit;
 use crate::containers::pool::Urgency;
 use crate::containers::{Batch, Packet, Pool};
@@ -20,6 +20,7 @@ use crate::wire::datagram;
 use crate::wire::frame::CloseReason;
 use crate::wire::message::{self, Header, Protocol};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +31,10 @@ const ORIGINATE_BUDGET: usize = 256;
 /// one in twice as many. A router whose pool is full can take nothing in, not even to drop it; two such neighbours whose
 /// messages wait for each other would wait for ever.
 const FREE_FOR_TAKING_IN: usize = 8;
-/// Reports waiting for control. Beyond it control messages and measurements are dropped and counted (routing asks for
-/// them again when it next compares databases), and a link's change of state, or of address, takes the place of the one
-/// before, so that a neighbour cannot fill memory with ups, downs and moves. Reports of sessions are as many as control
-/// and sessions allow.
+/// Reports waiting for control. Beyond it control messages, measurements and what only people read are dropped and counted
+/// (routing asks for its messages again when it next compares databases), and a link's change of state, or of address,
+/// takes the place of the one before, so that a neighbour cannot fill memory with ups, downs and moves. Reports of sessions
+/// are as many as control and sessions allow.
 const MAX_REPORTS: usize = 4096;
 
 /// What a shard is made of.
@@ -154,7 +155,12 @@ impl Shard {
                 self.drain_lane(now, link);
             }
             Received::Handshake => self.counts.handshakes += 1,
-            Received::Dropped(reason) => self.counts.datagram_drops.count(reason),
+            Received::Dropped(reason) => {
+                self.counts.datagram_drops.count(reason);
+                if let Some(stranger) = self.security.take_stranger() {
+                    self.report(Report::Stranger(stranger));
+                }
+            }
         }
     }
 
@@ -166,15 +172,27 @@ impl Shard {
 
     /// The kernel says that nothing listens at the link's other end.
     pub fn handle_refused(&mut self, now: Instant, link: LinkId, path: AddressPair) {
+        self.security.suspect(now, link, Obstacle::Refused);
         if let Some(state) = self.link_mut(link) {
             state.handle_refused(now, path);
             self.drain_lane(now, link);
         }
     }
 
-    /// The kernel refused to send a datagram: counted; recovery treats it as lost on the way.
-    pub fn handle_send_failed(&mut self, _now: Instant, _link: Option<LinkId>, _datagram_len: usize, _errno: i32) {
+    /// An ICMP message answers a datagram that did not leave by a link's own socket: `to` cannot be reached, or, if
+    /// `refused`, nothing listens there. Links that have keys do not believe it.
+    pub fn handle_unreachable(&mut self, now: Instant, to: SocketAddr, refused: bool) {
+        let obstacle = if refused { Obstacle::Refused } else { Obstacle::Unreachable };
+        self.security.suspect_at(now, to, obstacle);
+    }
+
+    /// The kernel refused to send a datagram: counted; recovery treats it as lost on the way. `lasting` if it would be
+    /// refused again, whatever its length.
+    pub fn handle_send_failed(&mut self, now: Instant, link: Option<LinkId>, lasting: bool) {
         self.counts.other_drops.count(DropReason::SendFailed);
+        if let Some(link) = link.filter(|_| lasting) {
+            self.security.suspect(now, link, Obstacle::NotSent);
+        }
     }
 
     /// A record from an application.
@@ -478,7 +496,7 @@ impl Shard {
     }
 
     fn waiting_control(&self) -> usize {
-        self.reports.iter().filter(|report| matches!(report, Report::Control(..) | Report::LinkMeasured(..))).count()
+        self.reports.iter().filter(|report| is_optional(report)).count()
     }
 
     fn note_peaks(&mut self) {
@@ -584,6 +602,9 @@ impl Shard {
                         self.drain_lane(now, link);
                     }
                 }
+                security::Event::Obstructed { link, obstacle } => {
+                    self.report(Report::LinkObstructed(link, obstacle));
+                }
                 security::Event::Expired { link } => {
                     if let Some(state) = self.link_mut(link) {
                         state.detach(now);
@@ -649,7 +670,7 @@ impl Shard {
 
     fn report(&mut self, report: Report) {
         if self.reports.len() >= MAX_REPORTS {
-            if matches!(report, Report::Control(..) | Report::LinkMeasured(..)) {
+            if is_optional(&report) {
                 return self.counts.other_drops.count(DropReason::ControlRefused);
             }
             if let Some(link) = changed_link(&report)
@@ -829,6 +850,12 @@ impl Shard {
 
 fn pairs(paths: &[PathSpec]) -> Vec<AddressPair> {
     paths.iter().map(|path| path.pair).collect()
+}
+
+/// Whether control does without the report if there is no room for it.
+const fn is_optional(report: &Report) -> bool {
+    use Report::{Control, LinkMeasured, LinkObstructed, Stranger};
+    matches!(report, Control(..) | LinkMeasured(..) | LinkObstructed(..) | Stranger(..))
 }
 
 /// The link whose state or address the report says has changed.

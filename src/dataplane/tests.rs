@@ -5,9 +5,9 @@ mod net;
 mod paths;
 mod transit;
 
-use super::messages::{Command, LinkSpec, PathSpec, Report};
+use super::messages::{Command, LinkSpec, PathSpec, Report, Stranger};
 use super::{Shard, ShardSettings};
-use crate::base::{AddressPair, Identity, Instant, LinkId, Rng, WallTime, Worker};
+use crate::base::{AddressPair, Identity, Instant, LinkId, Obstacle, Rng, WallTime, Worker};
 use crate::containers::Batch;
 use crate::proto::link;
 use std::net::SocketAddr;
@@ -122,6 +122,33 @@ impl Pair {
     fn shard(&mut self, router: usize) -> &mut Shard {
         self.shards[router].as_mut().expect("it runs")
     }
+}
+
+#[test]
+fn what_keeps_a_link_down_is_reported() {
+    let mut pair = Pair::new();
+    pair.shards[1] = None;
+    let mut reported = Vec::new();
+    for _ in 0..5_000 {
+        pair.carry();
+        let now = pair.now;
+        pair.shard(0).handle_unreachable(now, address(1), true);
+        while let Some(report) = pair.shard(0).poll_report() {
+            reported.push(report);
+        }
+    }
+    assert!(matches!(reported[..], [Report::LinkObstructed(LINK, Some(Obstacle::Refused))]), "{reported:?}");
+    // An end that knows nothing of the link says who asks for it, once a second.
+    pair.start(1);
+    pair.shard(1).handle_command(Instant::from_millis(1), Command::RemoveLink(LINK));
+    let mut strangers = 0;
+    for _ in 0..5_000 {
+        pair.carry();
+        while let Some(report) = pair.shard(1).poll_report() {
+            strangers += u32::from(matches!(report, Report::Stranger(Stranger { from, .. }) if from == address(0)));
+        }
+    }
+    assert!((2..=5).contains(&strangers), "{strangers}");
 }
 
 #[test]

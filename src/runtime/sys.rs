@@ -435,6 +435,39 @@ pub(super) unsafe fn send_many(fd: BorrowedFd<'_>, headers: &mut [libc::mmsghdr]
     result.map(|count| count as usize)
 }
 
+/// Takes the oldest error from a socket's queue (`IP_RECVERR`, ip(7)): where the datagram was to go that it is about, the
+/// error, and whether an ICMP message said so. None if the queue is empty.
+pub(super) fn take_error(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32, bool)> {
+    #[repr(C, align(8))]
+    struct Control([u8; 128]);
+    let (mut name, mut control) = (Name::EMPTY, Control([0; 128]));
+    let mut header = empty_header();
+    header.msg_name = (&raw mut name).cast();
+    header.msg_namelen = Name::LEN as libc::socklen_t;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len();
+    // SAFETY: name and control are as long as the header says; there is no vector, so the datagram itself is cut off.
+    let taken = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    if taken < 0 {
+        return None;
+    }
+    // SAFETY: the kernel wrote `msg_controllen` bytes of whole control messages.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    while !message.is_null() {
+        // SAFETY: the macros gave it, so a header is there.
+        let (level, kind) = unsafe { ((*message).cmsg_level, (*message).cmsg_type) };
+        if matches!((level, kind), (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR)) {
+            // SAFETY: such a message holds a `sock_extended_err`, wherever it is aligned.
+            let error = unsafe { libc::CMSG_DATA(message).cast::<libc::sock_extended_err>().read_unaligned() };
+            let icmp = matches!(error.ee_origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);
+            return Some((name.get()?, error.ee_errno.cast_signed(), icmp));
+        }
+        // SAFETY: both come from the header above.
+        message = unsafe { libc::CMSG_NXTHDR(&raw const header, message) };
+    }
+    None
+}
+
 /// A message header that describes nothing.
 pub(super) fn empty_header() -> libc::msghdr {
     // SAFETY: all-zero is a valid msghdr: no name, no vectors, no control.

@@ -26,6 +26,8 @@ use std::time::Duration;
 const REOPEN: Duration = Duration::from_secs(1);
 /// After trains of a link were refused, it sends single datagrams for this long: a way may change, and so may its cards.
 const TRAINS_AGAIN: Duration = Duration::from_secs(60);
+/// Most errors taken from the listening socket's queue at once.
+const ERRORS: usize = 64;
 /// Datagrams of others that may have slipped into a socket between its bind and its connect.
 const STRAYS: usize = 64;
 
@@ -35,7 +37,23 @@ pub(super) fn listen(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket
     let socket = open(address, buffer)?;
     socket.bind(&SockAddr::from(address))?;
     socket.set_reuse_port(true)?;
+    hear_of_errors(&socket, address);
     Ok(socket.into())
+}
+
+/// Asks the kernel to keep what ICMP says of datagrams that leave through the socket; an unconnected one hears nothing of it
+/// otherwise. It is only for people to read, so a kernel that cannot is good enough.
+fn hear_of_errors(socket: &Socket, address: SocketAddr) {
+    let asked = if address.is_ipv6() {
+        // Of datagrams to mapped IPv4 addresses, too.
+        sys::set_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+            .and_then(|()| sys::set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1))
+    } else {
+        sys::set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    };
+    if let Err(error) = asked {
+        tracing::debug!(%error, "why neighbours do not answer is not told by ICMP");
+    }
 }
 
 /// What the kernel granted of the socket buffers: receive and send, bytes. (It doubles what is asked, for its own use.)
@@ -366,6 +384,19 @@ impl Sockets {
         if let Some(slot) = self.trains_not_before.get_mut(link.index()) {
             *slot = now + TRAINS_AGAIN;
         }
+    }
+
+    /// Empties the listening socket's queue of errors; how many there were. Where ICMP said that a datagram could not arrive,
+    /// `each` is told where it was to go, and the error.
+    pub(super) fn take_errors(&self, mut each: impl FnMut(SocketAddr, i32)) -> usize {
+        let errors = std::iter::from_fn(|| sys::take_error(self.listen.as_fd())).take(ERRORS);
+        errors
+            .map(|(to, errno, icmp)| {
+                if icmp && errno != libc::EMSGSIZE {
+                    each(to, errno)
+                }
+            })
+            .count()
     }
 
     /// Datagrams the kernel dropped on these sockets since it was asked last: their receive buffers were full.

@@ -470,6 +470,11 @@ const fn is_stale(errno: i32) -> bool {
     matches!(errno, libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN)
 }
 
+/// Whether the kernel would refuse any datagram for that reason, also a shorter one a moment later.
+const fn is_lasting(errno: i32) -> bool {
+    !matches!(errno, libc::EMSGSIZE | libc::EAGAIN | libc::ENOBUFS | libc::ECONNREFUSED)
+}
+
 /// Hands a packet event to the shard.
 fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
     match event {
@@ -478,9 +483,13 @@ fn tell(shard: &mut Shard, told: &mut Told, now: Instant, event: Event<'_>) {
             told.refusals += 1;
             shard.handle_refused(now, link, path);
         }
-        Event::SendFailed { link, len, errno, .. } => {
+        Event::Unreachable { to, errno } => {
+            told.refusals += u64::from(errno == libc::ECONNREFUSED);
+            shard.handle_unreachable(now, to, errno == libc::ECONNREFUSED);
+        }
+        Event::SendFailed { link, errno, .. } => {
             told.count(errno);
-            shard.handle_send_failed(now, link, len, errno);
+            shard.handle_send_failed(now, link, is_lasting(errno));
         }
         Event::Dropped(reason) => shard.handle_dropped(reason),
         Event::Arrived { .. } | Event::Readable(_) | Event::Writable(_) | Event::HungUp(_) => {}

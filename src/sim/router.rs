@@ -235,7 +235,7 @@ impl Router {
         shard.poll_transmit(now, batch);
         for (transmit, bytes) in batch.iter() {
             if let Err(errno) = world(Effect::Transmit(worker, transmit.to.remote, bytes)) {
-                shard.handle_send_failed(now, transmit.link, transmit.len, errno);
+                shard.handle_send_failed(now, transmit.link, errno != libc::EMSGSIZE);
             }
         }
         !batch.is_empty()

@@ -5,7 +5,7 @@
 //! [`Response::Incoming`], which a listener's connection receives unasked.
 
 use super::client::Endpoint;
-use crate::base::{LinkMetrics, NodeId, Port, SessionId};
+use crate::base::{LinkMetrics, NodeId, Obstacle, Port, SessionId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -168,6 +168,9 @@ pub struct LinkEntry {
     pub up: bool,
     /// Why it went down last, if it ever did; [`NEVER_HEARD`] while it was never up.
     pub down_reason: Option<String>,
+    /// What seems to keep it down, once that was found out.
+    #[serde(default)]
+    pub obstacle: Option<Obstacle>,
     /// Seconds since it came up or went down.
     pub since_s: f64,
     /// Measured quality.

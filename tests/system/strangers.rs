@@ -5,7 +5,7 @@ use crate::support::{
     wait_links, world,
 };
 use crate::traffic::{carry, noise};
-use sinew::base::{Identity, Instant as Moment, LinkId, Rng, WallTime};
+use sinew::base::{Identity, Instant as Moment, LinkId, Obstacle, Rng, WallTime};
 use sinew::lab::conditions::Conditions;
 use sinew::lab::world::{LISTEN_PORT, LinkSpec, Router, Topology};
 use sinew::proto::security::{Security, Settings};
@@ -44,7 +44,19 @@ fn a_wrong_key_is_no_link() {
                 (counted.iter().sum::<u64>() > 0).then_some(())
             });
         }
-        std::thread::sleep(Duration::from_millis(700));
+        // Each end says what it can know of why.
+        let obstacle = |router: &Router, peer: &str| {
+            links(router).into_iter().find(|link| link.peer == peer).and_then(|link| link.obstacle)
+        };
+        for (router, peer, what) in [(b, "impostor", Obstacle::HasOtherKey), (impostor, "b", Obstacle::WantsOtherKey)] {
+            let found = || obstacle(router, peer).filter(|&found| found == what);
+            eventually(&format!("{}'s link to {peer}: {what:?}", router.name()), found);
+        }
+        assert!(b.log().contains("a router asks for a link whose key is no [[member]]'s"), "{}", b.log());
+        eventually("one end notices that the secrets differ", || {
+            let ends = [obstacle(a, "psk"), obstacle(world.router("psk"), "a")];
+            ends.contains(&Some(Obstacle::PresharedKey)).then_some(())
+        });
         for router in world.routers() {
             for link in links(router) {
                 let good = matches!((router.name(), link.peer.as_str()), ("a", "b") | ("b", "a"));

@@ -1,6 +1,7 @@
 //! Commands to whom nobody answers: what they say, how they end, and how soon.
 
-use crate::support::{Machine, PATIENCE, eventually, path, run, sessions, sinew, started, system_test, world};
+use crate::support::{Machine, PATIENCE, eventually, links, path, run, sessions, sinew, started, system_test, world};
+use sinew::base::Obstacle;
 use sinew::lab::conditions::Conditions;
 use sinew::lab::world::{Router, Topology};
 use std::process::Command;
@@ -43,6 +44,12 @@ fn without_a_way_nothing_is_begun() {
         for line in senders("c") {
             refused(a, &line, &["no route to c", "sinew show links"]);
         }
+        // Its machine says so, and b is its neighbour.
+        eventually("b knows why", || {
+            links(b).iter().any(|link| link.obstacle == Some(Obstacle::Refused)).then_some(())
+        });
+        refused(b, "ping c -c 1", &["no route to c", "nothing listens", "start its router"]);
+        refused(b, "trace c", &["no route to c", "nothing listens"]);
     });
 }
 

@@ -143,6 +143,7 @@ impl Lane {
             match event {
                 security::Event::Established { from, fresh, .. } => link.attach(now, from, fresh),
                 security::Event::Expired { .. } => link.detach(now),
+                security::Event::Obstructed { .. } => {}
             }
         }
     }

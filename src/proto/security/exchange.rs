@@ -1,11 +1,11 @@
 //! The three handshake messages: sending initiations, answering them, taking in answers and cookies.
 
-use super::Security;
 use super::keypair::{Keypair, Terms, agree};
 use super::mac::mac2;
 use super::noise;
 use super::peer::Pending;
-use crate::base::{AddressPair, Instant, LinkId, Rng};
+use super::{Event, Security, Stranger};
+use crate::base::{AddressPair, Instant, LinkId, Obstacle, Rng};
 use crate::telemetry::DropReason;
 use crate::wire::handshake::{CookieReply, Initiation, InitiationPayload, MAC_LEN, Response, ResponsePayload, Suite};
 
@@ -50,8 +50,12 @@ impl Security {
             sent: now,
             mac1: Some(message.mac1),
         });
+        let obstacle = peer.suspicion.asked(now);
         self.stats.initiations_sent += 1;
         self.push(Some(link), to, &message.to_bytes());
+        if obstacle.is_some() {
+            self.emit(Event::Obstructed { link, obstacle });
+        }
     }
 
     /// Someone asks for keys.
@@ -63,6 +67,7 @@ impl Security {
     ) -> Result<(), DropReason> {
         let message = Initiation::parse(datagram).map_err(|_| DropReason::Malformed)?;
         if !self.macs.verify_mac1(Initiation::under_mac1(datagram), &message.mac1) {
+            self.suspect_at(now, from.remote, Obstacle::WantsOtherKey);
             return Err(DropReason::HandshakeRefused);
         }
         if self.gate.loaded(now) {
@@ -91,7 +96,10 @@ impl Security {
     fn respond(&mut self, now: Instant, from: AddressPair, message: &Initiation) -> Option<()> {
         let (timestamp, rng) = (self.timestamp(now), self.ephemeral());
         let (state, key, hello) = noise::read_initiation(&self.identity, rng, &message.noise)?;
-        let link = self.link_of(&key, from)?;
+        let Some(link) = self.link_of(&key, from) else {
+            self.meet_stranger(now, Stranger { from: from.remote, key });
+            return None;
+        };
         let peer = self.peers[link.index()].as_mut()?;
         let lower = self.node < peer.node;
         if peer.keys.is_retired(hello.incarnation) {
@@ -124,8 +132,12 @@ impl Security {
             expires: now + self.settings.reject_after,
         };
         peer.keys.offer(Keypair::new(terms, chosen, &secrets), &mut self.indices);
+        let obstacle = peer.suspicion.answered(now);
         self.push(None, from, &response.to_bytes());
         self.stats.responses_sent += 1;
+        if obstacle.is_some() {
+            self.emit(Event::Obstructed { link, obstacle });
+        }
         self.reschedule();
         Some(())
     }
@@ -158,7 +170,10 @@ impl Security {
         }
         self.stats.key_exchanges += 1;
         let read = noise::read_response(&mut pending.state, &message.noise);
-        let (answer, secrets) = read.ok_or(DropReason::HandshakeRefused)?;
+        let Some((answer, secrets)) = read else {
+            peer.suspicion.note(now, Obstacle::PresharedKey);
+            return Err(DropReason::HandshakeRefused);
+        };
         // Whatever comes of it, this handshake is over; its index goes on to the keys.
         let generation = pending.generation;
         peer.pending = None;

@@ -60,6 +60,7 @@ mod mac;
 mod noise;
 mod peer;
 mod stats;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 
@@ -70,7 +71,7 @@ use crate::base::limits::MAX_LINKS;
 use crate::base::rare::rarely;
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
-use crate::base::{AddressPair, Identity, Instant, LinkId, NodeId, PublicIdentity, Rng, WallTime, seq};
+use crate::base::{AddressPair, Identity, Instant, LinkId, NodeId, Obstacle, PublicIdentity, Rng, WallTime, seq};
 use crate::containers::window::Seen;
 use crate::telemetry::DropReason;
 use crate::wire::datagram::{
@@ -83,6 +84,7 @@ use keyring::{Change, Place};
 use mac::{CookieJar, MacKeys};
 use peer::Peer;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -90,6 +92,9 @@ use std::time::Duration;
 const OUTBOX: usize = 4 * MAX_LINKS;
 /// Events held; the caller drains them after every call, so there are never more than a few for every link.
 const EVENTS: usize = 4 * MAX_LINKS;
+
+/// Between two strangers that are told of.
+const STRANGERS_APART: Duration = Duration::from_secs(1);
 
 /// How keys are made and kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,13 +161,29 @@ pub enum Event {
         /// Which link.
         link: LinkId,
     },
+    /// Something seems to keep the ends from agreeing on keys; none if that is over.
+    Obstructed {
+        /// Which link.
+        link: LinkId,
+        /// What.
+        obstacle: Option<Obstacle>,
+    },
+}
+
+/// Somebody whose key is no link's asked for keys, and was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// Where the question came from.
+    pub from: SocketAddr,
+    /// The X25519 key whose owner asked.
+    pub key: [u8; 32],
 }
 
 impl Event {
     /// The link it is about.
     pub const fn link(self) -> LinkId {
         match self {
-            Event::Established { link, .. } | Event::Expired { link } => link,
+            Event::Established { link, .. } | Event::Expired { link } | Event::Obstructed { link, .. } => link,
         }
     }
 }
@@ -201,6 +222,8 @@ pub struct Security {
     indices: IndexTable,
     outbox: VecDeque<Outgoing>,
     events: VecDeque<Event>,
+    stranger: Option<Stranger>,
+    strangers_not_before: Instant,
     deadline: Option<(Instant, Reason)>,
     stats: SecurityStats,
 }
@@ -223,6 +246,8 @@ impl Security {
             indices: IndexTable::new(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),
+            stranger: None,
+            strangers_not_before: Instant::ZERO,
             deadline: None,
             stats: SecurityStats::default(),
         }
@@ -360,6 +385,7 @@ impl Security {
         let seen = peer.keys.window.insert(number);
         assert!(seen == Seen::New || broken(Rule::Replay), "the window was asked before opening");
         peer.heard();
+        let refuted = peer.suspicion.heard();
         if let Some(keys) = peer.keys.place_of(index).and_then(|place| peer.keys.get_mut(place)) {
             keys.heard = true;
         }
@@ -367,6 +393,9 @@ impl Security {
         if newest && !peer.expects(from) {
             peer.remote = Some(from);
             self.stats.moved += 1;
+        }
+        if refuted {
+            self.emit(Event::Obstructed { link, obstacle: None });
         }
     }
 
@@ -377,8 +406,12 @@ impl Security {
         let moved = !peer.expects(from) && !fresh;
         peer.remote = Some(from);
         peer.established(now, &mut self.rng, &self.settings, &mut self.indices);
+        let refuted = peer.suspicion.heard();
         self.emit(Event::Established { link, from, fresh });
         self.stats.moved += u64::from(moved);
+        if refuted {
+            self.emit(Event::Obstructed { link, obstacle: None });
+        }
         *(if fresh { &mut self.stats.established } else { &mut self.stats.rekeyed }) += 1;
         self.reschedule();
     }
@@ -485,6 +518,34 @@ impl Security {
 
     fn reschedule(&mut self) {
         self.deadline = self.peers.iter().flatten().fold(None, |soonest, peer| sooner(soonest, peer.deadline()));
+    }
+
+    /// The last of those who asked with a key that is no link's, at most one a second.
+    pub const fn take_stranger(&mut self) -> Option<Stranger> {
+        self.stranger.take()
+    }
+
+    /// Somebody with a key that is no link's asks for keys.
+    fn meet_stranger(&mut self, now: Instant, stranger: Stranger) {
+        self.suspect_at(now, stranger.from, Obstacle::HasOtherKey);
+        if self.strangers_not_before <= now {
+            self.strangers_not_before = now + STRANGERS_APART;
+            self.stranger = Some(stranger);
+        }
+    }
+
+    /// The driver learned what may keep `link` from getting keys.
+    pub fn suspect(&mut self, now: Instant, link: LinkId, obstacle: Obstacle) {
+        if let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) {
+            peer.suspicion.note(now, obstacle);
+        }
+    }
+
+    /// The same, of whatever links' other ends are at `address`.
+    pub fn suspect_at(&mut self, now: Instant, address: SocketAddr, obstacle: Obstacle) {
+        for peer in self.peers.iter_mut().flatten().filter(|peer| peer.may_be_at(address)) {
+            peer.suspicion.note(now, obstacle);
+        }
     }
 
     /// What was counted.

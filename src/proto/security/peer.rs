@@ -3,11 +3,13 @@
 use super::index::IndexTable;
 use super::keyring::{Keyring, Place};
 use super::mac::{COOKIE_LIFETIME, MacKeys};
+use super::suspicion::Suspicion;
 use super::{Reason, Settings};
 use crate::base::time::sooner;
 use crate::base::{AddressPair, Instant, NodeId, PublicIdentity, Rng};
 use crate::wire::handshake::Mac;
 use snow::HandshakeState;
+use std::net::SocketAddr;
 use zeroize::Zeroizing;
 
 /// Every so many attempts the next one waits this much longer, so that round trips above the retry interval get their
@@ -58,6 +60,8 @@ pub(super) struct Peer {
     /// Where an initiation came from that may be a replay or of a life whose clock went back: asked there once.
     doubtful: Option<AddressPair>,
     cookie: Option<(Mac, Instant)>,
+    /// What seems to keep it from agreeing on keys with us.
+    pub(super) suspicion: Suspicion,
 }
 
 impl Peer {
@@ -85,6 +89,7 @@ impl Peer {
             heard_timestamp: None,
             doubtful: None,
             cookie: None,
+            suspicion: Suspicion::default(),
         }
     }
 
@@ -130,6 +135,11 @@ impl Peer {
         let configured = self.configured.iter().copied().filter(|&path| path != remote);
         let all = 1 + configured.clone().count();
         std::iter::once(remote).chain(configured).nth(self.attempts as usize % all)
+    }
+
+    /// Whether the other end is, or may be, there.
+    pub(super) fn may_be_at(&self, address: SocketAddr) -> bool {
+        self.configured.iter().chain(&self.remote).any(|path| path.remote == address)
     }
 
     /// Counts an attempt and plans the next.

@@ -1,6 +1,6 @@
 //! The backend that works everywhere: epoll, recvmmsg, sendmmsg.
 
-use super::{BATCH, Backend, Counters, Event, PASS, PASS_PER_SOCKET, Parts, Sink};
+use super::{BATCH, Backend, Counters, Event, PASS, PASS_PER_SOCKET, Parts, Sink, tell_unreachable};
 use crate::base::limits::DATAGRAM_SLOT;
 use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::containers::Batch;
@@ -133,6 +133,7 @@ impl Mmsg {
                     (Some(libc::EAGAIN), _) => return 0,
                     (Some(libc::EINTR), _) => {}
                     (Some(libc::ECONNREFUSED), Some(((link, _), path))) => sink(Event::Refused(link, path)),
+                    (_, None) if tell_unreachable(&self.sockets, sink) => {}
                     _ => self.counters.receive_errors += 1,
                 },
             }
@@ -155,9 +156,11 @@ impl Mmsg {
                 Err(error) => error.raw_os_error().unwrap_or(0),
             };
             let link = self.transmit.link(batch, train);
+            let heard = train.socket.is_none() && tell_unreachable(&self.sockets, sink);
             match error {
                 libc::EINTR => {}
-                libc::ECONNREFUSED if retried != Some(next) => {
+                _ if heard && retried != Some(next) => retried = Some(next),
+                libc::ECONNREFUSED if train.socket.is_some() && retried != Some(next) => {
                     link.into_iter().for_each(|(link, path)| sink(Event::Refused(link, path)));
                     retried = Some(next);
                 }
@@ -263,6 +266,7 @@ impl Backend for Mmsg {
             match kind {
                 BELL => self.bell.silence(),
                 SESSION => self.handle_session(which, event.events, sink),
+                LISTEN if event.events & libc::EPOLLERR as u32 != 0 && tell_unreachable(&self.sockets, sink) => {}
                 LISTEN => datagrams += self.receive(None, PASS - datagrams, sink),
                 _ => {
                     let which = Some((LinkId((which >> 32) as u16), which as u32));
@@ -276,7 +280,7 @@ impl Backend for Mmsg {
     fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
         assert!(batch.len() <= BATCH, "a batch fits the transmit room");
         for (index, (datagram, _)) in batch.iter().enumerate() {
-            let Transmit { link, to, up, len } = *datagram;
+            let Transmit { link, to, up, .. } = *datagram;
             let mut route = self.sockets.route(now, link, to, up);
             if let (Route::Open | Route::Close, Some(link)) = (route, link) {
                 // What was placed may go through a socket that is about to be closed.
@@ -290,7 +294,7 @@ impl Backend for Mmsg {
             let fd = match route {
                 Route::Connected(fd) => Some(fd),
                 Route::Nowhere(errno) => {
-                    sink(Event::SendFailed { link, to, len, errno });
+                    sink(Event::SendFailed { link, to, errno });
                     continue;
                 }
                 Route::Listening | Route::Open | Route::Close => None,

@@ -26,7 +26,7 @@ use crate::config::settings::{Io, Offload, SocketWait};
 use crate::containers::Batch;
 use crate::telemetry::DropReason;
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,16 +59,21 @@ pub enum Event<'a> {
     },
     /// A datagram arrived that cannot be handed over, for this reason.
     Dropped(DropReason),
-    /// The kernel says that nothing listens at the other end of the link's path.
+    /// The kernel says that nothing listens at the other end of the link's path, whose connected socket was told so.
     Refused(LinkId, AddressPair),
+    /// An ICMP message answers a datagram that left through the listening socket: it did not arrive.
+    Unreachable {
+        /// Where it was to go.
+        to: SocketAddr,
+        /// What the kernel makes of the message: ECONNREFUSED if nothing listens there.
+        errno: i32,
+    },
     /// A datagram was not sent.
     SendFailed {
         /// Its link.
         link: Option<LinkId>,
         /// Where it was to go.
         to: AddressPair,
-        /// Its length, bytes.
-        len: usize,
         /// The kernel's reason.
         errno: i32,
     },
@@ -186,6 +191,12 @@ pub trait Backend {
     fn new_kernel_drops(&mut self) -> u64 {
         self.sockets().new_kernel_drops()
     }
+}
+
+/// Hands over what ICMP said of datagrams that left through the listening socket; whether it said anything. An error of that
+/// socket is then no word about the call that met it, which may be tried once more.
+fn tell_unreachable(sockets: &Sockets, sink: &mut Sink<'_>) -> bool {
+    sockets.take_errors(|to, errno| sink(Event::Unreachable { to, errno })) > 0
 }
 
 /// What a backend is made from.

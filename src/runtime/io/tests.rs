@@ -17,6 +17,7 @@ enum Told {
     Arrived(Option<LinkId>, usize),
     Dropped(DropReason),
     Refused(LinkId),
+    Unreachable(SocketAddr, i32),
     SendFailed(Option<LinkId>, i32),
     Readable(SessionId),
     Writable(SessionId),
@@ -37,6 +38,7 @@ fn copy(event: Event<'_>) -> Told {
         Event::Arrived { link, datagrams, .. } => Told::Arrived(link, datagrams),
         Event::Dropped(reason) => Told::Dropped(reason),
         Event::Refused(link, _) => Told::Refused(link),
+        Event::Unreachable { to, errno } => Told::Unreachable(to, errno),
         Event::SendFailed { link, errno, .. } => Told::SendFailed(link, errno),
         Event::Readable(session) => Told::Readable(session),
         Event::Writable(session) => Told::Writable(session),
@@ -300,6 +302,37 @@ fn a_path_has_a_socket_of_its_own_only_while_it_is_up_and_well() {
         assert!(!refused(&mut bench, true, second(5)), "set aside: not connected");
         assert!(refused(&mut bench, true, second(7)), "connected again after a while");
     });
+}
+
+#[test]
+fn what_icmp_says_of_links_that_are_down_is_told_and_costs_no_datagram() {
+    for listen in ["127.0.0.1:0", "[::]:0"] {
+        with_each(listen, |mut bench| {
+            let port = bench.address.port();
+            let (gone, there) = (peer(bench.address), peer(bench.address));
+            let (nobody, somebody) = (gone.local_addr().expect("bound"), there.local_addr().expect("bound"));
+            drop(gone);
+            let mut buffer = [0; 16];
+            for round in 0..20 {
+                // The refusal of the first comes before the second leaves.
+                let batch: [(_, _, &[u8]); 3] =
+                    [(Some(1), nobody, b"anyone?"), (Some(2), somebody, b"one"), (None, somebody, b"two")];
+                bench.send_by(Instant::ZERO, false, &batch);
+                let got: BTreeSet<_> = (0..2).map(|_| there.recv(&mut buffer).expect("receives")).collect();
+                assert_eq!(got, BTreeSet::from([3]), "round {round}");
+                let refused = |told: &Told| match told {
+                    Told::Unreachable(to, errno) => (to.port(), *errno) == (nobody.port(), libc::ECONNREFUSED),
+                    _ => false,
+                };
+                bench.until(|told| told.iter().any(refused));
+            }
+            there.send_to(b"and back", (bench.address.ip(), port)).expect("sends");
+            let told = bench.until(|told| told.iter().any(|told| matches!(told, Told::Datagram(..))));
+            let others = |told: &&Told| !matches!(told, Told::Datagram(..) | Told::Unreachable(..));
+            assert_eq!(told.iter().find(others), None);
+            assert_eq!(bench.backend.counters().receive_errors, 0);
+        });
+    }
 }
 
 #[test]

@@ -222,7 +222,7 @@ impl Arrangement {
     pub(super) fn tell_failed(&self, batch: &Batch, trains: Range<usize>, errno: i32, sink: &mut Sink<'_>) {
         for index in self.trains[trains].iter().flat_map(|&train| self.datagrams(train)) {
             let datagram = batch.get(index).expect("places are indices of this batch").0;
-            sink(Event::SendFailed { link: datagram.link, to: datagram.to, len: datagram.len, errno });
+            sink(Event::SendFailed { link: datagram.link, to: datagram.to, errno });
         }
     }
 

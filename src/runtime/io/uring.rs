@@ -13,10 +13,11 @@
 //! |---|---|---|
 //! | -ENOBUFS | every buffer is lent out | count; arm when a quarter of the buffers is back |
 //! | -ECONNREFUSED | nothing listens at the neighbour | tell the shard; arm |
+//! | any, listening socket | an ICMP message in its queue of errors | empty the queue, tell the shard; arm |
 //! | data, no `F_MORE` | completion queue overflowed | count; arm |
 //! | -ECANCELED, old generation | we closed the socket | nothing; count data that had come by it |
 
-use super::{BATCH, Backend, Counters, Event, PASS, Parts, Sink};
+use super::{BATCH, Backend, Counters, Event, PASS, Parts, Sink, tell_unreachable};
 use crate::base::limits::{DATAGRAM_SLOT, MAX_SESSIONS};
 use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::containers::Batch;
@@ -419,6 +420,7 @@ impl Uring {
             match (-done.result, link) {
                 (libc::ENOBUFS, _) => self.counters.starved += 1,
                 (libc::ECONNREFUSED, Some((link, path))) => sink(Event::Refused(link, path)),
+                (_, None) if tell_unreachable(&self.sockets, sink) => {}
                 (0 | libc::ECANCELED | libc::EINTR, _) => {}
                 _ => self.counters.receive_errors += 1,
             }
@@ -492,11 +494,18 @@ impl Uring {
     /// ICMP answer to an *earlier* datagram, gets a second try after the `first`.
     fn take_failures(&mut self, now: Instant, batch: &Batch, first: bool, sink: &mut Sink<'_>) {
         self.again.clear();
+        let mut heard = false;
         for &(number, errno) in &self.failed {
             let train = self.transmit.trains()[number];
             self.counters.uncount_sent(train.count);
-            let (link, refused) = (self.transmit.link(batch, train), errno == libc::ECONNREFUSED);
-            if let (true, Some((link, path))) = (refused, link) {
+            let link = self.transmit.link(batch, train);
+            let refused = if train.socket.is_some() {
+                errno == libc::ECONNREFUSED
+            } else {
+                heard |= tell_unreachable(&self.sockets, sink);
+                heard
+            };
+            if let (true, Some(_), Some((link, path))) = (refused, train.socket, link) {
                 sink(Event::Refused(link, path));
             }
             if let (true, Some((link, _))) = (train.count > 1 && trains::refused_by(errno), link) {
@@ -607,7 +616,7 @@ impl Backend for Uring {
     fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
         assert!(batch.len() <= BATCH, "a batch fits the arrangement");
         for (index, (datagram, _)) in batch.iter().enumerate() {
-            let Transmit { link, to, up, len } = *datagram;
+            let Transmit { link, to, up, .. } = *datagram;
             let mut route = self.sockets.route(now, link, to, up);
             if let (Route::Open | Route::Close, Some(link)) = (route, link) {
                 // What was placed may go through a socket that is about to be closed.
@@ -621,7 +630,7 @@ impl Backend for Uring {
             let fd = match route {
                 Route::Connected(fd) => Some(fd),
                 Route::Nowhere(errno) => {
-                    sink(Event::SendFailed { link, to, len, errno });
+                    sink(Event::SendFailed { link, to, errno });
                     continue;
                 }
                 Route::Listening | Route::Open | Route::Close => None,

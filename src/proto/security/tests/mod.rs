@@ -3,6 +3,7 @@
 mod establishing;
 mod hostile;
 mod lives;
+mod obstacles;
 mod rekeying;
 
 use super::*;
