@@ -10,7 +10,7 @@
 //! workers whose tables differ for a moment cannot hand a message to and fro.
 //!
 //! # Bounds
-//! A queue holds at most a sixteenth of the pool, and [`MAX_WAITING`]. Sessions of this router wait while one is half
+//! A queue holds at most a sixteenth of the pool, and `MAX_WAITING`. Sessions of this router wait while one is half
 //! full. What comes over links when it is full is dropped and counted (`crossing-full`), reliable or not, as where a
 //! link's queue is full: the sender that still holds it repeats it.
 

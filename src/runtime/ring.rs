@@ -1,8 +1,8 @@
 //! The rings between threads: single producer, single consumer, bounded, each with a doorbell.
 //!
-//! Down from control to a worker go [`ToWorker`]s, up go reports. When one of these is full the producer keeps what it has, counts that, and comes back a
-//! millisecond later: control stops taking actions and client requests, a worker leaves reports in its shard. Each side
-//! always drains what comes to it, so two full rings cannot block each other.
+//! Down from control to a worker go commands, up go reports. When one of these is full the producer keeps what it has,
+//! counts that, and comes back a millisecond later: control stops taking actions and client requests, a worker leaves
+//! reports in its shard. Each side always drains what comes to it, so two full rings cannot block each other.
 //!
 //! From every worker to every other goes a ring of [`Crossing`]s. When it is full the messages stay in the shard, whose
 //! queue has a bound and a rule (`dataplane/crossing.rs`). Where nothing crosses, a ring costs its consumer one read a

@@ -1,8 +1,8 @@
 //! A worker: one thread, one shard, one backend.
 //!
-//! A turn is: read the clock once → commands → what came from other workers → what arrived → records of sessions → timers →
-//! drain (deliver, transmit, cross, report) → wait. Every step is bounded, so acknowledgements leave in every turn however much arrives; what a bound cuts
-//! short continues in the next turn, without a wait in between.
+//! A turn is: read the clock once → commands → what came from other workers → what arrived → records of sessions →
+//! timers → drain (deliver, transmit, cross, report) → wait. Every step is bounded, so acknowledgements leave in every
+//! turn however much arrives; what a bound cuts short continues in the next turn, without a wait in between.
 
 use super::carrier::Written;
 use super::clock::{self, Clock};
