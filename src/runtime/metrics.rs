@@ -221,7 +221,9 @@ impl Connection {
                     self.deadline = now + PATIENCE;
                     return Ok(Step::Ask);
                 }
-                self.say(now, http::answer(request, "text/plain; charset=utf-8", INDEX), request.keeps_alive);
+                // Nobody asks for this again and again; who did so on one connection would hold up control.
+                let request = Request { keeps_alive: false, ..request };
+                self.say(now, http::answer(request, "text/plain; charset=utf-8", INDEX), false);
                 return Ok(Step::Again);
             }
         }

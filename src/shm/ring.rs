@@ -180,11 +180,12 @@ impl Consumer {
     }
 
     /// Copies the last record of those that wait, and takes none. Answers how much of it was copied; none if none waits.
-    /// The producer must be gone, or records might be added for ever.
+    /// Looks no further than to what waits now: a producer that goes on cannot hold this end for ever.
     pub fn copy_last(&self, into: &mut [u8]) -> Result<Option<usize>, Nonsense> {
         let mut ahead = Consumer { memory: Arc::clone(&self.memory), ..*self };
-        let mut last = None;
-        while ahead.front()?.is_some() {
+        ahead.look()?;
+        let (end, mut last) = (ahead.head, None);
+        while ahead.tail < end && ahead.front()?.is_some() {
             last = Some(ahead.copy_front(0, into)?);
             ahead.skip();
         }

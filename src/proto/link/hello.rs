@@ -372,7 +372,7 @@ impl Liveness {
         self.sent_anything = now;
     }
 
-    /// Nobody sends by this path any more, so nobody is refused.
+    /// Nobody is refused: nobody sends by this path any more, or what was sent by it arrived.
     pub(super) const fn calm_down(&mut self) {
         self.suspicion = None;
     }

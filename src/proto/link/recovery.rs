@@ -242,6 +242,9 @@ impl Link {
         if self.sent.is_former(record.number) {
             return self.release_acknowledged(now, record, given_up, pool);
         }
+        // What left by the active path arrived, so somebody listens there: the answer to a probe, also where packets are no
+        // sign of life because there are several paths.
+        self.paths.active_mut().liveness.calm_down();
         self.recovery.on_progress(now);
         self.mtu.on_acked(now, record.number, usize::from(record.bytes));
         self.congestion.set_datagram(self.mtu.current() as u64);

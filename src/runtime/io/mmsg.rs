@@ -266,8 +266,12 @@ impl Backend for Mmsg {
             match kind {
                 BELL => self.bell.silence(),
                 SESSION => self.handle_session(which, event.events, sink),
-                LISTEN if event.events & libc::EPOLLERR as u32 != 0 && tell_unreachable(&self.sockets, sink) => {}
-                LISTEN => datagrams += self.receive(None, PASS - datagrams, sink),
+                LISTEN => {
+                    if event.events & libc::EPOLLERR as u32 != 0 {
+                        tell_unreachable(&self.sockets, sink);
+                    }
+                    datagrams += self.receive(None, PASS - datagrams, sink);
+                }
                 _ => {
                     let which = Some((LinkId((which >> 32) as u16), which as u32));
                     datagrams += self.receive(which, PASS - datagrams, sink);

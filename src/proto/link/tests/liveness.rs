@@ -106,6 +106,27 @@ fn refusals_are_checked_before_they_are_believed() {
 }
 
 #[test]
+fn refusals_are_checked_also_where_packets_are_no_sign_of_life() {
+    let mut sim = Sim::pair(66, Settings::default(), Wire::new(5));
+    sim.establish();
+    // The second path is never attached, so it is down; but there are several now, and hellos alone are signs of life.
+    let other = crate::base::AddressPair { remote: "198.51.100.1:5300".parse().expect("an address"), ..PATH };
+    for end in 0..2 {
+        let now = sim.now;
+        sim.ends[end].link.set_paths(now, &[PATH.into(), other.into()]);
+    }
+    sim.run_for(ms(500));
+    for _ in 0..50 {
+        let now = sim.now;
+        sim.ends[0].link.handle_refused(now, PATH);
+        sim.drain(0);
+        sim.run_for(ms(7));
+    }
+    assert!(downs(&sim, 0).is_empty(), "forged: the neighbour acknowledges the probes");
+    assert!(sim.ends[0].link.is_up_by(PATH), "nor did the path");
+}
+
+#[test]
 fn a_process_that_slept_gives_its_neighbour_another_chance() {
     let mut sim = Sim::pair(67, Settings { dead: ms(120), ..Settings::default() }, Wire::new(1));
     sim.establish();
