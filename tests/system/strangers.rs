@@ -80,22 +80,18 @@ fn garbage_at_every_port() {
         assert!(ports.contains(&LISTEN_PORT), "{ports:?}");
         let knocks = handshakes(b, 300);
         let over = AtomicBool::new(false);
-        let mut settled = memory;
         let sent = std::thread::scope(|scope| {
             let near = scope.spawn(|| b.inside(|| flood_inside(&ports, &knocks, &over)).expect("floods"));
             let spoofed = scope.spawn(|| a.inside(|| flood_spoofed(&ports, &knocks, &over)).expect("floods"));
             for round in 0..6 {
                 carry(a, c, 8000 + round, &noise(6, 150_000));
                 std::thread::sleep(Duration::from_millis(200));
-                if round == 2 {
-                    // By now the kernel has filled every buffer it was lent, which makes them resident, once: 16 MiB under
-                    // io_uring where datagrams come in trains, and all of it where the kernel gives large pages.
-                    settled = resident(b);
-                }
             }
             over.store(true, Ordering::Relaxed);
             near.join().expect("no panic") + spoofed.join().expect("no panic")
         });
+        // Before anybody asks for figures: control's copies of them are more than a flood may cost.
+        let grown = resident(b).saturating_sub(memory);
         assert!(sent > 5_000, "{sent} datagrams are no flood");
         for router in [a, b, c] {
             for link in links(router) {
@@ -111,13 +107,11 @@ fn garbage_at_every_port() {
             .map(|&reason| drops[reason].as_u64().unwrap_or(0))
             .sum();
         assert!(counted > sent / 20, "{counted} of {sent} counted: {drops}");
-        let after = resident(b);
-        let (grown, later) = (after.saturating_sub(memory), after.saturating_sub(settled));
         say(&format!(
-            "flood: {sent} datagrams at {} ports, {counted} dropped, memory grew by {grown} KiB, {later} of them in the second half",
+            "flood: {sent} datagrams at {} ports, {counted} dropped, memory grew by {grown} KiB",
             ports.len()
         ));
-        assert!(grown < (16 + 6) * 1024 && later < 2 * 1024, "memory grew by {grown} KiB, {later} in the second half");
+        assert!(grown < 6 * 1024, "memory grew by {grown} KiB");
         assert!(stats(b)[0]["datagrams_in"].as_u64() > handled);
         carry(c, a, 8100, &noise(7, 100_000));
     });
