@@ -539,6 +539,7 @@ impl Shard {
     fn close_lane(&mut self, now: Instant, link: LinkId, reason: CloseReason) {
         let Some(state) = self.link_mut(link) else { return };
         state.close(now, reason);
+        self.security.leave(link);
         if reason == CloseReason::Removed {
             self.lanes.go(link, now + FAREWELL);
         }

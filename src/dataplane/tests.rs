@@ -168,6 +168,38 @@ fn a_neighbour_that_only_waits_to_be_asked_is_asked_again_when_it_comes_back() {
 }
 
 #[test]
+fn a_link_that_leaves_does_not_answer_for_the_one_in_its_place() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.up, [true; 2]);
+    let (now, successor) = (pair.now, LinkId(LINK.0 + 1));
+    let spec = LinkSpec {
+        peer: identity(0).public(),
+        preshared_key: None,
+        paths: Vec::new(),
+        asks: true,
+        settings: link::Settings::default(),
+    };
+    pair.shard(1).handle_command(now, Command::RemoveLink(LINK));
+    pair.shard(1).handle_command(now, Command::AddLink(successor, Box::new(spec)));
+    pair.take_reports(1);
+    // It asks for keys while the former link still says goodbye.
+    pair.start(0);
+    let mut changes = Vec::new();
+    for _ in 0..1_000 {
+        pair.carry();
+        while let Some(report) = pair.shard(1).poll_report() {
+            match report {
+                Report::LinkUp(link, ..) => changes.push((link, true)),
+                Report::LinkDown(link, _) => changes.push((link, false)),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(changes, [(successor, true)]);
+}
+
+#[test]
 fn a_link_that_flaps_does_not_fill_memory_while_control_is_busy() {
     let mut pair = Pair::new();
     pair.run(Duration::from_secs(1));

@@ -142,10 +142,10 @@ impl Security {
         Some(())
     }
 
-    /// The link to the owner of `key`: of several, the one whose other end is at `from`.
+    /// The link to the owner of `key`, of those that stay: of several, the one whose other end is at `from`.
     fn link_of(&self, key: &[u8; 32], from: AddressPair) -> Option<LinkId> {
-        let ours = |index: usize| self.peers[index].as_ref().filter(|peer| peer.identity.exchange == *key);
-        let all = || (0..self.peers.len()).filter_map(|index| ours(index).map(|peer| (index, peer)));
+        let live = || self.peers.iter().enumerate().filter_map(|(index, peer)| Some((index, peer.as_deref()?)));
+        let all = || live().filter(|(_, peer)| peer.identity.exchange == *key && !peer.leaving);
         let exact = all().find(|(_, peer)| peer.remote == Some(from));
         exact.or_else(|| all().next()).map(|(index, _)| LinkId(index as u16))
     }

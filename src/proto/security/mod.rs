@@ -336,6 +336,15 @@ impl Security {
         }
     }
 
+    /// `link` is about to be removed: it still seals, to say so, and takes in nothing more. The other end may be asking
+    /// for keys at this moment, and means the link that takes its place.
+    pub fn leave(&mut self, link: LinkId) {
+        if let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) {
+            peer.leave(&mut self.indices);
+            self.reschedule();
+        }
+    }
+
     /// Takes in a datagram; a sealed packet is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, from: AddressPair, datagram: &mut [u8]) -> Received {
         let result = match datagram.first() {
@@ -356,6 +365,9 @@ impl Security {
         let header = SealedHeader::parse(datagram).map_err(|_| DropReason::Malformed)?;
         let link = self.indices.find(header.receiver).ok_or(DropReason::NoKeys)?;
         let peer = self.peers[link.index()].as_mut().expect("live indices belong to live links");
+        if peer.leaving {
+            return Err(DropReason::LinkClosing);
+        }
         let place = peer.keys.place_of(header.receiver).ok_or(DropReason::NoKeys)?;
         let keys = peer.keys.get(place).filter(|keys| keys.usable(now)).ok_or(DropReason::NoKeys)?;
         // A new life of the other end counts from zero and its window is empty.

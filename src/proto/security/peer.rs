@@ -62,6 +62,8 @@ pub(super) struct Peer {
     cookie: Option<(Mac, Instant)>,
     /// What seems to keep it from agreeing on keys with us.
     pub(super) suspicion: Suspicion,
+    /// It only says goodbye.
+    pub(super) leaving: bool,
 }
 
 impl Peer {
@@ -90,6 +92,7 @@ impl Peer {
             doubtful: None,
             cookie: None,
             suspicion: Suspicion::default(),
+            leaving: false,
         }
     }
 
@@ -106,7 +109,7 @@ impl Peer {
 
     /// Asks for a handshake now, unless one is under way or nobody knows where to.
     pub(super) fn want_handshake(&mut self, now: Instant) -> bool {
-        let wanted = self.retry_at.is_none() && self.remote.is_some();
+        let wanted = self.retry_at.is_none() && self.remote.is_some() && !self.leaving;
         if wanted {
             self.retry_at = Some(now);
         }
@@ -179,6 +182,13 @@ impl Peer {
         if self.retry_at.is_none() && self.remote.is_some() {
             self.retry_at = Some(now + settings.retry);
         }
+    }
+
+    /// Asks for nothing any more.
+    pub(super) fn leave(&mut self, indices: &mut IndexTable) {
+        self.cancel(indices);
+        (self.retry_at, self.rekey_at) = (None, None);
+        self.leaving = true;
     }
 
     /// Turns a rekey time that has come into a handshake.
