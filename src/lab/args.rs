@@ -96,7 +96,9 @@ pub struct Args {
     /// A network of your own: TOML with nodes, links and flows.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["experiment", "hops", "delay", "loss"])]
     pub topology: Option<PathBuf>,
-    /// Only these transports: tcp-cubic, tcp-bbr, best-effort, reliable, raw-udp.
+    /// Only these transports: tcp-cubic, tcp-bbr, best-effort, reliable, raw-udp. A sweep of hops has
+    /// best-effort only if it is named or --sequential: on one long lossy link it and reliable together
+    /// want more than a sender as fair as TCP gets.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub transports: Vec<Transport>,
     /// One transport at a time, in five interleaved rounds, instead of all at once. Takes several times as long; tells
