@@ -6,7 +6,7 @@
 //! first two after a pause (sparse)    at once, so that the sender's timer can be short
 //! in a dense run                      after 16 packets, or an eighth of the round trip, at most 1 ms
 //! probe                               at once
-//! best effort alone                   after 16 packets, or 1 ms: nobody waits to send it again
+//! best effort alone                   after 64 packets, or 1 ms: nobody waits to send it again
 //! anything leaving for the neighbour  with it
 //! nothing new since the last ack      once more, a moment later
 //! ```
@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Packets of a dense run that share one acknowledgement.
 const COALESCE: u32 = 16;
+/// The same where none of them would be sent again.
+const COALESCE_BEST_EFFORT: u32 = 64;
 /// Longest that an acknowledgement is held back.
 pub(super) const MAX_ACK_DELAY: Duration = Duration::from_millis(1);
 /// Shortest: below this a timer costs more than the acknowledgement.
@@ -84,7 +86,8 @@ impl Received {
         self.eliciting_at = Some(now);
         self.owed += 1;
         self.repeat_wanted |= recovered;
-        let at_once = number != expected || (recovered && !self.is_dense()) || self.owed >= COALESCE;
+        let most = if self.repeat_wanted { COALESCE } else { COALESCE_BEST_EFFORT };
+        let at_once = number != expected || (recovered && !self.is_dense()) || self.owed >= most;
         let held = if recovered { delay } else { MAX_ACK_DELAY };
         let due = if at_once { now } else { now + held };
         self.ack_at = Some(self.ack_at.map_or(due, |before| before.min(due)));
