@@ -224,7 +224,7 @@ fn read_telemetry(
     let path = |section: &mut Section<'_, '_>, key, report: &mut Report| {
         section.text(key, report).map(|written| directory.join(written.value))
     };
-    let waits = [("auto", SocketWait::Auto), ("off", SocketWait::Off)];
+    let waits = [("auto", SocketWait::Auto), ("on", SocketWait::On), ("off", SocketWait::Off)];
     let exposures = [("loopback", Exposure::Loopback), ("network", Exposure::Network)];
     let socket_wait = section.word("socket_wait", &waits, report).unwrap_or(default.socket_wait);
     let interval_log = path(section, "interval_log", report);

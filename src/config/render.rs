@@ -87,6 +87,7 @@ fn link_entries(link: &Link) -> Vec<(&'static str, String)> {
 fn telemetry_entries(telemetry: &Telemetry) -> Vec<(&'static str, String)> {
     let socket_wait = match telemetry.socket_wait {
         SocketWait::Auto => "auto",
+        SocketWait::On => "on",
         SocketWait::Off => "off",
     };
     let exposure = match telemetry.prometheus_exposure {

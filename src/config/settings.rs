@@ -269,8 +269,10 @@ impl Telemetry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SocketWait {
-    /// Where it can.
+    /// Where it can, and tells it once for a train.
     Auto,
+    /// Where it can.
+    On,
     /// No.
     Off,
 }

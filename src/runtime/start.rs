@@ -215,7 +215,7 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     let sockets = bind_all(&config)?;
     let (trains, why) = choose_trains(config.workers.offload, &kernel_release(), || udp::try_trains(&sockets[0]))?;
     tracing::info!(offload = %why, "trains of datagrams");
-    let (stamps, why) = choose_stamps(config.telemetry.socket_wait, || udp::try_stamps(&sockets[0]));
+    let (stamps, why) = choose_stamps(config.telemetry.socket_wait, trains, || udp::try_stamps(&sockets[0]));
     tracing::info!(socket_wait = %why, "times of arrival");
     let choice = Choice { trains, stamps, ..choice };
     let socket = bind_control_socket(&config.control_socket)?;

@@ -293,11 +293,13 @@ pub fn choose_trains(
     }
 }
 
-/// Decides whether the kernel is asked when datagrams arrived. The text is for the log.
-pub fn choose_stamps(asked: SocketWait, test: impl FnOnce() -> io::Result<()>) -> (bool, String) {
+/// Decides whether the kernel is asked when datagrams arrived: it says so once for a train, so that single datagrams pay
+/// more for it. The text is for the log.
+pub fn choose_stamps(asked: SocketWait, trains: bool, test: impl FnOnce() -> io::Result<()>) -> (bool, String) {
     match asked {
         SocketWait::Off => (false, "off (as configured)".into()),
-        SocketWait::Auto => match test() {
+        SocketWait::Auto if !trains => (false, "off (datagrams come one by one, and each would pay for it)".into()),
+        SocketWait::Auto | SocketWait::On => match test() {
             Ok(()) => (true, "on".into()),
             Err(error) => (false, format!("off (the kernel cannot: {error})")),
         },

@@ -643,9 +643,12 @@ fn the_kernel_says_when_datagrams_and_trains_arrived() {
 #[test]
 fn times_of_arrival_are_asked_for_where_the_kernel_has_them() {
     let cannot = || Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT));
-    assert_eq!(choose_stamps(SocketWait::Auto, || Ok(())), (true, "on".into()));
-    assert_eq!(choose_stamps(SocketWait::Off, || panic!("not asked")), (false, "off (as configured)".into()));
-    let (on, why) = choose_stamps(SocketWait::Auto, cannot);
+    assert_eq!(choose_stamps(SocketWait::Auto, true, || Ok(())), (true, "on".into()));
+    assert_eq!(choose_stamps(SocketWait::On, false, || Ok(())), (true, "on".into()));
+    assert_eq!(choose_stamps(SocketWait::Off, true, || panic!("not asked")), (false, "off (as configured)".into()));
+    let (on, why) = choose_stamps(SocketWait::Auto, false, || panic!("not asked"));
+    assert!(!on && why.contains("one by one"), "{why}");
+    let (on, why) = choose_stamps(SocketWait::Auto, true, cannot);
     assert!(!on && why.contains("cannot"), "{why}");
 }
 
