@@ -50,7 +50,7 @@ impl Bare {
         spin: bool,
         core: Option<usize>,
     ) -> io::Result<Bare> {
-        let (entry, exit) = (net::open(net::free_address()?)?, net::open(net::free_address()?)?);
+        let (entry, exit) = (net::open(net::free_address(1)?)?, net::open(net::free_address(1)?)?);
         entry.connect(source)?;
         exit.connect(sink)?;
         entry.set_nonblocking(spin)?;

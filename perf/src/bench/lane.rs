@@ -1,10 +1,10 @@
-//! A neighbour's end of one link: security and link composed, without sessions or routing of messages.
+//! A neighbour's end of one lane: security and link composed, without sessions or routing of messages.
 //!
 //! Whole routers at both ends of the router under test would be slower than it. What is left out here is what the router
 //! in the middle does not see: where messages come from and go to. What it does see is real: handshake, sealed packets,
 //! hellos, acknowledgements, repetitions, congestion control.
 
-use sinew::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Rng, WallTime};
+use sinew::base::{AddressPair, Identity, Instant, LinkId, Rng, WallTime};
 use sinew::containers::batch::Transmit;
 use sinew::containers::pool::Urgency;
 use sinew::containers::{Batch, Pool};
@@ -12,41 +12,32 @@ use sinew::dataplane::messages::{Command, Report};
 use sinew::proto::link::{Delivery, Event, Link};
 use sinew::proto::security::{self, Received, Security};
 use sinew::wire::datagram;
-use sinew::wire::message::{HEADER_LEN, Header, MAX_BODY, Protocol};
+use sinew::wire::message::{HEADER_LEN, Header, MAX_BODY};
 use std::collections::VecDeque;
 
-/// Flows between two neighbours, each from its own port to its own port.
-pub(crate) const FLOWS: u16 = 32;
-const FIRST_PORT: u16 = 7000;
-/// Hops that a message may cross.
-const TTL: u8 = 8;
 /// Enough that neither end is what a reliable flow waits for.
 pub(crate) const POOL: usize = 1 << 15;
 
-/// The end of the link.
+/// The end of the lane.
 pub(crate) struct Lane {
-    node: NodeId,
     security: Security,
     link: Option<(LinkId, Link)>,
     pool: Pool,
     pub(crate) reports: VecDeque<Report>,
     rng: Rng,
     message: [u8; HEADER_LEN + MAX_BODY],
-    flow: u16,
 }
 
 impl Lane {
     pub(crate) fn new(identity: &Identity, wall: WallTime, mut rng: Rng) -> Lane {
         let settings = security::Settings::default();
         Lane {
-            node: identity.public().node_id(),
             security: Security::new(identity.clone(), settings, wall, rng.fork()),
             link: None,
             pool: Pool::new(POOL),
             reports: VecDeque::new(),
             rng,
             message: [0; HEADER_LEN + MAX_BODY],
-            flow: 0,
         }
     }
 
@@ -56,8 +47,12 @@ impl Lane {
             (Command::AddLink(id, spec), link) => {
                 let pairs: Vec<AddressPair> = spec.paths.iter().map(|path| path.pair).collect();
                 self.security.add_peer(now, id, spec.peer, spec.preshared_key, &pairs);
+                if !spec.asks {
+                    self.security.hold(id);
+                }
                 *link = Some((id, Link::new(spec.settings, &spec.paths, self.rng.fork())));
             }
+            (Command::AskLink(id), _) => self.security.ask(now, id),
             (Command::SendControl(_, bytes), Some((_, link))) => {
                 // Routing asks again for what the link had no room for.
                 link.send_control(now, &bytes, &mut self.pool);
@@ -66,30 +61,15 @@ impl Lane {
         }
     }
 
-    /// Sends a message over the next flow; false if there is no room for it now.
-    pub(crate) fn send(&mut self, now: Instant, to: NodeId, class: Class, bytes: &[u8]) -> bool {
+    /// Sends a message; false if there is no room for it now.
+    pub(crate) fn send(&mut self, now: Instant, header: &Header, bytes: &[u8]) -> bool {
         let Some((_, link)) = &mut self.link else { return false };
-        let port = FIRST_PORT + self.flow;
-        let header = Header {
-            class,
-            ttl: TTL,
-            mark: false,
-            protocol: Protocol::Datagram,
-            destination: to,
-            source: self.node,
-            destination_port: port,
-            source_port: port,
-        };
         self.message[..HEADER_LEN].copy_from_slice(&header.to_bytes());
         self.message[HEADER_LEN..][..bytes.len()].copy_from_slice(bytes);
         let message = &self.message[..HEADER_LEN + bytes.len()];
         let Some(packet) = self.pool.copy_in(Urgency::Ordinary, message) else { return false };
-        if let Err(packet) = link.send(now, packet, &header, &mut self.pool) {
-            self.pool.release(packet);
-            return false;
-        }
-        self.flow = (self.flow + 1) % FLOWS;
-        true
+        let sent = link.send(now, packet, header, &mut self.pool);
+        sent.map_err(|packet| self.pool.release(packet)).is_ok()
     }
 
     /// Seals what is ready, until the batch is full.

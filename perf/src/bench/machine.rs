@@ -49,13 +49,13 @@ impl Cores {
     }
 }
 
-/// A thread of this or another process, whose use of its core is read from /proc.
+/// Threads of this or another process, whose use of cores is read from /proc.
 pub(crate) struct Watched {
-    /// Its folder: `/proc/PID/task/TID`.
-    task: PathBuf,
+    /// Their folders: `/proc/PID/task/TID`.
+    tasks: Vec<PathBuf>,
 }
 
-/// What a thread used so far.
+/// What threads used so far.
 #[derive(Clone, Copy)]
 pub(crate) struct Used {
     /// On a core, ns.
@@ -65,35 +65,57 @@ pub(crate) struct Used {
 }
 
 impl Watched {
-    /// The thread of process `pid` that is called `name`.
+    /// The threads of process `pid` whose names begin so.
     pub(crate) fn find(pid: u32, name: &str) -> io::Result<Watched> {
+        let mut tasks = Vec::new();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.path();
             // A thread may end while it is looked at.
-            if fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name) {
-                return Ok(Watched { task });
+            if fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name)) {
+                tasks.push(task);
             }
         }
-        Err(io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has no thread called {name}")))
+        if tasks.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has no thread called {name}")));
+        }
+        Ok(Watched { tasks })
     }
 
     /// The calling thread.
     pub(crate) fn calling() -> Watched {
         // SAFETY: gettid only answers.
         let id = unsafe { libc::gettid() };
-        Watched { task: PathBuf::from(format!("/proc/self/task/{id}")) }
+        Watched { tasks: vec![PathBuf::from(format!("/proc/self/task/{id}"))] }
     }
 
-    /// Its id.
-    pub(crate) fn id(&self) -> String {
-        self.task.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    /// Puts them on this core; a refusal shows in the figures.
+    pub(crate) fn pin(&self, core: usize) {
+        // SAFETY: all-zero is an empty set.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is ours to change; a core beyond it is ignored.
+        unsafe { libc::CPU_SET(core, &mut set) };
+        for id in self.tasks.iter().filter_map(|task| task.file_name()?.to_str()?.parse().ok()) {
+            // SAFETY: the set is readable for its size.
+            unsafe { libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const set) };
+        }
     }
 
-    /// What it used so far; exact to a tick of the scheduler.
+    /// Their ids, with commas between.
+    pub(crate) fn ids(&self) -> String {
+        let ids = self.tasks.iter().filter_map(|task| task.file_name());
+        ids.map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(",")
+    }
+
+    /// What they used so far, taken together; exact to a tick of the scheduler.
     pub(crate) fn used(&self) -> io::Result<Used> {
-        let text = fs::read_to_string(self.task.join("schedstat"))?;
-        let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
-        Ok(Used { ran: numbers.next().unwrap_or(0), waited: numbers.next().unwrap_or(0) })
+        let mut used = Used { ran: 0, waited: 0 };
+        for task in &self.tasks {
+            let text = fs::read_to_string(task.join("schedstat"))?;
+            let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
+            used.ran += numbers.next().unwrap_or(0);
+            used.waited += numbers.next().unwrap_or(0);
+        }
+        Ok(used)
     }
 }
 

@@ -1,12 +1,14 @@
-//! A neighbour of the router under test: a lane and a control, driven in the calling thread over a real socket.
+//! A neighbour of the router under test: its lanes and a control, driven in the calling thread over real sockets.
 
 use super::lane::{Lane, POOL};
 use super::net::{BATCH, Port};
+use sinew::base::worker::pick;
 use sinew::base::{Class, Identity, Instant, NodeId, Rng};
 use sinew::config::settings::{Config, Idle, Io, Link, Member, Metric, Offload, Routing, Telemetry, Workers};
 use sinew::containers::Batch;
 use sinew::control::{Action, Control, Input};
 use sinew::runtime::clock;
+use sinew::wire::message::{Header, Protocol};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,14 +19,27 @@ const TICK: Duration = Duration::from_micros(50);
 /// What losses are drawn from.
 const LOSS_SEED: u64 = 0x10_55;
 
-/// The neighbour.
-pub(crate) struct Neighbour {
+/// Flows between two neighbours, each from its own port to its own port.
+const FLOWS: u16 = 32;
+const FIRST_PORT: u16 = 7000;
+/// Hops that a message may cross.
+const TTL: u8 = 8;
+
+/// A lane over its socket.
+struct Way {
     lane: Lane,
-    control: Control,
     port: Port,
     remote: SocketAddr,
+}
+
+/// The neighbour.
+pub(crate) struct Neighbour {
+    /// By worker.
+    ways: Vec<Way>,
+    control: Control,
     batch: Batch,
     ticked: Instant,
+    flow: u16,
     /// Every message leaves in a datagram of its own.
     split: bool,
     /// Share of datagrams that are lost, in each direction.
@@ -33,21 +48,24 @@ pub(crate) struct Neighbour {
 }
 
 impl Neighbour {
-    /// A neighbour with one link, over a port that is connected to the other end.
-    pub(crate) fn new(now: Instant, identity: &Identity, config: Config, port: Port) -> io::Result<Neighbour> {
-        let remote = config.links.first().and_then(|link| link.paths.first()).map(|path| path.remote);
-        let remote = remote.ok_or_else(|| io::Error::other("a neighbour has one link, whose other end is known"))?;
+    /// A neighbour with one link, over ports that are connected to the other end's: one for each worker.
+    pub(crate) fn new(
+        now: Instant,
+        identity: &Identity,
+        config: Config,
+        ports: Vec<(Port, SocketAddr)>,
+    ) -> io::Result<Neighbour> {
         let mut rng = clock::seeded_rng()?;
         let wall = clock::wall_time();
-        let lane = Lane::new(identity, wall, rng.fork());
+        let way = |(port, remote)| Way { lane: Lane::new(identity, wall, rng.fork()), port, remote };
+        let ways = ports.into_iter().map(way).collect();
         let control = Control::new(now, config, identity.clone(), wall, "bench".into(), rng);
         let mut neighbour = Neighbour {
-            lane,
+            ways,
             control: control.map_err(io::Error::other)?,
-            port,
-            remote,
             batch: Batch::new(BATCH),
             ticked: now,
+            flow: 0,
             split: false,
             loss: 0.0,
             losses: Rng::from_u64(LOSS_SEED),
@@ -76,18 +94,31 @@ impl Neighbour {
         self.loss = loss;
     }
 
-    /// Bytes of its receive buffer.
+    /// Bytes of the smallest receive buffer.
     pub(crate) fn buffer(&self) -> usize {
-        self.port.buffer()
+        self.ways.iter().map(|way| way.port.buffer()).min().unwrap_or(0)
     }
 
     /// Sends a message over the next flow; false if there is no room for it now.
     pub(crate) fn send(&mut self, now: Instant, to: NodeId, class: Class, bytes: &[u8]) -> bool {
-        let sent = self.lane.send(now, to, class, bytes);
+        let port = FIRST_PORT + self.flow;
+        let header = Header {
+            class,
+            ttl: TTL,
+            mark: false,
+            protocol: Protocol::Datagram,
+            destination: to,
+            source: self.node(),
+            destination_port: port,
+            source_port: port,
+        };
+        let place = pick(header.flow_hash(), self.ways.len());
+        let sent = self.ways[place].lane.send(now, &header, bytes);
+        self.flow = (self.flow + u16::from(sent)) % FLOWS;
         if sent && self.split {
-            self.lane.fill(now, &mut self.batch);
-            if self.batch.is_full() {
-                self.push();
+            self.ways[place].lane.fill(now, &mut self.batch);
+            if self.batch.is_full() || self.ways.len() > 1 {
+                self.push(place);
             }
         }
         sent
@@ -95,29 +126,34 @@ impl Neighbour {
 
     /// Sends what is ready.
     pub(crate) fn flush(&mut self, now: Instant) {
-        loop {
-            self.lane.fill(now, &mut self.batch);
-            if self.batch.is_empty() {
-                return;
+        for place in 0..self.ways.len() {
+            loop {
+                self.ways[place].lane.fill(now, &mut self.batch);
+                if self.batch.is_empty() {
+                    break;
+                }
+                self.push(place);
             }
-            self.push();
         }
     }
 
-    fn push(&mut self) {
-        let Neighbour { port, batch, losses, loss, .. } = self;
-        port.send(batch.iter().map(|(_, bytes)| bytes).filter(|_| *loss == 0.0 || !losses.chance(*loss)));
+    fn push(&mut self, place: usize) {
+        let Neighbour { ways, batch, losses, loss, .. } = self;
+        let datagrams = batch.iter().map(|(_, bytes)| bytes);
+        ways[place].port.send(datagrams.filter(|_| *loss == 0.0 || !losses.chance(*loss)));
         batch.clear();
     }
 
     /// Takes what has arrived and hands over the messages.
     pub(crate) fn receive(&mut self, now: Instant, arrived: &mut dyn FnMut(&[u8])) {
-        let Neighbour { lane, port, losses, loss, remote, .. } = self;
-        port.receive(|datagram| {
-            if *loss == 0.0 || !losses.chance(*loss) {
-                lane.handle_datagram(now, (*remote).into(), datagram, arrived);
-            }
-        });
+        let Neighbour { ways, losses, loss, .. } = self;
+        for Way { lane, port, remote } in ways {
+            port.receive(|datagram| {
+                if *loss == 0.0 || !losses.chance(*loss) {
+                    lane.handle_datagram(now, (*remote).into(), datagram, arrived);
+                }
+            });
+        }
     }
 
     /// Does what is due, unless that was just done.
@@ -126,36 +162,46 @@ impl Neighbour {
             return;
         }
         self.ticked = now;
-        self.lane.handle_timeout(now);
+        self.ways.iter_mut().for_each(|way| way.lane.handle_timeout(now));
         if self.control.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.control.handle(now, Input::Timer);
         }
         self.settle(now);
     }
 
-    /// Carries reports and commands between lane and control. Nobody asks anything of this control, so all its actions
+    /// Carries reports and commands between lanes and control. Nobody asks anything of this control, so all its actions
     /// are commands.
     fn settle(&mut self, now: Instant) {
         loop {
-            while let Some(report) = self.lane.reports.pop_front() {
-                self.control.handle(now, Input::Report { worker: 0, report });
+            for (worker, way) in self.ways.iter_mut().enumerate() {
+                while let Some(report) = way.lane.reports.pop_front() {
+                    self.control.handle(now, Input::Report { worker, report });
+                }
             }
             let Some(action) = self.control.poll_action() else { return };
-            if let Action::Command { command, .. } = action {
-                self.lane.handle_command(now, command);
+            if let Action::Command { worker, command } = action {
+                self.ways[worker].lane.handle_command(now, command);
             }
         }
     }
 }
 
 /// The configuration of a neighbour called `name` with one link.
-pub(crate) fn config(name: &str, listen: SocketAddr, members: &[Member], link: Link) -> Config {
+pub(crate) fn config(name: &str, listen: SocketAddr, workers: usize, members: &[Member], link: Link) -> Config {
+    let workers = Workers {
+        count: workers,
+        io: Io::Mmsg,
+        offload: Offload::Off,
+        idle: Idle::Spin,
+        pool: POOL,
+        ..Workers::default()
+    };
     Config {
         name: name.into(),
         key_file: "/nonexistent".into(),
         listen,
         control_socket: "/nonexistent".into(),
-        workers: Workers { io: Io::Mmsg, offload: Offload::Off, idle: Idle::Spin, pool: POOL, ..Workers::default() },
+        workers,
         lock_memory: false,
         members: members.to_vec(),
         links: vec![link],

@@ -35,9 +35,26 @@ pub(crate) struct Port {
     headers: Box<[libc::mmsghdr]>,
 }
 
-/// A loopback address with a port that was free a moment ago.
-pub(crate) fn free_address() -> io::Result<SocketAddr> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+/// Draws of a port until so many in a row must have been free.
+const DRAWS: usize = 100;
+
+/// A loopback address with a port that was free a moment ago, as were those behind it: so many in all.
+pub(crate) fn free_address(ports: usize) -> io::Result<SocketAddr> {
+    for _ in 0..DRAWS {
+        let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = first.local_addr()?;
+        let last = usize::from(address.port()) + ports - 1;
+        if last <= usize::from(u16::MAX) && (1..ports).all(|place| UdpSocket::bind(beside(address, place)).is_ok()) {
+            return Ok(address);
+        }
+    }
+    Err(io::Error::other(format!("no {ports} free ports in a row")))
+}
+
+/// The address of the worker `place` behind the one at `address`.
+pub(crate) fn beside(mut address: SocketAddr, place: usize) -> SocketAddr {
+    address.set_port(address.port() + place as u16);
+    address
 }
 
 /// A socket on the loopback interface with buffers as large as a router's.

@@ -37,7 +37,9 @@ struct Cast {
     names: Vec<String>,
     identities: Vec<Identity>,
     members: Vec<Member>,
+    /// Of worker 0; worker k takes the port plus k.
     addresses: Vec<SocketAddr>,
+    workers: usize,
 }
 
 const SOURCE: usize = 0;
@@ -45,7 +47,7 @@ const ROUTER: usize = 1;
 const FIRST_SINK: usize = 2;
 
 impl Cast {
-    fn new(sinks: usize) -> io::Result<Cast> {
+    fn new(sinks: usize, workers: usize) -> io::Result<Cast> {
         let mut rng = clock::seeded_rng()?;
         let names = ["a".to_owned(), "r".to_owned()].into_iter().chain((0..sinks).map(|sink| format!("b{sink}")));
         let names: Vec<String> = names.collect();
@@ -60,17 +62,21 @@ impl Cast {
             public: identity.public().to_string(),
         };
         let members = names.iter().zip(&identities).map(member).collect();
-        let addresses = names.iter().map(|_| net::free_address()).collect::<io::Result<_>>()?;
-        Ok(Cast { names, identities, members, addresses })
+        let addresses = names.iter().map(|_| net::free_address(workers)).collect::<io::Result<_>>()?;
+        Ok(Cast { names, identities, members, addresses, workers })
     }
 
     /// Neighbour `who`, linked to `peer`.
     fn neighbour(&self, now: Instant, who: usize, peer: usize, congestion: Congestion) -> io::Result<Neighbour> {
         let (listen, remote) = (self.addresses[who], self.addresses[peer]);
         let link = Link { congestion, ..Link::new(self.names[peer].clone(), Some(remote)) };
-        let port = Port::new(net::open(listen)?, remote)?;
-        let config = neighbour::config(&self.names[who], listen, &self.members, link);
-        Neighbour::new(now, &self.identities[who], config, port)
+        let port = |worker| {
+            let [listen, remote] = [listen, remote].map(|address| net::beside(address, worker));
+            io::Result::Ok((Port::new(net::open(listen)?, remote)?, remote))
+        };
+        let ports = (0..self.workers).map(port).collect::<io::Result<_>>()?;
+        let config = neighbour::config(&self.names[who], listen, self.workers, &self.members, link);
+        Neighbour::new(now, &self.identities[who], config, ports)
     }
 }
 
@@ -82,7 +88,7 @@ impl Overlay {
         congestion: Congestion,
         sinks: usize,
     ) -> io::Result<(Overlay, Router)> {
-        let cast = Cast::new(sinks)?;
+        let cast = Cast::new(sinks, setup.workers)?;
         let ends = (0..cast.names.len()).filter(|&who| who != ROUTER);
         let neighbours: Vec<(&str, SocketAddr)> = ends.map(|who| (&*cast.names[who], cast.addresses[who])).collect();
         let router =
@@ -94,7 +100,7 @@ impl Overlay {
 
     /// A source with a link to its sink.
     pub(crate) fn direct(clock: Clock, congestion: Congestion) -> io::Result<Overlay> {
-        Overlay::new(clock, &Cast::new(1)?, FIRST_SINK, congestion)
+        Overlay::new(clock, &Cast::new(1, 1)?, FIRST_SINK, congestion)
     }
 
     /// `next`: who is at the other end of the source's link.

@@ -42,7 +42,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     pub(crate) fn open() -> io::Result<Ends> {
-        Ok(Ends { source: net::open(net::free_address()?)?, sink: net::open(net::free_address()?)? })
+        Ok(Ends { source: net::open(net::free_address(1)?)?, sink: net::open(net::free_address(1)?)? })
     }
 }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const WORKER: &str = "sinew-worker-0";
+const WORKER: &str = "sinew-worker-";
 /// A router that does not answer by then did not start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,14 +26,16 @@ pub(crate) struct Setup<'a> {
     pub(crate) offload: &'a str,
     pub(crate) idle: &'a str,
     pub(crate) congestion: &'a str,
-    /// The core of its worker, and those of the rest of its process.
+    /// Workers, all of them on one core.
+    pub(crate) workers: usize,
+    /// That core, and those of the rest of its process.
     pub(crate) core: Option<usize>,
     pub(crate) allowed: Cores,
 }
 
 /// The router.
 pub(crate) struct Router {
-    pub(crate) worker: Watched,
+    pub(crate) workers: Watched,
     overlay: Overlay,
     child: Child,
     directory: tempfile::TempDir,
@@ -73,8 +75,12 @@ impl Router {
             let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
             return Err(io::Error::other(format!("the router did not start:\n{log}")));
         };
-        let worker = Watched::find(child.id(), WORKER)?;
-        Ok(Router { worker, overlay, child, directory })
+        let workers = Watched::find(child.id(), WORKER)?;
+        // A configuration gives no two workers one core.
+        if let Some(core) = setup.core.filter(|_| setup.workers > 1) {
+            workers.pin(core);
+        }
+        Ok(Router { workers, overlay, child, directory })
     }
 
     /// The system calls it uses, and why.
@@ -85,14 +91,17 @@ impl Router {
         }
     }
 
-    /// What its worker counted so far.
-    pub(crate) fn stats(&self) -> io::Result<ShardStats> {
+    /// What its workers counted so far.
+    pub(crate) fn stats(&self) -> io::Result<Vec<ShardStats>> {
         let begun = Instant::now();
         loop {
             match self.overlay.request(&Request::Stats)? {
                 Response::Stats { workers } => {
-                    let first = workers.into_iter().next().unwrap_or_default();
-                    return serde_json::from_value(first).map_err(io::Error::other);
+                    return workers
+                        .into_iter()
+                        .map(serde_json::from_value)
+                        .collect::<Result<_, _>>()
+                        .map_err(io::Error::other);
                 }
                 // A worker that others keep from its core answers later.
                 Response::Error { .. } if begun.elapsed() < PATIENCE => {}
@@ -131,10 +140,11 @@ fn configuration(
     listen: SocketAddr,
     neighbours: &[(&str, SocketAddr)],
 ) -> String {
-    let cores = setup.core.map(|core| core.to_string()).unwrap_or_default();
+    let cores = setup.core.filter(|_| setup.workers == 1).map(|core| core.to_string()).unwrap_or_default();
+    let workers = setup.workers;
     let mut text = format!(
         "name = \"r\"\nkey = \"r.key\"\nlisten = \"{listen}\"\ncontrol_socket = \"r.sock\"\n\
-         [workers]\ncores = [{cores}]\nio = \"{}\"\noffload = \"{}\"\nidle = \"{}\"\n",
+         [workers]\ncount = {workers}\ncores = [{cores}]\nio = \"{}\"\noffload = \"{}\"\nidle = \"{}\"\n",
         setup.io, setup.offload, setup.idle
     );
     for Member { name, public } in members {
@@ -176,15 +186,17 @@ impl Counted {
         }
     }
 
-    /// From the counters of a router that stands between `source` and `sinks`.
-    pub(crate) fn between(stats: &ShardStats, source: NodeId, sinks: &[NodeId]) -> Counted {
-        let mut counted = Counted { forwarded: stats.forwarded, drops: stats.drops.total(), ..Counted::default() };
-        for link in &stats.links {
+    /// From the counters of the workers of a router that stands between `source` and `sinks`.
+    pub(crate) fn between(workers: &[ShardStats], source: NodeId, sinks: &[NodeId]) -> Counted {
+        let forwarded = workers.iter().map(|stats| stats.forwarded).sum();
+        let drops = workers.iter().map(|stats| stats.drops.total()).sum();
+        let mut counted = Counted { forwarded, drops, ..Counted::default() };
+        for link in workers.iter().flat_map(|stats| &stats.links) {
             let stats = &link.stats;
             counted.drops += stats.drops.total();
             if link.peer == source {
-                counted.datagrams_in = stats.packets_in;
-                counted.messages_in = stats.best_effort.received + stats.reliable.received;
+                counted.datagrams_in += stats.packets_in;
+                counted.messages_in += stats.best_effort.received + stats.reliable.received;
                 counted.datagrams_back += stats.packets_out;
             } else if sinks.contains(&link.peer) {
                 counted.datagrams_out += stats.packets_out;

@@ -37,11 +37,13 @@ pub(crate) struct Through {
     pub(crate) single: bool,
     /// Share of datagrams lost between router and sinks, in each direction.
     pub(crate) loss: f64,
+    /// Workers of every router, the neighbours too.
+    pub(crate) workers: usize,
 }
 
 /// Best effort to one neighbour.
 pub(crate) const BEST_EFFORT: Through =
-    Through { class: Class::BestEffort, split: false, sinks: 1, single: false, loss: 0.0 };
+    Through { class: Class::BestEffort, split: false, sinks: 1, single: false, loss: 0.0, workers: 1 };
 /// Reliable to one neighbour.
 pub(crate) const RELIABLE: Through = Through { class: Class::Reliable, ..BEST_EFFORT };
 
@@ -125,12 +127,13 @@ fn wanted<T: Copy>(args: &Common, all: &[T], names: impl Fn(&T) -> (&'static str
 }
 
 impl Bench<'_> {
-    fn setup<'s>(&'s self, idle: &'s str, single: bool) -> Setup<'s> {
+    fn setup<'s>(&'s self, idle: &'s str, single: bool, workers: usize) -> Setup<'s> {
         Setup {
             io: &self.args.io,
             offload: if single { "off" } else { &self.args.offload },
             idle,
             congestion: &self.args.congestion.text,
+            workers,
             core: self.core(),
             allowed: self.allowed,
         }
@@ -172,14 +175,14 @@ impl Bench<'_> {
 
     fn load_router(&mut self, row: &Row, through: Through) -> io::Result<Shown> {
         let congestion = self.args.congestion.meant;
-        let setup = self.setup("wait", through.single);
+        let setup = self.setup("wait", through.single, through.workers);
         let (mut overlay, router) = Overlay::through(self.clock, &setup, congestion, through.sinks)?;
         self.io = router.io()?;
         overlay.set(through.class, through.split, through.loss);
         let (source, sinks) = overlay.nodes();
         let counters = || Ok(Counted::between(&router.stats()?, source, &sinks));
         let lossy = through.class == Class::BestEffort;
-        self.plan(row, lossy).measure(&mut overlay, &router.worker, counters)
+        self.plan(row, lossy).measure(&mut overlay, &router.workers, counters)
     }
 
     fn plan(&self, row: &Row, lossy: bool) -> Plan {
@@ -211,7 +214,7 @@ impl Bench<'_> {
                 over(&mut overlay)
             }
             Between::Router { idle, single } => {
-                let (mut overlay, _router) = Overlay::through(self.clock, &self.setup(idle, single), congestion, 1)?;
+                let (mut overlay, _router) = Overlay::through(self.clock, &self.setup(idle, single, 1), congestion, 1)?;
                 overlay.set(Class::BestEffort, split, 0.0);
                 over(&mut overlay)
             }

@@ -1,4 +1,4 @@
-//! What a thread spends its time on: the kernel, the ciphers, the rest.
+//! What threads spend their time on: the kernel, the ciphers, the rest.
 
 use super::machine::Watched;
 use std::io;
@@ -9,7 +9,7 @@ const FREQUENCY: &str = "5000";
 /// What the names of ring's functions have in them.
 const CIPHERS: [&str; 7] = ["ring_core", "ring::aead", "aes", "gcm", "ghash", "chacha20", "poly1305"];
 
-/// Samples of one thread, taken by perf.
+/// Samples of threads, taken by perf.
 pub(crate) struct Sampler {
     child: Child,
     file: tempfile::NamedTempFile,
@@ -25,10 +25,10 @@ pub(crate) struct Shares {
 
 impl Sampler {
     /// Begins to sample; none where there is no perf, or where it may not.
-    pub(crate) fn start(thread: &Watched) -> Option<Sampler> {
+    pub(crate) fn start(threads: &Watched) -> Option<Sampler> {
         let file = tempfile::NamedTempFile::new().ok()?;
         let mut command = Command::new("perf");
-        command.args(["record", "--quiet", "-e", "cpu-clock", "-F", FREQUENCY, "-t", &thread.id(), "-o"]);
+        command.args(["record", "--quiet", "-e", "cpu-clock", "-F", FREQUENCY, "-t", &threads.ids(), "-o"]);
         command.arg(file.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Some(Sampler { child: command.spawn().ok()?, file })
     }

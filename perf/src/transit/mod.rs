@@ -27,6 +27,8 @@ enum Question {
     Cpu,
     /// What recovery costs when 1 % is lost
     Loss,
+    /// What a second worker costs
+    Workers,
     /// How long a message takes
     Latency,
 }
@@ -44,6 +46,9 @@ do:
   to four              four neighbours behind the router, in turn
   720 B, all off       no two such messages fit a datagram, and the router sends no trains
   at 100000/s          one message a datagram
+  two workers          each router has two, and so each link two lanes: the same 32 flows spread over
+                       both. All workers of the router share its core, so that only their own cost
+                       differs; ns/msg is that of both
   1 % lost             of the datagrams between router and sink, in both directions, drawn at the
                        sink from a fixed seed
 ns/msg is the forwarding thread's time on its core (from /proc) per message that arrived.
@@ -104,6 +109,15 @@ const LOSS: [Row; 2] = [
     },
 ];
 
+const TWO: Through = Through { workers: 2, ..BEST_EFFORT };
+const WORKERS: [Row; 5] = [
+    row("one worker", Carrier::Router(BEST_EFFORT), 200, "one worker"),
+    row("two workers", Carrier::Router(TWO), 200, "one worker"),
+    row("one worker, reliable", Carrier::Router(RELIABLE), 200, "one worker, reliable"),
+    row("two workers, reliable", Carrier::Router(Through { workers: 2, ..RELIABLE }), 200, "one worker, reliable"),
+    row("one worker again", Carrier::Router(BEST_EFFORT), 200, "one worker"),
+];
+
 const SINGLE: Beat = Beat { rate: 10_000, size: 200, burst: 1 };
 const BURST: Beat = Beat { rate: 10_000, size: 720, burst: 16 };
 
@@ -134,7 +148,12 @@ const LATENCY: [Wait; 12] = [
 /// Measures what was asked.
 pub(crate) fn run(args: &Args) -> io::Result<Report> {
     let asked = |question| args.questions.is_empty() || args.questions.contains(&question);
-    let loads = [(Question::Saturated, &SATURATED[..]), (Question::Cpu, &CPU), (Question::Loss, &LOSS)];
+    let loads = [
+        (Question::Saturated, &SATURATED[..]),
+        (Question::Cpu, &CPU),
+        (Question::Loss, &LOSS),
+        (Question::Workers, &WORKERS),
+    ];
     let loads: Vec<Row> =
         loads.into_iter().filter(|load| asked(load.0)).flat_map(|load| load.1.iter().copied()).collect();
     rows::run(&args.common, &loads, if asked(Question::Latency) { &LATENCY } else { &[] })
