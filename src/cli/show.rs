@@ -415,7 +415,7 @@ fn routes_table(routes: &[RouteEntry]) -> Table {
 fn sessions_table(workers: &[Value]) -> Table {
     let numbers = ["sent", "delivered", "repeated", "unacknowledged", "unread"];
     let columns =
-        ["session", "kind", ">port", "peer", "by", ">sent", ">delivered", ">repeated", ">unacked B", ">unread B"];
+        ["session", "kind", ">port", "peer", "carrier", ">sent", ">delivered", ">repeated", ">unacked B", ">unread B"];
     let mut table = Table::new(columns);
     for session in sessions(workers) {
         let peer = &session["peer"];

@@ -366,13 +366,16 @@ impl Control {
         }
     }
 
-    /// Somebody asks for a link that this configuration does not have.
+    /// Somebody asks for a link that this configuration does not have. One that it has, its worker is about to hear of.
     fn stranger(&mut self, now: Instant, Stranger { from, key }: Stranger) {
-        if !self.strangers.is_news(now, key) {
+        let public = |member: &Member| member.public.parse::<PublicIdentity>().ok();
+        let asks = |member: &&Member| public(member).is_some_and(|public| public.exchange == key);
+        let member = self.config.members.iter().find(asks);
+        let node = member.and_then(public).map(|public| public.node_id());
+        if self.links.iter().any(|link| Some(link.peer) == node) || !self.strangers.is_news(now, key) {
             return;
         }
-        let asks = |member: &&Member| member.public.parse().is_ok_and(|public: PublicIdentity| public.exchange == key);
-        match self.config.members.iter().find(asks) {
+        match member {
             Some(Member { name, .. }) => {
                 let help = "add a [[link]] to it here, or remove the one to this router there";
                 tracing::warn!(%from, help, "`{name}` asks for a link, and there is none to it in this configuration");

@@ -56,11 +56,11 @@ impl Sessions {
         Sessions { workers, last: 0, opening, listeners, recent }
     }
 
-    /// A number for a new session (below 2^63, where the numbers of the shards begin), and the worker to hold it: the
+    /// A number for a new session (below 2^52, where the numbers of the shards begin), and the worker to hold it: the
     /// home of its port, or any, which takes a port that is at home there.
     pub(super) fn open(&mut self, client: ClientId, port: Port, listener: bool) -> (SessionId, usize) {
         self.last += 1;
-        assert!(self.last < 1 << 63, "nobody opens 2^63 sessions");
+        assert!(self.last < 1 << 52, "nobody opens 2^52 sessions");
         let worker = match port {
             0 => pick(hash64(&self.last.to_be_bytes()), self.workers),
             port => home(port, self.workers),

@@ -16,11 +16,18 @@ pub(super) const FAREWELL: Duration = Duration::from_millis(50);
 pub(super) struct Lane {
     link: Link,
     peer: NodeId,
+    /// It asks, or was asked. Others only listen: where the neighbour has fewer workers, they never have an other end.
+    used: bool,
 }
 
 impl Lane {
-    pub(super) const fn new(link: Link, peer: NodeId) -> Lane {
-        Lane { link, peer }
+    pub(super) const fn new(link: Link, peer: NodeId, used: bool) -> Lane {
+        Lane { link, peer, used }
+    }
+
+    /// Whether there is anything to say of it.
+    pub(super) const fn used(&self) -> bool {
+        self.used
     }
 
     pub(super) const fn link(&self) -> &Link {
@@ -90,6 +97,13 @@ impl Lanes {
         let lane = self.places.get_mut(link.index())?.as_deref_mut()?;
         self.turns[link.index()].end();
         Some(&mut lane.link)
+    }
+
+    /// A lane asks, or was asked, from now on.
+    pub(super) fn use_it(&mut self, link: LinkId) {
+        if let Some(Some(lane)) = self.places.get_mut(link.index()) {
+            lane.used = true;
+        }
     }
 
     /// What a link gives out by `take`, which changes nothing if there is nothing.
@@ -186,7 +200,7 @@ mod tests {
     const LINK: LinkId = LinkId(1);
 
     fn lane(peer: u64) -> Lane {
-        Lane::new(Link::new(Settings::default(), &[], Rng::from_u64(peer)), NodeId(peer))
+        Lane::new(Link::new(Settings::default(), &[], Rng::from_u64(peer)), NodeId(peer), true)
     }
 
     /// A lane whose link has keys and said its first hello.

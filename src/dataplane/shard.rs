@@ -234,7 +234,10 @@ impl Shard {
         match command {
             Command::AddLink(link, spec) => self.add_link(now, link, *spec),
             Command::SetPaths(link, paths) => self.set_paths(now, link, &paths),
-            Command::AskLink(link) => self.security.ask(now, link),
+            Command::AskLink(link) => {
+                self.lanes.use_it(link);
+                self.security.ask(now, link);
+            }
             Command::RemoveLink(link) => self.close_lane(now, link, CloseReason::Removed),
             Command::InstallTable(_) if broken(Rule::TableSwap) && self.table.generation() > 0 => {}
             Command::InstallTable(table) => self.install(now, table),
@@ -462,7 +465,7 @@ impl Shard {
             socket_wait: Summary::default(),
             counts: None,
             security: self.security.stats().clone(),
-            links: self.lanes.iter().map(report).collect(),
+            links: self.lanes.iter().filter(|(_, lane)| lane.used()).map(report).collect(),
             sessions: self.sessions.reports().collect(),
         }
     }
@@ -524,7 +527,7 @@ impl Shard {
             self.security.hold(link);
         }
         let state = Link::new(spec.settings, &spec.paths, self.rng.fork());
-        self.lanes.insert(link, Lane::new(state, spec.peer.node_id()));
+        self.lanes.insert(link, Lane::new(state, spec.peer.node_id(), spec.asks));
         self.drain_security(now);
     }
 
@@ -593,11 +596,8 @@ impl Shard {
     fn drain_security(&mut self, now: Instant) {
         while let Some(event) = self.security.poll_event() {
             match event {
-                // The other end asks for a new life of a link that only says goodbye here.
-                security::Event::Established { link, fresh: true, .. } if self.lanes.gone_at(link).is_some() => {
-                    self.forget_lane(now, link);
-                }
                 security::Event::Established { link, from, fresh } => {
+                    self.lanes.use_it(link);
                     if let Some(state) = self.link_mut(link) {
                         state.attach(now, from, fresh);
                         self.drain_lane(now, link);

@@ -23,9 +23,9 @@ use crate::wire::session::ResetReason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Ids of incoming streams have this bit, ids given by control have not.
-const INCOMING: u64 = 1 << 63;
+const INCOMING: u64 = 1 << 52;
 /// The worker's number stands above this bit of such an id: all of a router's ids differ.
-const WORKER_SHIFT: u32 = 56;
+const WORKER_SHIFT: u32 = 48;
 /// Slots of the timer wheel: with ticks of a millisecond a turn takes a second, which most timers stay below.
 const WHEEL_SLOTS: usize = 1024;
 
