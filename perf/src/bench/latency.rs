@@ -72,15 +72,22 @@ pub(crate) fn measure(path: &mut dyn Path, clock: Clock, beat: Beat, seconds: f6
             }
         });
     }
-    delays.sort_unstable();
-    let at = |share| quantile(&delays, share) as f64 / 1e3;
-    Delay {
-        p50_us: at(0.5),
-        p99_us: at(0.99),
-        p999_us: at(0.999),
-        max_us: at(1.0),
-        samples: delays.len() as u64,
-        lost: sent.saturating_sub(delays.len() as u64),
-        late,
+    let lost = sent.saturating_sub(delays.len() as u64);
+    Delay { lost, late, ..Delay::of(delays) }
+}
+
+impl Delay {
+    /// Of delays in ns.
+    pub(crate) fn of(mut delays: Vec<u64>) -> Delay {
+        delays.sort_unstable();
+        let at = |share| quantile(&delays, share) as f64 / 1e3;
+        Delay {
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: at(1.0),
+            samples: delays.len() as u64,
+            ..Delay::default()
+        }
     }
 }

@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Messages offered in one turn: of 200 bytes, bundled, they fill a train.
 const BURST: u64 = 256;
 /// Use of a core from which on the forwarder is what limits.
-const SATURATED: f64 = 0.9;
+pub(crate) const SATURATED: f64 = 0.9;
 
 /// What to send.
 #[derive(Clone, Copy)]

@@ -6,12 +6,13 @@
 //! | `load`, `latency` | the two measurements, over any `path` |
 //! | `path`, `overlay`, `tcp` | plain sockets; neighbours of the overlay; streams and their relays |
 //! | `neighbour`, `lane`, `net` | one neighbour; its end of the link; its socket |
-//! | `bare`, `router` | what stands between source and sink |
+//! | `bare`, `router`, `clients` | what stands between source and sink; applications of routers |
 //! | `machine`, `shares`, `figures` | cores, use of them, noise; what a thread does; small statistics |
 //! | `args`, `report` | the common options; the tables and the JSON |
 
 pub(crate) mod args;
 pub(crate) mod bare;
+mod clients;
 mod figures;
 mod lane;
 pub(crate) mod latency;

@@ -33,7 +33,7 @@ pub(crate) struct Overlay {
 }
 
 /// Who is who in a network of a source, a router and sinks, in this order.
-struct Cast {
+pub(super) struct Cast {
     names: Vec<String>,
     identities: Vec<Identity>,
     members: Vec<Member>,
@@ -47,7 +47,7 @@ const ROUTER: usize = 1;
 const FIRST_SINK: usize = 2;
 
 impl Cast {
-    fn new(sinks: usize, workers: usize) -> io::Result<Cast> {
+    pub(super) fn new(sinks: usize, workers: usize) -> io::Result<Cast> {
         let mut rng = clock::seeded_rng()?;
         let names = ["a".to_owned(), "r".to_owned()].into_iter().chain((0..sinks).map(|sink| format!("b{sink}")));
         let names: Vec<String> = names.collect();
@@ -64,6 +64,23 @@ impl Cast {
         let members = names.iter().zip(&identities).map(member).collect();
         let addresses = names.iter().map(|_| net::free_address(workers)).collect::<io::Result<_>>()?;
         Ok(Cast { names, identities, members, addresses, workers })
+    }
+
+    /// The router, linked to these.
+    pub(super) fn router(&self, setup: &Setup<'_>, neighbours: &[usize]) -> io::Result<Router> {
+        self.start(setup, ROUTER, neighbours)
+    }
+
+    /// The source and the router as two routers that are linked to each other.
+    pub(super) fn pair(&self, [source, router]: [&Setup<'_>; 2]) -> io::Result<[Router; 2]> {
+        Ok([self.start(source, SOURCE, &[ROUTER])?, self.start(router, ROUTER, &[SOURCE])?])
+    }
+
+    fn start(&self, setup: &Setup<'_>, who: usize, neighbours: &[usize]) -> io::Result<Router> {
+        let neighbours: Vec<(&str, SocketAddr)> =
+            neighbours.iter().map(|&other| (&*self.names[other], self.addresses[other])).collect();
+        let name = &self.names[who];
+        Router::start(setup, name, &self.identities[who], &self.members, self.addresses[who], &neighbours)
     }
 
     /// Neighbour `who`, linked to `peer`.
@@ -89,10 +106,8 @@ impl Overlay {
         sinks: usize,
     ) -> io::Result<(Overlay, Router)> {
         let cast = Cast::new(sinks, setup.workers)?;
-        let ends = (0..cast.names.len()).filter(|&who| who != ROUTER);
-        let neighbours: Vec<(&str, SocketAddr)> = ends.map(|who| (&*cast.names[who], cast.addresses[who])).collect();
-        let router =
-            Router::start(setup, &cast.identities[ROUTER], &cast.members, cast.addresses[ROUTER], &neighbours)?;
+        let ends: Vec<usize> = (0..cast.names.len()).filter(|&who| who != ROUTER).collect();
+        let router = cast.router(setup, &ends)?;
         let overlay = Overlay::new(clock, &cast, ROUTER, congestion);
         let overlay = overlay.map_err(|error| io::Error::other(format!("{error}\n{}", router.log())))?;
         Ok((overlay, router))

@@ -42,9 +42,10 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Starts the router that `identity` is, between `neighbours` (their names and addresses).
+    /// Starts the router that `name` and `identity` are, between `neighbours` (their names and addresses).
     pub(crate) fn start(
         setup: &Setup<'_>,
+        name: &str,
         identity: &Identity,
         members: &[Member],
         listen: SocketAddr,
@@ -53,7 +54,7 @@ impl Router {
         let directory = tempfile::tempdir()?;
         key_file::create(&directory.path().join("r.key"), identity).map_err(io::Error::other)?;
         let file = directory.path().join("r.toml");
-        fs::write(&file, configuration(setup, members, listen, neighbours))?;
+        fs::write(&file, configuration(setup, name, members, listen, neighbours))?;
         let log = File::create(directory.path().join("log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
         command.arg("run").arg("-c").arg(&file).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -81,6 +82,11 @@ impl Router {
             workers.pin(core);
         }
         Ok(Router { workers, overlay, child, directory })
+    }
+
+    /// A connection to it.
+    pub(crate) fn client(&self) -> io::Result<Overlay> {
+        Overlay::connect(self.directory.path().join("r.sock"))
     }
 
     /// The system calls it uses, and why.
@@ -136,6 +142,7 @@ fn connect(socket: &Path, child: &mut Child) -> Option<Overlay> {
 
 fn configuration(
     setup: &Setup<'_>,
+    name: &str,
     members: &[Member],
     listen: SocketAddr,
     neighbours: &[(&str, SocketAddr)],
@@ -143,7 +150,7 @@ fn configuration(
     let cores = setup.core.filter(|_| setup.workers == 1).map(|core| core.to_string()).unwrap_or_default();
     let workers = setup.workers;
     let mut text = format!(
-        "name = \"r\"\nkey = \"r.key\"\nlisten = \"{listen}\"\ncontrol_socket = \"r.sock\"\n\
+        "name = \"{name}\"\nkey = \"r.key\"\nlisten = \"{listen}\"\ncontrol_socket = \"r.sock\"\n\
          [workers]\ncount = {workers}\ncores = [{cores}]\nio = \"{}\"\noffload = \"{}\"\nidle = \"{}\"\n",
         setup.io, setup.offload, setup.idle
     );

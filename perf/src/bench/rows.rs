@@ -2,6 +2,7 @@
 
 use super::args::Common;
 use super::bare::{Bare, Calls};
+use super::clients;
 use super::latency::{self, Beat, Delay};
 use super::load::{self, Plan, Shown};
 use super::machine::{Cores, Noise, Watched, pin, two_cores};
@@ -23,6 +24,8 @@ pub(crate) enum Carrier {
     Router(Through),
     /// A stream through a relay, or without one.
     Tcp(Option<Relaying>),
+    /// A stream between clients of two routers, who share memory with them or do not.
+    Clients { shares: bool },
 }
 
 /// Messages through the router.
@@ -66,9 +69,20 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Between {
     Nothing,
-    Bare { calls: Calls, spin: bool },
+    Bare {
+        calls: Calls,
+        spin: bool,
+    },
     Link,
-    Router { idle: &'static str, single: bool },
+    Router {
+        idle: &'static str,
+        single: bool,
+    },
+    /// A router whose clients send each other requests in turn: round trips.
+    Clients {
+        idle: &'static str,
+        shares: bool,
+    },
 }
 
 /// One row of a table of latencies.
@@ -170,6 +184,11 @@ impl Bench<'_> {
                 shown
             }
             Carrier::Router(through) => self.load_router(row, through),
+            Carrier::Clients { shares } => {
+                let near = self.setup("wait", false, 1);
+                let far = Setup { core: self.cores.map(|(_, second)| second), ..self.setup("wait", false, 1) };
+                clients::stream([&near, &far], shares, row.size, self.args.seconds)
+            }
         }
     }
 
@@ -217,6 +236,9 @@ impl Bench<'_> {
                 let (mut overlay, _router) = Overlay::through(self.clock, &self.setup(idle, single, 1), congestion, 1)?;
                 overlay.set(Class::BestEffort, split, 0.0);
                 over(&mut overlay)
+            }
+            Between::Clients { idle, shares } => {
+                clients::round_trips(&self.setup(idle, false, 1), self.clock, shares, self.args.seconds)?
             }
         })
     }
