@@ -23,6 +23,7 @@ mod target;
 mod top;
 mod trace;
 mod tune;
+mod vip;
 
 #[doc(hidden)]
 pub use perf::hear_line;
@@ -48,6 +49,7 @@ First steps:
   sinew show links                       ask the router on this machine
   sinew top                              watch it
   sinew ping b                           reach another one
+  sinew vip status                       which member answers for which service address
 
 Exit codes: 0 well, 1 failed or degraded, 2 wrong command line or configuration, 3 no router
 answers, 130 interrupted before it was done. Every command's --help says what these mean there."
@@ -82,6 +84,7 @@ enum Command {
     Send(Asking<send::Args>),
     Recv(Asking<recv::Args>),
     Perf(Asking<perf::Args>),
+    Vip(Asking<vip::Args>),
     /// Measure the overlay beside kernel TCP over emulated links
     Lab(crate::lab::Args),
     Sim(sim::Args),
@@ -99,7 +102,7 @@ impl Command {
             Command::Sim(_) => Some("sim"),
             Command::Tune(_) => Some("tune"),
             Command::Show(_) | Command::Top(_) | Command::Ping(_) | Command::Trace(_) => None,
-            Command::Send(_) | Command::Recv(_) | Command::Perf(_) => None,
+            Command::Send(_) | Command::Recv(_) | Command::Perf(_) | Command::Vip(_) => None,
         }
     }
 }
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Send(asking) => send::run(asking.socket.or(socket), asking.args),
         Command::Recv(asking) => recv::run(asking.socket.or(socket), asking.args),
         Command::Perf(asking) => perf::run(asking.socket.or(socket), asking.args),
+        Command::Vip(asking) => vip::run(asking.socket.or(socket), asking.args),
         Command::Lab(args) => match lab_mistake(&args) {
             Some(mistake) => Err(mistake),
             None => return crate::lab::run(args),

@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::output;
 use super::router::Router;
 use super::stop::Stop;
+use super::vip;
 use crate::config::units;
 use crate::dataplane::messages::PathReport;
 use crate::runtime::histogram_files;
@@ -49,6 +50,8 @@ JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
   latency   {\"latency\": [{\"link\": member or null (the worker's own), \"stage\", \"class\", \"count\",
             \"mean_us\", \"sd_us\", \"p50_us\", \"p90_us\", \"p99_us\", \"p999_us\", \"max_us\",
             \"error_us\" (of one-way: by how much it may be wrong)}, ...]}
+  members   {\"view\", \"members\": [...]}, as `sinew vip status --json`
+  views     {\"entries\": [{\"ago_s\", \"text\", \"event\"}, ...]}, the oldest first
   stats     {\"workers\": [...]}, every counter by its place in the router: `sinew show stats --all`
             prints the same names
 
@@ -64,7 +67,7 @@ pub(super) struct Args {
     /// Show it again and again, so far apart (`2`, `500ms`); stats then show rates, latency only what is new
     #[arg(short = 'i', long, visible_alias = "interval", value_name = "DURATION", value_parser = pause)]
     watch: Option<Duration>,
-    /// Exit with 1 if something shown is not well: a router is unreachable or a link is down
+    /// Exit with 1 if something shown is not well: a router or a member is away, or a link is down
     #[arg(long)]
     check: bool,
     /// With `latency --check`: nor may the 99th percentile of any stay in this router be longer than this
@@ -95,6 +98,10 @@ enum What {
     Latency,
     /// Everything counted: traffic, drops by reason, links, worker loops
     Stats,
+    /// Who shares service addresses with this router, and whether they are there
+    Members,
+    /// What became of the views and the sets of service addresses, and why
+    Views,
 }
 
 fn pause(text: &str) -> Result<Duration, String> {
@@ -160,15 +167,18 @@ struct Shown {
 
 /// Shows it and says whether all is well. `last` is what was shown before.
 fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Failure> {
-    if args.what == What::Latency {
-        return latency::show_once(router, args, &mut last.latencies);
+    match args.what {
+        What::Latency => return latency::show_once(router, args, &mut last.latencies),
+        What::Members => return vip::show_members(router, args.json),
+        What::Views => return vip::show_views(router, args.json).map(|()| true),
+        _ => {}
     }
     let response = router.request(&match args.what {
         What::Nodes => Request::Nodes,
         What::Links => Request::Links,
         What::Routes => Request::Routes,
         What::Sessions => Request::Sessions,
-        What::Latency | What::Stats => Request::Stats,
+        What::Latency | What::Stats | What::Members | What::Views => Request::Stats,
     })?;
     let well = match &response {
         Response::Nodes { nodes } => nodes.iter().all(|node| node.reachable || node.this),

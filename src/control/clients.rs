@@ -29,6 +29,8 @@ pub(super) enum Pending {
     Histograms(u64),
     /// The configuration is being read.
     Reload,
+    /// An order about service addresses is being carried out.
+    Order,
 }
 
 /// What waits behind it.

@@ -4,6 +4,7 @@ use crate::base::SessionId;
 use crate::config::settings::Config;
 use crate::dataplane::messages::{Command, Report};
 use crate::proto::routing;
+use crate::proto::vip::{HostCommand, HostReport};
 use crate::wire::admin::{Request, Response};
 
 /// One connection of the control socket. The driver never uses a number twice.
@@ -33,6 +34,15 @@ pub enum Input {
     SessionAttachFailed(SessionId),
     /// The configuration was read again, because of [`Action::ReadConfig`] or of a signal.
     Reload(Result<Box<Config>, String>),
+    /// The host side did what it was told, or saw something.
+    Host(HostReport),
+    /// What a health check of service addresses found.
+    Health {
+        /// Its place in the configuration.
+        check: usize,
+        /// Whether it passed.
+        ok: bool,
+    },
     /// Leave the network, then [`Action::Exit`].
     Shutdown,
     /// A moment named by [`Control::poll_timeout`](super::Control::poll_timeout) has come.
@@ -82,6 +92,8 @@ pub enum Action {
         /// The session.
         session: SessionId,
     },
+    /// Tell the host side.
+    Host(HostCommand),
     /// Read and parse the configuration file; answered by [`Input::Reload`].
     ReadConfig,
     /// All neighbours are told: the process may end.
@@ -93,6 +105,8 @@ pub enum Action {
 pub enum Reason {
     /// Routing.
     Routing(routing::Reason),
+    /// Membership, or service addresses.
+    Cluster,
     /// Workers were asked and take too long.
     Stats,
     /// Leaving.

@@ -12,7 +12,9 @@
 //!   with a descriptor lives by that descriptor; a listener lives by its connection.
 //! - *Reload.* A new configuration is checked, compared with the one in force ([`crate::config::plan`]) and applied as
 //!   far as a running router can, or refused as a whole.
-//! - *Leaving.* Routing withdraws all links; 20 ms later, when the network had time to route around, the workers say
+//! - *Service addresses.* Links up and down tell membership who is together; its views and messages go to vip, whose
+//!   commands go to the host side ([`Action::Host`]), whose reports come back (`cluster.rs`).
+//! - *Leaving.* Service addresses are handed over. Then routing withdraws all links; 20 ms later, when the network had time to route around, the workers say
 //!   goodbye; the process may end when all links are down, or 50 ms after that.
 //!
 //! # Bounds
@@ -20,6 +22,7 @@
 //! members: the configuration. Actions: drained after every call, whose work its input bounds.
 
 mod clients;
+mod cluster;
 mod door;
 mod links;
 mod reload;
@@ -30,6 +33,7 @@ mod stats;
 mod strangers;
 #[cfg(test)]
 mod tests;
+mod vips;
 
 pub use door::{Action, ClientId, Input, Reason};
 
@@ -44,11 +48,15 @@ use crate::dataplane::messages::{
     Command, LinkSpec, MoveReason, Report, SessionKind, SessionReport, ShardStats, Stranger,
 };
 use crate::forwarding::Table;
+use crate::proto::membership::Settings as Membership;
 use crate::proto::routing::{self, Routing};
+use crate::proto::vip;
 use crate::telemetry::hlog;
-use crate::wire::admin::{Request, Response};
+use crate::wire;
+use crate::wire::admin::{Request, Response, VipOrder};
 use crate::wire::client::Endpoint;
 use clients::{Admission, Clients, Pending, Waiting};
+use cluster::{Cluster, Wanted};
 use links::{Link, describe, free_id, why_moved};
 use resolved::{Resolved, metric};
 use serde_json::Value;
@@ -59,6 +67,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use strangers::Strangers;
+use vips::NO_CLUSTER;
 
 /// Between withdrawing the links from the map and taking them down: time for the network to route around.
 const LEAVE_GRACE: Duration = Duration::from_millis(20);
@@ -69,6 +78,8 @@ const EXIT_AFTER: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
     No,
+    /// Service addresses are handed over.
+    HandingOver,
     /// Links are withdrawn from the map; the workers are told at this moment.
     Withdrawn(Instant),
     /// The workers were told; the process ends at this moment at the latest.
@@ -95,6 +106,8 @@ pub struct Control {
     session_collector: Collector,
     /// Workers' histograms of the round under way, as they are shown.
     histograms: BTreeMap<usize, Value>,
+    /// If this router shares service addresses with others.
+    cluster: Option<Box<Cluster>>,
     leaving: Leaving,
     /// Control messages of protocols that this version does not know, or over links that are gone.
     refused_messages: u64,
@@ -120,7 +133,12 @@ impl Control {
         let node = identity.public().node_id();
         let members = resolved.members.values().copied().collect();
         let metric = metric(config.routing.metric);
+        let cluster = resolved.cluster.map(|(group, settings)| {
+            let group = Membership { incarnation: epoch.as_nanos(), ..group };
+            Box::new(Cluster::new(now, group, settings, &mut rng))
+        });
         let mut control = Control {
+            cluster,
             routing: Routing::new(now, identity.clone(), members, metric, epoch, rng.fork()),
             config,
             identity,
@@ -158,6 +176,8 @@ impl Control {
             Input::ClientGone(client) => self.client_gone(client),
             Input::SessionAttachFailed(session) => self.attach_failed(session),
             Input::Reload(config) => self.reloaded(now, config),
+            Input::Host(report) => self.of_host(now, vip::Input::Host(report)),
+            Input::Health { check, ok } => self.of_host(now, vip::Input::Health { check, ok }),
             Input::Shutdown => self.leave(now),
             Input::Timer => {}
         }
@@ -186,9 +206,11 @@ impl Control {
         let stats = rounds.into_iter().filter_map(Collector::deadline).min().map(|at| (at, Reason::Stats));
         let leave = match self.leaving {
             Leaving::Withdrawn(at) | Leaving::Told(at) => Some((at, Reason::Leave)),
-            Leaving::No | Leaving::Done => None,
+            Leaving::No | Leaving::HandingOver | Leaving::Done => None,
         };
-        sooner(sooner(routing, stats), leave)
+        let cluster = self.cluster.as_ref().and_then(|cluster| cluster.poll_timeout());
+        let cluster = cluster.map(|at| (at, Reason::Cluster));
+        sooner(sooner(sooner(routing, stats), leave), cluster)
     }
 
     /// The router's id.
@@ -236,6 +258,7 @@ impl Control {
             self.routing.handle(now, routing::Input::Timer);
         }
         self.pump_routing();
+        self.advance_cluster(now);
         let no_answer = |silent| {
             let message = format!("no answer from worker {silent:?} in {} ms: try again", stats::PATIENCE.as_millis());
             Response::Error { message }
@@ -326,7 +349,7 @@ impl Control {
             Report::Stranger(stranger) => return self.stranger(now, stranger),
             Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
             Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
-            Report::Control(id, bytes) => self.control_message(id, bytes),
+            Report::Control(id, bytes) => self.control_message(now, id, bytes),
             Report::SessionOpened(session, port) => return self.opened(now, worker, session, port),
             Report::SessionRefused(session, refusal) => {
                 let message = refusal.to_string();
@@ -349,6 +372,7 @@ impl Control {
             }
             _ => {}
         }
+        self.tell_cluster(now, &heard);
         self.routing.handle(now, heard);
     }
 
@@ -401,14 +425,92 @@ impl Control {
         }
     }
 
-    /// The first byte of a control message names its protocol; routing is the only one so far.
-    fn control_message(&mut self, link: LinkId, bytes: Box<[u8]>) -> Option<routing::Input> {
-        let known = self.link(link).is_some();
-        if known && bytes.first() == Some(&crate::wire::routing::PROTOCOL) {
-            return Some(routing::Input::Message { link, bytes: bytes.into_vec() });
-        }
-        self.refused_messages += 1;
+    /// The first byte of a control message names its protocol.
+    fn control_message(&mut self, now: Instant, link: LinkId, bytes: Box<[u8]>) -> Option<routing::Input> {
+        let peer = self.link(link).map(|link| link.peer);
+        let taken = match (peer, bytes.first(), &mut self.cluster) {
+            (Some(_), Some(&wire::routing::PROTOCOL), _) => {
+                return Some(routing::Input::Message { link, bytes: bytes.into_vec() });
+            }
+            (Some(peer), Some(&wire::membership::PROTOCOL), Some(cluster)) => {
+                cluster.message(now, peer, bytes.into_vec())
+            }
+            _ => false,
+        };
+        self.refused_messages += u64::from(!taken);
         None
+    }
+
+    // --- service addresses -------------------------------------------------------------------------------------------
+
+    /// A link came up or went down. Of several to one neighbour, the first that comes and the last that goes count.
+    fn tell_cluster(&mut self, now: Instant, heard: &routing::Input) {
+        let (id, down) = match heard {
+            routing::Input::LinkUp { link, .. } => (*link, None),
+            routing::Input::LinkDown { link, reason } => (*link, Some(*reason)),
+            _ => return,
+        };
+        let Some(link) = self.links.iter().find(|link| link.id == id) else { return };
+        let (peer, dead) = (link.peer, link.dead());
+        let another = self.links.iter().any(|other| other.peer == peer && other.id != id && other.is_up());
+        match (&mut self.cluster, down) {
+            (Some(cluster), None) => cluster.reachable(now, peer),
+            (Some(cluster), Some(why)) if !another => cluster.unreachable(now, peer, why, dead),
+            _ => {}
+        }
+    }
+
+    fn of_host(&mut self, now: Instant, input: vip::Input) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.host(now, input);
+        }
+    }
+
+    /// Does what membership and vip want, and what is due there.
+    fn advance_cluster(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.poll_timeout().is_some_and(|at| at <= now) {
+            cluster.handle_timeout(now);
+        }
+        while let Some(wanted) = self.cluster.as_mut().and_then(|cluster| cluster.poll()) {
+            match wanted {
+                Wanted::Send(to, bytes) => {
+                    let link = self.links.iter().find(|link| link.peer == to && link.is_up()).map(|link| link.id);
+                    if let Some(link) = link {
+                        self.command(0, Command::SendControl(link, bytes.into_boxed_slice()));
+                    }
+                }
+                Wanted::Host(command) => self.actions.push_back(Action::Host(command)),
+                Wanted::Answer(client, Ok(())) => self.ordered(now, client, Response::Ordered),
+                Wanted::Answer(client, Err(message)) => self.ordered(now, client, Response::Error { message }),
+                Wanted::Say(event) => self.say(&event),
+            }
+        }
+    }
+
+    /// An order was carried out, or not.
+    fn ordered(&mut self, now: Instant, client: ClientId, response: Response) {
+        self.reply(client, response);
+        self.finish(now, client);
+    }
+
+    fn order(&mut self, now: Instant, client: ClientId, order: &VipOrder) -> bool {
+        let command = self.command_of(order);
+        match (command, &mut self.cluster) {
+            (Ok(command), Some(cluster)) => {
+                self.clients.set_pending(client, Pending::Order);
+                cluster.order(now, client, command);
+                false
+            }
+            (Err(message), _) => {
+                self.reply_error(client, message);
+                true
+            }
+            (_, None) => {
+                self.reply_error(client, NO_CLUSTER);
+                true
+            }
+        }
     }
 
     // --- requests ----------------------------------------------------------------------------------------------------
@@ -465,6 +567,9 @@ impl Control {
                 self.actions.push_back(Action::ShareMemory { client, wanted });
                 Response::SharesMemory { granted: wanted }
             }
+            Request::Vips => self.vips(now),
+            Request::Journal => self.journal(now),
+            Request::Vip { order } => return self.order(now, client, &order),
             Request::Reload => {
                 self.clients.set_pending(client, Pending::Reload);
                 self.actions.push_back(Action::ReadConfig);
@@ -495,6 +600,9 @@ impl Control {
 
     fn client_gone(&mut self, client: ClientId) {
         let (pending, listeners) = self.clients.gone(client);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.client_gone(client);
+        }
         if let Some(Pending::Open(session)) = pending
             && let Some(Opening { worker, .. }) = self.sessions.opening.remove(&session)
         {
@@ -690,13 +798,21 @@ impl Control {
 
     fn leave(&mut self, now: Instant) {
         if self.leaving == Leaving::No {
-            self.routing.handle(now, routing::Input::Shutdown);
-            let grace = if self.links.iter().any(Link::is_up) { LEAVE_GRACE } else { Duration::ZERO };
-            self.leaving = Leaving::Withdrawn(now + grace);
+            self.leaving = Leaving::HandingOver;
+            if let Some(cluster) = &mut self.cluster {
+                cluster.leave(now);
+                self.advance_cluster(now);
+            }
         }
     }
 
     fn advance_leaving(&mut self, now: Instant) {
+        if self.leaving == Leaving::HandingOver && self.cluster.as_ref().is_none_or(|cluster| cluster.has_left()) {
+            self.routing.handle(now, routing::Input::Shutdown);
+            self.pump_routing();
+            let grace = if self.links.iter().any(Link::is_up) { LEAVE_GRACE } else { Duration::ZERO };
+            self.leaving = Leaving::Withdrawn(now + grace);
+        }
         if matches!(self.leaving, Leaving::Withdrawn(at) if at <= now) {
             self.command_all(&Command::Shutdown);
             self.leaving = Leaving::Told(now + EXIT_AFTER);

@@ -13,6 +13,7 @@ use super::notify::notify;
 use super::ring::{RETRY, Receiver, Sender, ToWorker};
 use super::scribe::{Job, Scribe};
 use super::signals::{self, Signals};
+use super::vip::{Host, Pulse, Verdict};
 use crate::base::{Instant, SessionId};
 use crate::config::settings::Telemetry;
 use crate::control::{Action, ClientId, Control, Input};
@@ -93,6 +94,8 @@ pub(super) struct Parts {
     pub(super) metrics: Option<TcpListener>,
     /// Memory that sessions may share with applications.
     pub(super) memory: Budget,
+    /// Service addresses on this host, and what keeps them.
+    pub(super) host: Option<(Host, Pulse)>,
 }
 
 /// The loop.
@@ -164,7 +167,9 @@ impl ControlLoop {
             let timeout = self.timeout();
             let bell = Arc::clone(&self.parts.stop.bell);
             let asked = Arc::clone(&self.parts.stop.asked);
-            let nothing = || self.parts.workers.iter().all(|w| w.reports.is_empty()) && !asked.load(Ordering::Acquire);
+            let quiet = || self.parts.host.as_ref().is_none_or(|(host, _)| host.is_quiet());
+            let nothing =
+                || self.parts.workers.iter().all(|w| w.reports.is_empty()) && quiet() && !asked.load(Ordering::Acquire);
             let timeout = if bell.prepare_sleep(nothing) { timeout } else { Some(Duration::ZERO) };
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -209,6 +214,7 @@ impl ControlLoop {
         self.take_signals(now);
         self.observe(now);
         self.take_reports(now);
+        self.tend_host(now);
         self.perform_actions();
         self.hear_clients();
         let now = self.parts.clock.now();
@@ -237,7 +243,8 @@ impl ControlLoop {
         }
         let timer = self.parts.control.poll_timeout().map(|(when, _)| when);
         let metrics = self.metrics.as_ref().and_then(Metrics::poll_timeout);
-        let own = [self.deadline, self.accept_at, self.resident_at, self.interval_at, metrics];
+        let beat = self.parts.host.as_ref().map(|(_, pulse)| pulse.poll_timeout());
+        let own = [self.deadline, self.accept_at, self.resident_at, self.interval_at, metrics, beat];
         let until = timer.into_iter().chain(own.into_iter().flatten()).min()?;
         Some(until.since(now))
     }
@@ -314,6 +321,19 @@ impl ControlLoop {
                 let Some(report) = self.parts.workers[worker].reports.pop() else { break };
                 self.parts.control.handle(now, Input::Report { worker, report });
             }
+        }
+    }
+
+    /// Keeps the host's service addresses alive, and takes what became of them.
+    fn tend_host(&mut self, now: Instant) {
+        let Parts { host, workers, control, .. } = &mut self.parts;
+        let Some((host, pulse)) = host else { return };
+        pulse.beat(now, host, workers.iter_mut().map(|worker| &mut worker.commands));
+        while let Some(report) = host.report() {
+            control.handle(now, Input::Host(report));
+        }
+        while let Some(Verdict { check, ok }) = host.verdict() {
+            control.handle(now, Input::Health { check, ok });
         }
     }
 
@@ -471,7 +491,18 @@ impl ControlLoop {
                 }
             }
             Action::Reply { client: ClientId(client @ OWN..), response } => self.answered(client, response),
-            Action::Reply { client, response } => self.answer(client.0, &response),
+            Action::Reply { client, mut response } => {
+                if let (Response::Vips { degraded, .. }, Some((host, _))) = (&mut response, &self.parts.host) {
+                    degraded.extend_from_slice(host.degraded());
+                }
+                self.answer(client.0, &response);
+            }
+            Action::Host(command) => {
+                let refused = self.parts.host.as_mut().and_then(|(host, _)| host.command(command).err());
+                if let Some(command) = refused {
+                    return Err(Action::Host(command));
+                }
+            }
             Action::ReadConfig => self.read_config(self.parts.clock.now()),
             Action::Exit => self.exit = true,
         }

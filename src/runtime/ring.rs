@@ -33,6 +33,8 @@ pub(super) enum ToWorker {
     Attach(SessionId, Carrier),
     /// Close the session's carrier.
     Detach(SessionId),
+    /// Say here that you live: the time, nanoseconds of the clock.
+    Beat(Arc<AtomicU64>),
     /// Send what is due and end.
     Stop,
 }

@@ -3,6 +3,20 @@
 //! A turn is: read the clock once → commands → what came from other workers → what arrived → records of sessions →
 //! timers → drain (deliver, transmit, cross, report) → wait. Every step is bounded, so acknowledgements leave in every
 //! turn however much arrives; what a bound cuts short continues in the next turn, without a wait in between.
+//!
+//! # What workers share
+//! A shard, its pool, its sockets and its back-end's rings belong to their worker alone; `Shard` is moved into its thread.
+//! All that two threads can both reach is in this table, and a message in transit that stays on its worker writes to none
+//! of it:
+//!
+//! | what | who writes, and when |
+//! |---|---|
+//! | the table of routes | nobody, once it is installed; its count of owners when one is installed or replaced |
+//! | rings to and from control | control and this worker, for a command or a report; every end has lines of its own |
+//! | rings between workers | the two ends, for a message that crosses |
+//! | a doorbell | its consumer, before it sleeps and after; others only read it unless it sleeps |
+//! | memory shared with an application | the application and this worker |
+//! | the allocator | nobody in transit: nothing is allocated (`tests/allocations.rs`) |
 
 use super::carrier::Written;
 use super::clock::{self, Clock};
@@ -18,6 +32,7 @@ use crate::containers::Batch;
 use crate::dataplane::messages::{Carrier, Command, DriverStats, Report, RingStats, SessionReport};
 use crate::dataplane::{Readiness, Shard};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Most messages taken from control in a turn.
@@ -183,6 +198,7 @@ impl Turn {
                     self.writable.push(session);
                 }
                 Some(ToWorker::Detach(session)) => self.sessions.detach(&mut *self.worker.backend, session),
+                Some(ToWorker::Beat(answer)) => answer.store(now.as_nanos(), Ordering::Release),
                 Some(ToWorker::Stop) => self.stopping = true,
                 None => {
                     self.stopping |= self.worker.commands.is_abandoned();

@@ -56,6 +56,62 @@ pub enum Request {
     },
     /// Read the configuration file again: [`Response::Reloaded`].
     Reload,
+    /// Who is together with this router, and which service addresses are where: [`Response::Vips`].
+    Vips,
+    /// What became of the views, the newest last: [`Response::Journal`].
+    Journal,
+    /// An order about service addresses: [`Response::Ordered`] once it is carried out.
+    Vip {
+        /// What to do.
+        order: VipOrder,
+    },
+}
+
+/// An order about service addresses, with the names of sets and members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "order")]
+pub enum VipOrder {
+    /// Move a set, to the member that suits it best if to none.
+    Move {
+        /// Which.
+        set: String,
+        /// To whom.
+        to: Option<String>,
+    },
+    /// Take everything from a member.
+    Drain {
+        /// Which.
+        member: String,
+    },
+    /// Let it have sets again.
+    Undrain {
+        /// Which.
+        member: String,
+    },
+    /// Give a set to a member whenever that can hold it.
+    Pin {
+        /// Which.
+        set: String,
+        /// To whom.
+        to: String,
+    },
+    /// Let a set be where it is.
+    Unpin {
+        /// Which.
+        set: String,
+    },
+    /// Leave a set where it is, whatever happens, as long as its owner is there.
+    Pause {
+        /// Which.
+        set: String,
+    },
+    /// Let it move again.
+    Resume {
+        /// Which.
+        set: String,
+    },
+    /// Spread the sets as well as they can be, at once.
+    Balance,
 }
 
 /// A router's answer.
@@ -123,6 +179,24 @@ pub enum Response {
         /// Whether sessions will, as long as the router has memory for them.
         granted: bool,
     },
+    /// Answer to [`Request::Vips`].
+    Vips {
+        /// The view that this router is in.
+        view: ViewEntry,
+        /// All configured members, by name.
+        members: Vec<VipMemberEntry>,
+        /// All sets, in the order of the configuration.
+        sets: Vec<VipEntry>,
+        /// What this machine does not promise, and why.
+        degraded: Vec<String>,
+    },
+    /// Answer to [`Request::Journal`].
+    Journal {
+        /// The oldest that is remembered first.
+        entries: Vec<JournalEntry>,
+    },
+    /// Answer to [`Request::Vip`]: the order was carried out.
+    Ordered,
     /// The configuration was read again.
     Reloaded {
         /// What took effect.
@@ -150,6 +224,74 @@ pub struct NodeEntry {
     pub links: usize,
     /// Whether it is the router that answers.
     pub this: bool,
+}
+
+/// Who agreed to be together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViewEntry {
+    /// What it is called: the same at all its members.
+    pub id: String,
+    /// Their names.
+    pub members: Vec<String>,
+    /// Delivery has stopped, because members look for another view.
+    pub gathering: bool,
+    /// Seconds since it began.
+    pub since_s: f64,
+}
+
+/// A member that shares service addresses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VipMemberEntry {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub node: NodeId,
+    /// It is in the view.
+    pub here: bool,
+    /// It is the router that answers.
+    pub this: bool,
+    /// Why it may have no sets, if it may not: what is to be done about it is said with it.
+    pub excluded: Option<String>,
+    /// Sets that it could hold.
+    pub able: usize,
+    /// Sets that belong to it.
+    pub owns: usize,
+    /// Its share.
+    pub weight: u16,
+}
+
+/// A set of service addresses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VipEntry {
+    /// Its name.
+    pub set: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// To whom it belongs.
+    pub owner: Option<String>,
+    /// The owner answers for it.
+    pub acquired: bool,
+    /// Who holds it until the owner does.
+    pub from: Option<String>,
+    /// What the router that answers does about it: idle, waiting, acquiring, owning, muted, lapsed or releasing.
+    pub here: String,
+    /// Whom it is pinned to.
+    pub pin: Option<String>,
+    /// It stays where it is.
+    pub paused: bool,
+    /// Why the router that answers could not hold it, if it could not.
+    pub unable: Option<String>,
+}
+
+/// Something that became of the views or of a set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// Seconds ago.
+    pub ago_s: f64,
+    /// For people.
+    pub text: String,
+    /// For programs: the protocol's own words.
+    pub event: serde_json::Value,
 }
 
 /// Why a link is down that was never up.

@@ -1,0 +1,257 @@
+//! Who is together with this router, and which service addresses are its: membership and VIPs, composed.
+//!
+//! ```text
+//!   links up, down ──▶ membership ──── views, messages, questions for state ───▶ vip ──▶ commands for the host side
+//!   messages       ◀─▶     ▲ ◀─────────── messages, states ────────────────────── ▲ ◀── reports of the host side
+//!                          └──────────────────── journal ◀───────────────────────┘ ◀── orders of operators
+//! ```
+//! A member is reachable while a link to it is up: service addresses live on one network, and who cannot be spoken to
+//! directly there does not see who answers. Messages go as control messages, which links repeat; membership repeats what
+//! goes down with a link.
+//!
+//! # When a member is gone
+//! Whoever takes over must know until when it may answer ([`vip::Input::LastHeard`]). A link that fell silent was heard the
+//! whole dead interval ago, give or take a hello. Of a process that is gone (its port refuses, or it said goodbye) that is
+//! known at once, and its sets are taken over at once: its kernel may answer whoever asks for the rest of its lease, beside
+//! the announcements of the new owner, which waiting would only delay.
+//!
+//! # Bounds
+//! The journal keeps [`JOURNAL`] entries, the oldest goes first. Orders under way: vip's own bound.
+
+use super::ClientId;
+use crate::base::{DownReason, Instant, NodeId, Rng};
+use crate::proto::membership::{self, Membership, Service, Suspicion};
+use crate::proto::vip::{self, HostCommand, Vip};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Entries of the journal.
+pub(super) const JOURNAL: usize = 512;
+
+/// Something to remember.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Membership(membership::Entry),
+    Vip(vip::Entry),
+}
+
+/// What control must do.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// Send a control message to a member.
+    Send(NodeId, Vec<u8>),
+    /// Tell the host side.
+    Host(HostCommand),
+    /// Answer who ordered something.
+    Answer(ClientId, Result<(), String>),
+    /// Say it in the log.
+    Say(Event),
+}
+
+/// The two rooms.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    membership: Membership,
+    vip: Vip,
+    /// The others.
+    members: BTreeSet<NodeId>,
+    lease: Duration,
+    /// Connections that wait for an order, by the order's number.
+    orders: BTreeMap<u64, ClientId>,
+    last_order: u64,
+    journal: VecDeque<(Instant, Event)>,
+    /// When the view began.
+    since: Instant,
+    left: bool,
+    wanted: VecDeque<Wanted>,
+}
+
+impl Cluster {
+    pub(super) fn new(now: Instant, group: membership::Settings, settings: vip::Settings, rng: &mut Rng) -> Cluster {
+        let members = settings.members.iter().map(|member| member.0).filter(|&node| node != settings.node).collect();
+        let lease = settings.lease;
+        let mut cluster = Cluster {
+            membership: Membership::new(now, group, rng.fork()),
+            vip: Vip::new(now, settings, rng.fork()),
+            members,
+            lease,
+            orders: BTreeMap::new(),
+            last_order: 0,
+            journal: VecDeque::with_capacity(JOURNAL),
+            since: now,
+            left: false,
+            wanted: VecDeque::new(),
+        };
+        cluster.settle(now);
+        cluster
+    }
+
+    /// The membership, to be shown.
+    pub(super) const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The VIPs, to be shown.
+    pub(super) const fn vip(&self) -> &Vip {
+        &self.vip
+    }
+
+    /// When the view began.
+    pub(super) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// What happened, the oldest first.
+    pub(super) fn journal(&self) -> impl Iterator<Item = &(Instant, Event)> {
+        self.journal.iter()
+    }
+
+    /// Everything is handed over, and the group is left.
+    pub(super) const fn has_left(&self) -> bool {
+        self.left
+    }
+
+    /// The next thing to do.
+    pub(super) fn poll(&mut self) -> Option<Wanted> {
+        self.wanted.pop_front()
+    }
+
+    /// When [`Cluster::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let due = [self.membership.poll_timeout().map(|due| due.0), self.vip.poll_timeout().map(|due| due.0)];
+        due.into_iter().flatten().min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.membership.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.membership.handle(now, membership::Input::Timer);
+        }
+        if self.vip.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.vip.handle(now, vip::Input::Timer);
+        }
+        self.settle(now);
+    }
+
+    /// A link to a member came up.
+    pub(super) fn reachable(&mut self, now: Instant, node: NodeId) {
+        if self.members.contains(&node) {
+            self.membership.handle(now, membership::Input::Reachable(node));
+            self.settle(now);
+        }
+    }
+
+    /// The last link to a member went down; if it fell silent, after so long.
+    pub(super) fn unreachable(&mut self, now: Instant, node: NodeId, why: DownReason, dead: Duration) {
+        if !self.members.contains(&node) {
+            return;
+        }
+        let ago = if is_known_dead(why) { self.lease } else { dead };
+        let at = Instant::from_nanos(now.as_nanos().saturating_sub(ago.as_nanos() as u64));
+        self.vip.handle(now, vip::Input::LastHeard { node, at });
+        self.membership.handle(now, membership::Input::Unreachable(node, Suspicion::Link(why)));
+        self.settle(now);
+    }
+
+    /// A message of a neighbour. False if it is no member.
+    pub(super) fn message(&mut self, now: Instant, from: NodeId, bytes: Vec<u8>) -> bool {
+        let known = self.members.contains(&from);
+        if known {
+            self.membership.handle(now, membership::Input::Message { from, bytes });
+            self.settle(now);
+        }
+        known
+    }
+
+    /// An operator's order, answered by [`Wanted::Answer`].
+    pub(super) fn order(&mut self, now: Instant, client: ClientId, command: vip::Command) {
+        self.last_order += 1;
+        self.orders.insert(self.last_order, client);
+        self.vip.handle(now, vip::Input::Command { id: self.last_order, command });
+        self.settle(now);
+    }
+
+    /// Who ordered something is gone; what was ordered goes on.
+    pub(super) fn client_gone(&mut self, client: ClientId) {
+        self.orders.retain(|_, waiting| *waiting != client);
+    }
+
+    /// The host side, or a health check.
+    pub(super) fn host(&mut self, now: Instant, input: vip::Input) {
+        self.vip.handle(now, input);
+        self.settle(now);
+    }
+
+    /// Hands everything over, then leaves the group.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.vip.handle(now, vip::Input::Leave);
+        self.settle(now);
+    }
+
+    /// Passes what the rooms say to each other until nothing moves.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(action) = self.membership.poll_action() {
+                self.of_membership(now, action);
+            } else if let Some(action) = self.vip.poll_action() {
+                self.of_vip(now, action);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn of_membership(&mut self, now: Instant, action: membership::Action) {
+        use membership::Action;
+        match action {
+            Action::Send { to, bytes } => self.wanted.push_back(Wanted::Send(to, bytes)),
+            Action::WantState { pending } => {
+                let pending = pending.into_iter().map(|delivery| (delivery.from, delivery.body)).collect();
+                self.vip.handle(now, vip::Input::WantState { pending });
+            }
+            Action::Deliver(delivery) => {
+                let (from, body) = (delivery.from, delivery.body);
+                self.vip.handle(now, vip::Input::Message { from, body });
+            }
+            Action::Install { view, together, states } => {
+                self.since = now;
+                self.vip.handle(now, vip::Input::View { view, together, states });
+            }
+            // What is not delivered in time is said again.
+            Action::Transitional { .. } | Action::Refused { .. } | Action::Room => {}
+            Action::Note(entry) => self.note(now, Event::Membership(entry)),
+        }
+    }
+
+    fn of_vip(&mut self, now: Instant, action: vip::Action) {
+        use vip::Action;
+        match action {
+            Action::Multicast(body) => {
+                self.membership.handle(now, membership::Input::Multicast { body, service: Service::Agreed });
+            }
+            Action::State(state) => self.membership.handle(now, membership::Input::State(state)),
+            Action::Host(command) => self.wanted.push_back(Wanted::Host(command)),
+            Action::Done { id, result } => {
+                let client = self.orders.remove(&id);
+                self.wanted.extend(client.map(|client| Wanted::Answer(client, result)));
+            }
+            Action::Left => {
+                self.membership.handle(now, membership::Input::Leave);
+                self.left = true;
+            }
+            Action::Note(entry) => self.note(now, Event::Vip(entry)),
+        }
+    }
+
+    fn note(&mut self, now: Instant, event: Event) {
+        if self.journal.len() == JOURNAL {
+            self.journal.pop_front();
+        }
+        self.journal.push_back((now, event.clone()));
+        self.wanted.push_back(Wanted::Say(event));
+    }
+}
+
+/// Whether the other process is known to run no more, or to have handed everything over.
+const fn is_known_dead(why: DownReason) -> bool {
+    matches!(why, DownReason::Refused | DownReason::Closed | DownReason::Restarted)
+}
