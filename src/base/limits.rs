@@ -25,6 +25,10 @@ pub const MAX_PATHS: usize = 4;
 pub const MAX_LINKS: usize = 64;
 /// Routers of one network. Tables and databases are bounded by it.
 pub const MAX_NODES: usize = 4096;
+/// Members of one view: a set of them is one word, and all hear each other directly.
+pub const MAX_MEMBERS: usize = 64;
+/// Largest state that a member brings into a view.
+pub const MAX_STATE: usize = 16 * 1024;
 /// Workers of one router: as many as a hello can name, and their rings to each other still take little memory.
 pub const MAX_WORKERS: usize = 8;
 /// Sessions of one worker.

@@ -75,6 +75,31 @@ rules! {
     ReleaseDropped,
     /// A drop is counted.
     CountDrops,
+    /// A member that gets a message of its view twice delivers it once.
+    DataOnce,
+    /// Messages of a view are delivered in one order, when nothing before them can come any more.
+    AgreedOrder,
+    /// A safe message waits until every member of its view holds it.
+    SafeWaits,
+    /// Those who move from one view to the next together give each other what they lack.
+    Recover,
+    /// What may follow a message that is lost is not delivered.
+    NoHoles,
+    /// Of a view's members, those who come from the same view as this one are known.
+    TogetherOnly,
+    /// A member is ready for one view in one attempt.
+    OneView,
+    /// A member that looks for another view is followed.
+    LeaveTogether,
+    /// Each view has a greater number than those its members come from.
+    NumbersAscend,
+}
+
+impl Rule {
+    /// Whether it is a rule of groups, which membership's own tests break.
+    pub const fn is_of_groups(self) -> bool {
+        self as usize >= Rule::DataOnce as usize
+    }
 }
 
 #[cfg(any(test, feature = "sabotage"))]

@@ -18,6 +18,7 @@
 //! No protocol imports another. Facts they share are types of [`base`](crate::base).
 
 pub mod link;
+pub mod membership;
 pub mod routing;
 pub mod security;
 pub mod session;

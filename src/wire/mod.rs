@@ -12,7 +12,7 @@
 //! The plaintext of a sealed packet is a sequence of frames ([`frame`]): hello, acknowledgement, messages, control
 //! messages, probes. A message frame carries one overlay message ([`message`]: 24-byte header naming source,
 //! destination, ports and class), whose body belongs to the session at the other end ([`session`]). A control frame
-//! carries one message of the control thread ([`routing`]). Applications speak [`client`] to their router over a local
+//! carries one message of the control thread ([`routing`], [`membership`]). Applications speak [`client`] to their router over a local
 //! descriptor.
 //!
 //! ```text
@@ -30,6 +30,7 @@ pub mod cursor;
 pub mod datagram;
 pub mod frame;
 pub mod handshake;
+pub mod membership;
 pub mod message;
 pub mod routing;
 pub mod session;
