@@ -25,6 +25,14 @@ pub const MAX_PATHS: usize = 4;
 pub const MAX_LINKS: usize = 64;
 /// Routers of one network. Tables and databases are bounded by it.
 pub const MAX_NODES: usize = 4096;
+/// Members of one group of routers that agree on views.
+pub const MAX_MEMBERS: usize = 64;
+/// Sets of service addresses of one group: what a member says of them all fits [`MAX_STATE`].
+pub const MAX_SETS: usize = 512;
+/// Service addresses of one set.
+pub const MAX_SET_ADDRESSES: usize = 64;
+/// Longest state that a member brings to a view, bytes.
+pub const MAX_STATE: usize = 16 * 1024;
 /// Workers of one router: as many as a hello can name, and their rings to each other still take little memory.
 pub const MAX_WORKERS: usize = 8;
 /// Sessions of one worker.

@@ -19,6 +19,7 @@ pub mod seq;
 pub mod time;
 pub mod topology;
 pub mod verdicts;
+pub mod view;
 pub mod worker;
 
 pub use addresses::AddressPair;
@@ -29,4 +30,5 @@ pub use obstacle::Obstacle;
 pub use rng::Rng;
 pub use time::{Instant, WallTime};
 pub use topology::{DownReason, LinkMetrics, LinkState};
+pub use view::{View, ViewId};
 pub use worker::Worker;
