@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proto/session", &["wire", "containers", "telemetry"]),
     ("proto/routing", &["wire", "containers", "telemetry"]),
     ("proto/membership", &["wire", "containers", "telemetry"]),
+    ("proto/vip", &["wire", "containers", "telemetry"]),
     ("forwarding", &["wire", "telemetry"]),
     ("dataplane", &["proto/security", "proto/link", "proto/session", "forwarding", "wire", "containers", "telemetry"]),
     // Link settings pass through control on their way from the configuration to the shard.

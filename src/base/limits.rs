@@ -27,7 +27,11 @@ pub const MAX_LINKS: usize = 64;
 pub const MAX_NODES: usize = 4096;
 /// Members of one view: a set of them is one word, and all hear each other directly.
 pub const MAX_MEMBERS: usize = 64;
-/// Largest state that a member brings into a view.
+/// Sets of service addresses of one group: what a member says of them all fits [`MAX_STATE`].
+pub const MAX_SETS: usize = 512;
+/// Service addresses of one set.
+pub const MAX_SET_ADDRESSES: usize = 64;
+/// Largest state that a member brings into a view, bytes.
 pub const MAX_STATE: usize = 16 * 1024;
 /// Workers of one router: as many as a hello can name, and their rings to each other still take little memory.
 pub const MAX_WORKERS: usize = 8;

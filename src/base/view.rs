@@ -29,7 +29,7 @@ impl fmt::Display for ViewId {
 }
 
 /// Who agreed to be together.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct View {
     /// Its name.
     pub id: ViewId,

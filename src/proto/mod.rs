@@ -11,7 +11,7 @@
 //! - Work per call is bounded by the input or by a stated limit.
 //!
 //! *Hot* rooms (security, link, session) run in workers, once per packet: typed doors `handle_…` in, `poll_…` out, no
-//! allocation after warm-up. *Cold* rooms (routing, …) run in the control thread: one door `handle(now, Input)`, one
+//! allocation after warm-up. *Cold* rooms (routing, vip, …) run in the control thread: one door `handle(now, Input)`, one
 //! list `poll_action()`, and `poll_timeout()`; their inputs and actions are plain serialisable enums, so that a recorded
 //! list of inputs is a replay.
 //!
@@ -22,3 +22,4 @@ pub mod membership;
 pub mod routing;
 pub mod security;
 pub mod session;
+pub mod vip;

@@ -12,7 +12,8 @@
 //! The plaintext of a sealed packet is a sequence of frames ([`frame`]): hello, acknowledgement, messages, control
 //! messages, probes. A message frame carries one overlay message ([`message`]: 24-byte header naming source,
 //! destination, ports and class), whose body belongs to the session at the other end ([`session`]). A control frame
-//! carries one message of the control thread ([`routing`], [`membership`]). Applications speak [`client`] to their router over a local
+//! carries one message of the control thread ([`routing`], [`membership`]); what members of a group agree on is said in
+//! messages of its own ([`vip`]). Applications speak [`client`] to their router over a local
 //! descriptor.
 //!
 //! ```text
@@ -34,6 +35,7 @@ pub mod membership;
 pub mod message;
 pub mod routing;
 pub mod session;
+pub mod vip;
 
 /// Why bytes are not what they claim to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
