@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proto/link", &["wire", "containers", "telemetry"]),
     ("proto/session", &["wire", "containers", "telemetry"]),
     ("proto/routing", &["wire", "containers", "telemetry"]),
+    ("proto/vip", &["wire", "containers", "telemetry"]),
     ("forwarding", &["wire", "telemetry"]),
     ("dataplane", &["proto/security", "proto/link", "proto/session", "forwarding", "wire", "containers", "telemetry"]),
     // Link settings pass through control on their way from the configuration to the shard.
@@ -37,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "wire",
             "proto/session",
             "proto/security",
+            "proto/vip",
         ],
     ),
     ("sim", &["dataplane", "control", "config", "containers", "telemetry", "wire", "proto/session", "proto/security"]),

@@ -21,3 +21,4 @@ pub mod link;
 pub mod routing;
 pub mod security;
 pub mod session;
+pub mod vip;
