@@ -416,6 +416,27 @@ impl Netlink {
         self.request(&message)
     }
 
+    /// The Ethernet address behind an address, as this host believes; none if it does not know.
+    pub fn neighbour(&mut self, index: u32, address: IpAddr) -> io::Result<Option<Mac>> {
+        let entries = self.dump(libc::RTM_GETNEIGH, &[0; 12])?;
+        let wanted = octets(address);
+        Ok(entries.iter().find_map(|(_, body)| {
+            // `struct ndmsg`: the interface is at 4.
+            let (fixed, attributes) = body.split_first_chunk::<12>()?;
+            let here = fixed[4..8] == index.to_ne_bytes() && attribute(attributes, NDA_DST)? == wanted;
+            here.then(|| Mac::try_from(attribute(attributes, NDA_LLADDR)?).ok()).flatten()
+        }))
+    }
+
+    /// Forgets a neighbour's Ethernet address.
+    pub fn delete_neighbour(&mut self, index: u32, address: IpAddr) -> io::Result<()> {
+        let mut fixed = [0; 12];
+        fixed[0] = family(address);
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(libc::RTM_DELNEIGH, 0, &fixed);
+        self.request(message.attribute(NDA_DST, &octets(address)))
+    }
+
     /// Writes a neighbour's Ethernet address down for good, so that nobody has to ask for it.
     pub fn add_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> io::Result<()> {
         let mut fixed = [0; 12];

@@ -148,8 +148,12 @@ fn about(kind: u16, flags: i32, placed: Placed, prefix: u8) -> Message {
     fixed[4..].copy_from_slice(&placed.index.to_ne_bytes());
     let mut message = Message::new(kind, flags, &fixed);
     match placed.address {
-        IpAddr::V4(address) => message.attribute(IFA_LOCAL, &address.octets()).attribute(IFA_ADDRESS, &address.octets()),
-        IpAddr::V6(address) => message.attribute(IFA_LOCAL, &address.octets()).attribute(IFA_ADDRESS, &address.octets()),
+        IpAddr::V4(address) => {
+            message.attribute(IFA_LOCAL, &address.octets()).attribute(IFA_ADDRESS, &address.octets())
+        }
+        IpAddr::V6(address) => {
+            message.attribute(IFA_LOCAL, &address.octets()).attribute(IFA_ADDRESS, &address.octets())
+        }
     };
     message
 }

@@ -84,7 +84,9 @@ impl Announcer {
         };
         match address {
             IpAddr::V4(address) => send(libc::ETH_P_ARP, [0xff; 6], &request(mac, address)),
-            IpAddr::V6(address) => send(libc::ETH_P_IPV6, [0x33, 0x33, 0, 0, 0, 1], &advertisement(mac, address, router)),
+            IpAddr::V6(address) => {
+                send(libc::ETH_P_IPV6, [0x33, 0x33, 0, 0, 0, 1], &advertisement(mac, address, router))
+            }
         }
     }
 }

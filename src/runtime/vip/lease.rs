@@ -172,8 +172,7 @@ impl Lease {
     pub(super) fn open(clock: Clock, interfaces: Vec<String>) -> io::Result<Lease> {
         let (guarded, muted) = Default::default();
         let netlink = Netlink::open_netfilter()?;
-        let mut lease =
-            Lease { clock, netlink, shape: SHAPES[0], interfaces, guarded, muted, until: None, rebuilt: 0 };
+        let mut lease = Lease { clock, netlink, shape: SHAPES[0], interfaces, guarded, muted, until: None, rebuilt: 0 };
         let mut result = Ok(());
         for shape in SHAPES {
             lease.shape = shape;
@@ -341,7 +340,9 @@ fn set(name: &str, key: usize, id: u32, flags: u32) -> Message {
     let mut message = request(NEWSET, libc::NLM_F_CREATE, 1);
     message.text(2, name);
     // Flags, type of the key (for display only), its length, and a number that is unique in the transaction.
-    [(3, flags), (4, 0), (5, key as u32), (10, id)].into_iter().for_each(|(kind, value)| number(&mut message, kind, value));
+    for (kind, value) in [(3, flags), (4, 0), (5, key as u32), (10, id)] {
+        number(&mut message, kind, value);
+    }
     message
 }
 
@@ -353,14 +354,20 @@ fn chains(hook: &Hook, interfaces: &[String]) -> Vec<Message> {
     base.text(3, hook.name).nested(4, |place| {
         number(place, 1, hook.number);
         number(place, 2, PRIORITY.cast_unsigned());
-        place.nested(4, |devices| interfaces.iter().for_each(|name| drop(devices.text(1, name))));
+        place.nested(4, |devices| {
+            for name in interfaces {
+                devices.text(1, name);
+            }
+        });
     });
     number(&mut base, 5, ACCEPT);
     base.text(7, "filter");
     let lives = rule(hook.name, |rule| {
         expression(rule, "immediate", |it| {
             number(it, 1, REGISTER);
-            it.nested(2, |data| drop(data.attribute(VALUE, &KEY)));
+            it.nested(2, |data| {
+                data.attribute(VALUE, &KEY);
+            });
         });
         is_in(rule, ALIVE);
         verdict(rule, GOTO, Some(hook.awake));
@@ -379,7 +386,9 @@ fn rule(chain: &str, fill: impl FnOnce(&mut Message)) -> Message {
 }
 
 fn expression(rule: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
-    rule.nested(ELEMENT, |expression| drop(expression.text(1, name).nested(2, fill)));
+    rule.nested(ELEMENT, |expression| {
+        expression.text(1, name).nested(2, fill);
+    });
 }
 
 /// Drops what has one of the addresses at this place.
@@ -401,7 +410,9 @@ fn drops(rule: &mut Message, place: &Place, pair: Pair) {
 
 fn load(rule: &mut Message, offset: u32, len: u32) {
     expression(rule, "payload", |it| {
-        [(1, REGISTER), (2, NETWORK_HEADER), (3, offset), (4, len)].map(|(kind, value)| number(it, kind, value));
+        for (kind, value) in [(1, REGISTER), (2, NETWORK_HEADER), (3, offset), (4, len)] {
+            number(it, kind, value);
+        }
     });
 }
 
@@ -409,7 +420,9 @@ fn is(rule: &mut Message, value: &[u8]) {
     expression(rule, "cmp", |it| {
         number(it, 1, REGISTER);
         number(it, 2, COMPARE_EQUAL);
-        it.nested(3, |data| drop(data.attribute(VALUE, value)));
+        it.nested(3, |data| {
+            data.attribute(VALUE, value);
+        });
     });
 }
 
@@ -426,7 +439,9 @@ fn verdict(rule: &mut Message, code: i32, chain: Option<&str>) {
         it.nested(2, |data| {
             data.nested(VERDICT, |verdict| {
                 number(verdict, 1, code.cast_unsigned());
-                chain.map(|chain| drop(verdict.text(2, chain)));
+                if let Some(chain) = chain {
+                    verdict.text(2, chain);
+                }
             });
         });
     });
@@ -458,7 +473,9 @@ fn change_set(kind: u16, set: &str, keys: impl Iterator<Item = Vec<u8>>, timeout
     message.text(2, set).nested(3, |list| {
         for key in keys {
             list.nested(ELEMENT, |element| {
-                element.nested(1, |data| drop(data.attribute(VALUE, &key)));
+                element.nested(1, |data| {
+                    data.attribute(VALUE, &key);
+                });
                 if let Some(timeout) = timeout {
                     // Zero would mean for ever.
                     let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -468,4 +485,101 @@ fn change_set(kind: u16, set: &str, keys: impl Iterator<Item = Vec<u8>>, timeout
         }
     });
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::ladder::run_test;
+    use crate::lab::netns::Netns;
+    use crate::runtime::capabilities::{self, NET_ADMIN};
+
+    const LEASE: Duration = Duration::from_millis(100);
+    const OURS: [&str; 2] = ["192.0.2.7", "2001:db8::7"];
+
+    fn addresses() -> Vec<IpAddr> {
+        OURS.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    /// In a namespace of its own, where the kernel does what it is asked.
+    fn with_lease(name: &str, body: impl FnOnce(&mut Lease, Clock) + Send) {
+        let name = format!("runtime::vip::lease::tests::{name}");
+        let inside = || {
+            let namespace = Netns::new().expect("is made");
+            let work = || {
+                let clock = Clock::start();
+                let mut lease = Lease::open(clock, vec!["lo".into()])?;
+                body(&mut lease, clock);
+                Ok(())
+            };
+            match namespace.run(work) {
+                Err(error) if !capabilities::has(NET_ADMIN) => panic!("{error}"),
+                Err(error) => crate::runtime::not_run::count(&format!("{name}: no nftables here: {error}")),
+                Ok(()) => {}
+            }
+        };
+        if !run_test(&name, inside) {
+            crate::runtime::not_run::count(&name);
+        }
+    }
+
+    #[test]
+    fn a_lease_that_ran_out_cannot_be_renewed_but_begun_again() {
+        with_lease("a_lease_that_ran_out_cannot_be_renewed_but_begun_again", |lease, clock| {
+            lease.guard(&addresses()).expect("is guarded");
+            lease.grant(clock.now() + LEASE).expect("begins");
+            for _ in 0..20 {
+                std::thread::sleep(LEASE / 5);
+                assert_eq!(lease.renew(clock.now() + LEASE).expect("is asked"), Renewal::Done);
+            }
+            std::thread::sleep(LEASE + GRAIN);
+            assert_eq!(lease.renew(clock.now() + LEASE).expect("is asked"), Renewal::Lapsed);
+            assert_eq!(lease.renew(clock.now() + LEASE).expect("is asked"), Renewal::Lapsed, "and stays so");
+            lease.grant(clock.now() + LEASE).expect("begins again");
+            assert_eq!(lease.renew(clock.now() + LEASE).expect("is asked"), Renewal::Done);
+            lease.end().expect("ends");
+            lease.end().expect("there is nothing to end");
+            assert_eq!(lease.rebuilt(), 0);
+        });
+    }
+
+    #[test]
+    fn a_table_that_somebody_removed_is_made_again_with_all_that_was_in_it() {
+        with_lease("a_table_that_somebody_removed_is_made_again_with_all_that_was_in_it", |lease, clock| {
+            lease.guard(&addresses()).expect("is guarded");
+            lease.mute(&addresses()[..1]).expect("is muted");
+            lease.grant(clock.now() + LEASE).expect("begins");
+            // Others cannot remove it where the kernel lets us own it; we can everywhere.
+            lease.netlink.transact(NFNL_SUBSYS_NFTABLES, vec![table(DELTABLE, 0)]).expect("is removed");
+            assert_eq!(lease.renew(clock.now() + LEASE).expect("is asked"), Renewal::Done);
+            assert_eq!(lease.rebuilt(), 1);
+            // The kernel refuses to delete what is not there.
+            let guarded = elements(DELSETELEM, GUARDED, &addresses());
+            let there = [guarded, elements(DELSETELEM, MUTED, &addresses()[..1])].concat();
+            lease.netlink.transact(NFNL_SUBSYS_NFTABLES, there).expect("everything is there again");
+        });
+    }
+
+    #[test]
+    fn what_was_never_there_can_be_taken_away() {
+        with_lease("what_was_never_there_can_be_taken_away", |lease, clock| {
+            lease.unguard(&addresses()).expect("nothing to do");
+            lease.unmute(&addresses()).expect("nothing to do");
+            lease.guard(&addresses()).expect("is guarded");
+            lease.guard(&addresses()).expect("and again");
+            lease.unguard(&addresses()).expect("is unguarded");
+            lease.move_to(Vec::new()).expect("no interface is left");
+            lease.move_to(vec!["lo".into()]).expect("it came back");
+            assert_eq!(lease.renew(clock.now() + LEASE).expect("is asked"), Renewal::Lapsed, "none was begun");
+        });
+    }
+
+    #[test]
+    fn where_others_could_flush_it_the_table_has_an_owner() {
+        with_lease("where_others_could_flush_it_the_table_has_an_owner", |lease, _| {
+            let mut other = Netlink::open_netfilter().expect("opens");
+            let removed = other.transact(NFNL_SUBSYS_NFTABLES, vec![table(DELTABLE, 0)]);
+            assert_eq!(removed.is_err(), lease.shape.table_flags != 0, "{removed:?}");
+        });
+    }
 }
