@@ -121,12 +121,14 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; 16] {
     fixed
 }
 
-fn family(address: IpAddr) -> u8 {
+/// The number of an address's family.
+pub(super) fn family(address: IpAddr) -> u8 {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     family as u8
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An address as it stands in messages.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -202,7 +204,7 @@ impl Netlink {
     }
 
     /// Sends a request; returns the body of the first message that answers it (empty if only acknowledged).
-    fn ask(&mut self, message: &Message) -> io::Result<Vec<u8>> {
+    pub(super) fn ask(&mut self, message: &Message) -> io::Result<Vec<u8>> {
         let sequence = self.next_sequence();
         self.send(&message.encode(sequence))?;
         let mut answer = Vec::new();

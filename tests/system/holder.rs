@@ -74,6 +74,7 @@ fn settings(told: &str) -> Settings {
         lease: Duration::from_millis(lease),
         refresh: Duration::from_secs(30),
         router: false,
+        realtime: None,
         checks: Vec::new(),
         hook: None,
         user: None,

@@ -11,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -208,10 +209,17 @@ pub(crate) struct Trail {
 }
 
 impl Trail {
-    /// The packets that nobody answered.
-    pub(crate) fn lost(&self) -> Vec<u64> {
+    /// The packets that nobody answered, as ranges.
+    pub(crate) fn lost(&self) -> Vec<RangeInclusive<u64>> {
         let answered: BTreeSet<u64> = self.answers.iter().map(|answer| answer.number).collect();
-        (0..self.sent).filter(|number| !answered.contains(number)).collect()
+        let mut lost: Vec<RangeInclusive<u64>> = Vec::new();
+        for number in (0..self.sent).filter(|number| !answered.contains(number)) {
+            match lost.last_mut() {
+                Some(range) if range.end() + 1 == number => *range = *range.start()..=number,
+                _ => lost.push(number..=number),
+            }
+        }
+        lost
     }
 }
 
@@ -230,27 +238,41 @@ impl Traffic {
     }
 }
 
+/// Packets sent in a row without an answer before the client waits a little for one: on a machine that has stopped for
+/// a moment, more would be lost in a socket's buffer.
+const UNHEARD: u32 = 200;
+/// How late a packet may be and still be sent.
+const CATCH_UP: Duration = Duration::from_millis(5);
+
 fn talk(socket: &UdpSocket, target: SocketAddr, rate: u32, stop: &AtomicBool, answered: &AtomicBool) -> Trail {
-    let (begin, mut trail) = (Instant::now(), Trail { sent: 0, answers: Vec::new() });
-    let mut hear = |trail: &mut Trail| {
-        let mut packet = [0; 16];
+    let mut trail = Trail { sent: 0, answers: Vec::new() };
+    let hear = |trail: &mut Trail| {
+        let (mut packet, before) = ([0; 16], trail.answers.len());
         while let Ok((9, _)) = socket.recv_from(&mut packet) {
             let number = u64::from_be_bytes(*packet.first_chunk().expect("sixteen bytes"));
             trail.answers.push(Answer { at: Instant::now(), number, who: packet[8] });
             answered.store(true, Ordering::Relaxed);
         }
+        trail.answers.len() > before
     };
+    let (period, mut due, mut unheard) = (Duration::from_secs(1) / rate, Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
-        let due = begin + Duration::from_secs(1) / rate * u32::try_from(trail.sent).expect("a test is short");
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let now = Instant::now();
+        if now >= due {
             // An error is the kernel's word about one before, such as that nobody was found.
             let _ = socket.send_to(&trail.sent.to_be_bytes(), target);
-            trail.sent += 1;
+            (trail.sent, unheard) = (trail.sent + 1, unheard + 1);
+            // What was not sent in time is made up for, but not in a heap.
+            due = (due + period).max(now.checked_sub(CATCH_UP).unwrap_or(now));
+            if unheard == UNHEARD {
+                (due, unheard) = (now + period * UNHEARD, 0);
+            }
         } else {
-            std::thread::sleep(left.min(Duration::from_micros(200)));
+            std::thread::sleep((due - now).min(Duration::from_micros(200)));
         }
-        hear(&mut trail);
+        if hear(&mut trail) {
+            unheard = 0;
+        }
     }
     let end = Instant::now();
     while end.elapsed() < Duration::from_millis(100) {

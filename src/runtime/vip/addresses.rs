@@ -5,9 +5,10 @@
 //! that the host does not begin conversations of its own in its name; and tagged (`IFA_PROTO`, Linux 5.18) as ours, so that
 //! what an earlier life has left is found. Kernels that keep no tag are helped by the form: a stray has no prefix route.
 
-use super::super::netlink::{Message, Netlink, attribute};
+use super::super::netlink::{Message, Netlink, attribute, family, octets};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// Whose addresses these are: any number that no other program uses (18 is keepalived's).
 const TAG: u8 = 83;
@@ -55,6 +56,30 @@ impl Addresses {
             }
         }
         Ok(())
+    }
+
+    /// Waits, but not for long, until the kernel takes in what comes for them: it finishes IPv6 addresses behind our back,
+    /// some 100 µs after it has said that they are there, and whoever is told of them before that is not heard.
+    pub(super) fn settle(&mut self, placed: &[Placed]) {
+        const LOOK: Duration = Duration::from_micros(50);
+        let mut looks = 100;
+        for &one in placed.iter().filter(|one| one.address.is_ipv6()) {
+            while looks > 0 && !self.is_local(one).unwrap_or(true) {
+                looks -= 1;
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+
+    /// Whether the kernel would keep what comes for this address.
+    fn is_local(&mut self, placed: Placed) -> io::Result<bool> {
+        const RTA_DST: u16 = 1;
+        // `struct rtmsg`: family and length of the destination; its type is the eighth byte.
+        let mut fixed = [0; 12];
+        (fixed[0], fixed[1]) = (family(placed.address), full(placed.address));
+        let mut message = Message::new(libc::RTM_GETROUTE, 0, &fixed);
+        message.attribute(RTA_DST, &octets(placed.address));
+        Ok(self.0.ask(&message)?.get(7) == Some(&libc::RTN_LOCAL))
     }
 
     /// Takes all of them off that are there. Tries every one; the error is the first.
@@ -143,18 +168,11 @@ const fn full(address: IpAddr) -> u8 {
 
 /// `struct ifaddrmsg` and the address.
 fn about(kind: u16, flags: i32, placed: Placed, prefix: u8) -> Message {
-    let family = if placed.address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut fixed = [family as u8, prefix, 0, 0, 0, 0, 0, 0];
+    let mut fixed = [family(placed.address), prefix, 0, 0, 0, 0, 0, 0];
     fixed[4..].copy_from_slice(&placed.index.to_ne_bytes());
     let mut message = Message::new(kind, flags, &fixed);
-    match placed.address {
-        IpAddr::V4(address) => {
-            message.attribute(IFA_LOCAL, &address.octets()).attribute(IFA_ADDRESS, &address.octets())
-        }
-        IpAddr::V6(address) => {
-            message.attribute(IFA_LOCAL, &address.octets()).attribute(IFA_ADDRESS, &address.octets())
-        }
-    };
+    let octets = octets(placed.address);
+    message.attribute(IFA_LOCAL, &octets).attribute(IFA_ADDRESS, &octets);
     message
 }
 
@@ -191,7 +209,9 @@ mod tests {
             let read = Entry::read(&bytes[16..]).expect("is read");
             let prefix = if placed.address.is_ipv4() { 32 } else { 128 };
             assert_eq!(read, entry(text, prefix, NO_DETECTION | NO_PREFIX_ROUTE, Some(TAG)));
-            (0..bytes.len() - 16).for_each(|len| drop(Entry::read(&bytes[16..16 + len])));
+            for len in 0..bytes.len() - 16 {
+                let _ = Entry::read(&bytes[16..16 + len]);
+            }
         }
     }
 

@@ -5,7 +5,9 @@
 
 use super::super::clock::Clock;
 use super::super::doorbell::Doorbell;
+use super::super::machine::scheduling;
 use super::super::ring::{RETRY, Receiver, Sender};
+use super::super::sys;
 use super::addresses::{Addresses, Placed};
 use super::announce::{Announcer, Schedule};
 use super::hooks::{Event, Job};
@@ -127,6 +129,7 @@ impl Keeper {
 
     /// Runs until it is told to end; then takes everything off.
     pub(super) fn run(mut self) {
+        self.take_place();
         let mut events = Events::with_capacity(16);
         while !self.shared.stop.load(Ordering::Acquire) {
             for event in &events {
@@ -149,6 +152,17 @@ impl Keeper {
             self.bell.awake();
         }
         self.end();
+    }
+
+    fn take_place(&self) {
+        if let Err(error) = sys::tighten_timers() {
+            tracing::warn!(%error, "the timers of the virtual addresses' thread stay coarse");
+        }
+        if let Some(priority) = self.parts.settings.realtime
+            && let Err(why) = scheduling::go_realtime(priority)
+        {
+            tracing::warn!("virtual addresses are kept without real-time priority {priority}: {why}");
+        }
     }
 
     fn turn(&mut self) {
@@ -244,10 +258,14 @@ impl Keeper {
             None => Ok(()),
         };
         let added = guarded.and_then(|()| self.begin_lease()).and_then(|()| self.parts.addresses.add_all(&placed));
-        if added.is_err() {
+        if let Err(error) = added {
             self.unguard(&addresses);
+            return Err(error);
         }
-        added.map(|()| placed)
+        let is_up = |placed: &Placed| self.parts.watch.link(placed.index).is_some_and(|link| link.up);
+        let reachable: Vec<Placed> = placed.iter().copied().filter(is_up).collect();
+        self.parts.addresses.settle(&reachable);
+        Ok(placed)
     }
 
     fn locate(&self, set: usize) -> io::Result<Vec<Placed>> {

@@ -24,7 +24,7 @@
 //! To see it: `nft list table netdev sinew_vip`. Numbers and layouts: `linux/netfilter/nf_tables.h`.
 
 use super::super::clock::Clock;
-use super::super::netlink::{Message, Netlink};
+use super::super::netlink::{Message, Netlink, octets};
 use crate::base::Instant;
 use std::collections::BTreeSet;
 use std::io;
@@ -451,10 +451,7 @@ fn verdict(rule: &mut Message, code: i32, chain: Option<&str>) {
 fn elements(kind: u16, pair: Pair, addresses: &[IpAddr]) -> Vec<Message> {
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|address| address.is_ipv4());
     let of = |(set, addresses): (&str, Vec<IpAddr>)| {
-        let keys = addresses.iter().map(|address| match address {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        });
+        let keys = addresses.iter().copied().map(octets);
         (!addresses.is_empty()).then(|| change_set(kind, set, keys, None))
     };
     [(pair.v4, v4), (pair.v6, v6)].into_iter().filter_map(of).collect()

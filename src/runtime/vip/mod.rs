@@ -128,6 +128,8 @@ pub struct Settings {
     pub refresh: Duration,
     /// The sets' addresses are a router's: advertisements say so.
     pub router: bool,
+    /// The keeper's real-time priority, if it is to have one.
+    pub realtime: Option<u8>,
     /// Health checks, by their number.
     pub checks: Vec<Check>,
     /// What runs when a set comes or goes.
