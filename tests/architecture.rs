@@ -25,7 +25,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Link settings pass through control on their way from the configuration to the shard.
     (
         "control",
-        &["proto/routing", "proto/link", "forwarding", "dataplane", "config", "wire", "containers", "telemetry"],
+        &[
+            "proto/routing",
+            "proto/link",
+            "proto/membership",
+            "proto/vip",
+            "forwarding",
+            "dataplane",
+            "config",
+            "wire",
+            "containers",
+            "telemetry",
+        ],
     ),
     (
         "runtime",
@@ -39,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "wire",
             "proto/session",
             "proto/security",
+            "proto/vip",
         ],
     ),
     ("sim", &["dataplane", "control", "config", "containers", "telemetry", "wire", "proto/session", "proto/security"]),

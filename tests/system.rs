@@ -18,6 +18,7 @@
 //! | `paths` | a link over two providers outlives one of them, and nothing is lost |
 //! | `reload` | SIGHUP, good and bad configurations |
 //! | `workers` | routers with several workers, as many as their neighbours or not |
+//! | `vip` | virtual addresses: reached, handed over, silent when their owner is killed, stopped or hangs |
 //! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
 // Tests of real processes wait for real time.
@@ -31,6 +32,10 @@ mod chain;
 mod chaos;
 #[path = "system/clients.rs"]
 mod clients;
+#[path = "system/holder.rs"]
+mod holder;
+#[path = "system/lan.rs"]
+mod lan;
 #[path = "system/loopback.rs"]
 mod loopback;
 #[path = "system/paths.rs"]
@@ -51,5 +56,7 @@ mod traffic;
 mod two_routers;
 #[path = "system/unanswered.rs"]
 mod unanswered;
+#[path = "system/vip.rs"]
+mod vip;
 #[path = "system/workers.rs"]
 mod workers;

@@ -65,6 +65,11 @@ impl Link {
         self.up
     }
 
+    /// After so long of silence it goes down.
+    pub(super) const fn dead(&self) -> Duration {
+        self.spec.settings.dead
+    }
+
     /// Lanes it has.
     pub(super) fn lanes(&self) -> usize {
         self.lanes.len().min(self.theirs)

@@ -35,6 +35,7 @@ mod strangers;
 mod tests;
 mod vips;
 
+pub use crate::proto::vip::{HostCommand, HostReport};
 pub use door::{Action, ClientId, Input, Reason};
 
 use crate::base::limits::MAX_LINKS;

@@ -26,7 +26,7 @@ pub mod experiment;
 mod files;
 pub mod flows;
 pub mod ladder;
-mod netns;
+pub mod netns;
 pub mod noise;
 pub mod outcome;
 pub mod paper;

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A network namespace. It lives while this value, a process, a thread or a socket is in it.
 #[derive(Debug)]
-pub(super) struct Netns(OwnedFd);
+pub struct Netns(OwnedFd);
 
 impl Netns {
     /// A new, empty namespace; only a loopback interface, down.
-    pub(super) fn new() -> io::Result<Netns> {
+    pub fn new() -> io::Result<Netns> {
         on_thread(|| {
             // SAFETY: plain system call; it affects only this thread, which ends after it.
             check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
@@ -20,7 +20,7 @@ impl Netns {
     }
 
     /// Runs `work` on a thread of its own in this namespace. Sockets it makes stay in this namespace.
-    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         on_thread(|| {
             enter(self.0.as_fd())?;
             work()
@@ -40,7 +40,7 @@ fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result
 }
 
 /// Moves the calling thread into a namespace. Safe between fork and exec.
-pub(crate) fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
+pub fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: plain system call; it affects only the calling thread.
     check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
 }
@@ -50,7 +50,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 /// Turns a knob below `/proc/sys/net` of the calling thread's namespace.
-pub(crate) fn sysctl(name: &str, value: &str) -> io::Result<()> {
+pub fn sysctl(name: &str, value: &str) -> io::Result<()> {
     let path = format!("/proc/sys/net/{name}");
     std::fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
 }

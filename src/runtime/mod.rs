@@ -28,6 +28,7 @@
 //! | `scribe`, `interval_log`, [`histogram_files`] | histograms written to files |
 //! | `complaints` | what the log says of what the kernel refuses, once for each reason |
 //! | `start` | from a configuration to a running router |
+//! | [`vip`] | virtual addresses on this host: the lease, announcements, health, hooks |
 //! | [`machine`] | the processors, which of them workers run on, and how noisy they are |
 //! | `signals`, [`capabilities`], [`memory`], [`notify`], [`key_file`] | the process and its surroundings |
 //! | `sys` | safe signatures over system calls |
@@ -66,6 +67,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod udp;
+pub mod vip;
 mod worker;
 
 pub use start::{Background, RunError, run};

@@ -1,7 +1,9 @@
-//! A minimal rtnetlink client: interfaces, addresses, routes and neighbours of the calling thread's network namespace.
+//! A minimal netlink client: interfaces, addresses, routes and neighbours of the calling thread's network namespace
+//! (rtnetlink), and transactions of its packet filter (nfnetlink).
 //!
-//! Synchronous: one request, one answer (`NLM_F_ACK`). [`Message`] builds the bytes without a socket, so it is tested
-//! without one. Layout: `netlink(7)`, `rtnetlink(7)`; numbers: `linux/if_link.h`, `linux/rtnetlink.h`, `linux/veth.h`.
+//! Synchronous: one request, one answer (`NLM_F_ACK`); a dump or a transaction is one request too. [`Message`] builds the
+//! bytes without a socket, and [`messages`] reads them, so both are tested without one. Layout: `netlink(7)`,
+//! `rtnetlink(7)`, `linux/netfilter/nfnetlink.h`; numbers: `linux/if_link.h`, `linux/rtnetlink.h`, `linux/veth.h`.
 
 use std::io;
 use std::net::IpAddr;
@@ -31,6 +33,10 @@ const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
 const NLMSGERR_ATTR_MSG: u16 = 1;
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+/// What one read takes: the kernel fills no more than this with one part of a dump.
+const READ_LEN: usize = 32 * 1024;
 
 /// One request under construction: header, fixed part, attributes.
 #[derive(Clone, Debug)]
@@ -82,6 +88,12 @@ impl Message {
         self
     }
 
+    /// The same, acknowledged only if it fails.
+    fn unacknowledged(mut self) -> Message {
+        self.flags &= !(libc::NLM_F_ACK as u16);
+        self
+    }
+
     /// The bytes to send.
     pub fn encode(&self, sequence: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.body.len());
@@ -109,12 +121,14 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; 16] {
     fixed
 }
 
-fn family(address: IpAddr) -> u8 {
+/// The number of an address's family.
+pub(super) fn family(address: IpAddr) -> u8 {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     family as u8
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An address as it stands in messages.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -147,7 +161,7 @@ pub struct Route {
     pub source: Option<IpAddr>,
 }
 
-/// A connection to the kernel's rtnetlink, bound to the namespace of the thread that opened it.
+/// A connection to the kernel's netlink, bound to the namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Netlink {
     socket: OwnedFd,
@@ -155,11 +169,20 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a connection in the calling thread's network namespace.
+    /// Opens a connection to rtnetlink in the calling thread's network namespace.
     pub fn open() -> io::Result<Netlink> {
+        Netlink::open_family(libc::NETLINK_ROUTE)
+    }
+
+    /// Opens a connection to the packet filter of the calling thread's network namespace.
+    pub(super) fn open_netfilter() -> io::Result<Netlink> {
+        Netlink::open_family(libc::NETLINK_NETFILTER)
+    }
+
+    fn open_family(family: libc::c_int) -> io::Result<Netlink> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: plain system call; the descriptor it returns is owned by nobody else.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, family) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -181,30 +204,98 @@ impl Netlink {
     }
 
     /// Sends a request; returns the body of the first message that answers it (empty if only acknowledged).
-    fn ask(&mut self, message: &Message) -> io::Result<Vec<u8>> {
-        self.sequence += 1;
-        let bytes = message.encode(self.sequence);
+    pub(super) fn ask(&mut self, message: &Message) -> io::Result<Vec<u8>> {
+        let sequence = self.next_sequence();
+        self.send(&message.encode(sequence))?;
+        let mut answer = Vec::new();
+        let mut buffer = vec![0; READ_LEN];
+        loop {
+            let got = self.receive(&mut buffer)?;
+            for reply in messages(&buffer[..got]).filter(|reply| reply.sequence == sequence) {
+                match reply.outcome() {
+                    Some(result) => return result.map(|()| answer),
+                    None if answer.is_empty() => answer = reply.body.to_vec(),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Asks for a whole table; returns the kind and the body of each of its entries.
+    pub(super) fn dump(&mut self, kind: u16, fixed: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
+        let sequence = self.next_sequence();
+        self.send(&Message::new(kind, libc::NLM_F_DUMP, fixed).encode(sequence))?;
+        let (mut entries, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
+        loop {
+            let got = self.receive(&mut buffer)?;
+            for reply in messages(&buffer[..got]).filter(|reply| reply.sequence == sequence) {
+                if i32::from(reply.kind) == libc::NLMSG_DONE {
+                    return Ok(entries);
+                }
+                match reply.outcome() {
+                    Some(result) => return result.map(|()| entries),
+                    None => entries.push((reply.kind, reply.body.to_vec())),
+                }
+            }
+        }
+    }
+
+    /// Performs a transaction of the packet filter: all of it or, with the first error, nothing. `subsystem` is
+    /// `NFNL_SUBSYS_…`.
+    pub(super) fn transact(&mut self, subsystem: u16, requests: Vec<Message>) -> io::Result<()> {
+        // `struct nfgenmsg`: no family, version 0, and whose transaction this is, in network order.
+        let frame = |kind| Message::new(kind, 0, &[&[0, 0], &subsystem.to_be_bytes()[..]].concat()).unacknowledged();
+        let first = self.next_sequence();
+        let mut bytes = frame(NFNL_MSG_BATCH_BEGIN).encode(first);
+        let (mut last, count) = (first, requests.len());
+        for (place, request) in requests.into_iter().enumerate() {
+            last = self.next_sequence();
+            // The answer to the last one says that all answers are in.
+            let request = if place + 1 == count { request } else { request.unacknowledged() };
+            bytes.extend_from_slice(&request.encode(last));
+        }
+        let end = self.next_sequence();
+        bytes.extend_from_slice(&frame(NFNL_MSG_BATCH_END).encode(end));
+        self.send(&bytes)?;
+        let (mut result, mut buffer) = (Ok(()), vec![0; READ_LEN]);
+        loop {
+            let got = self.receive(&mut buffer)?;
+            for reply in messages(&buffer[..got]) {
+                let Some(outcome) = reply.outcome() else { continue };
+                if result.is_ok() {
+                    result = outcome;
+                }
+                // What is wrong with the whole is said of its first message, and then nothing else is.
+                if reply.sequence == last || reply.sequence == first {
+                    return result;
+                }
+            }
+        }
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
         // SAFETY: the pointer and length describe `bytes`.
         let sent = unsafe { libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let mut answer = Vec::new();
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let mut buffer = [0u8; 16 * 1024];
             // SAFETY: the pointer and length describe `buffer`.
             let got = unsafe { libc::recv(self.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-            if got < 0 {
-                let error = io::Error::last_os_error();
-                if error.kind() == io::ErrorKind::Interrupted {
-                    continue;
+            match usize::try_from(got) {
+                Ok(got) => return Ok(got),
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
                 }
-                return Err(error);
-            }
-            match read_answer(&buffer[..got as usize], self.sequence) {
-                Answer::Done(result) => return result.map(|()| answer),
-                Answer::Body(body) if answer.is_empty() => answer = body,
-                Answer::Body(_) | Answer::Other => {}
             }
         }
     }
@@ -257,6 +348,15 @@ impl Netlink {
         let body = self.ask(message.text(IFLA_IFNAME, name))?;
         let index = body.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
         index.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer has no interface number"))
+    }
+
+    /// Whether the interface with this name is up and has a carrier.
+    pub(super) fn is_up(&mut self, name: &str) -> io::Result<bool> {
+        let mut message = Message::new(libc::RTM_GETLINK, 0, &ifinfo(0, 0, 0));
+        let body = self.ask(message.text(IFLA_IFNAME, name))?;
+        let flags = body.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let wanted = (libc::IFF_UP | libc::IFF_LOWER_UP).cast_unsigned();
+        Ok(flags & wanted == wanted)
     }
 
     /// Brings an interface up or takes it down.
@@ -318,6 +418,27 @@ impl Netlink {
         self.request(&message)
     }
 
+    /// The Ethernet address behind an address, as this host believes; none if it does not know.
+    pub fn neighbour(&mut self, index: u32, address: IpAddr) -> io::Result<Option<Mac>> {
+        let entries = self.dump(libc::RTM_GETNEIGH, &[0; 12])?;
+        let wanted = octets(address);
+        Ok(entries.iter().find_map(|(_, body)| {
+            // `struct ndmsg`: the interface is at 4.
+            let (fixed, attributes) = body.split_first_chunk::<12>()?;
+            let here = fixed[4..8] == index.to_ne_bytes() && attribute(attributes, NDA_DST)? == wanted;
+            here.then(|| Mac::try_from(attribute(attributes, NDA_LLADDR)?).ok()).flatten()
+        }))
+    }
+
+    /// Forgets a neighbour's Ethernet address.
+    pub fn delete_neighbour(&mut self, index: u32, address: IpAddr) -> io::Result<()> {
+        let mut fixed = [0; 12];
+        fixed[0] = family(address);
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(libc::RTM_DELNEIGH, 0, &fixed);
+        self.request(message.attribute(NDA_DST, &octets(address)))
+    }
+
     /// Writes a neighbour's Ethernet address down for good, so that nobody has to ask for it.
     pub fn add_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> io::Result<()> {
         let mut fixed = [0; 12];
@@ -334,42 +455,55 @@ fn create(kind: u16, fixed: &[u8]) -> Message {
     Message::new(kind, libc::NLM_F_CREATE | libc::NLM_F_EXCL, fixed)
 }
 
-enum Answer {
-    Done(io::Result<()>),
-    Body(Vec<u8>),
-    Other,
+/// One message of a datagram from the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reply<'a> {
+    /// What it is.
+    pub(super) kind: u16,
+    /// The request it answers; zero if none.
+    pub(super) sequence: u32,
+    /// What follows the header.
+    pub(super) body: &'a [u8],
 }
 
-/// Reads the first message of a datagram from the kernel.
-fn read_answer(bytes: &[u8], sequence: u32) -> Answer {
-    let u16_at = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let (Some(len), Some(kind), Some(answered)) = (u32_at(0), u16_at(4), u32_at(8)) else { return Answer::Other };
-    if answered != sequence {
-        return Answer::Other;
-    }
-    let body = bytes.get(HEADER_LEN..(len as usize).min(bytes.len())).unwrap_or_default();
-    if i32::from(kind) != libc::NLMSG_ERROR {
-        return Answer::Body(body.to_vec());
-    }
-    let code = u32_at(HEADER_LEN).map_or(0, |code| code as i32);
-    if code == 0 {
-        return Answer::Done(Ok(()));
-    }
-    let error = io::Error::from_raw_os_error(-code);
-    // With NETLINK_CAP_ACK only the header of the request is repeated before the attributes.
-    let reason = attribute(body.get(4 + HEADER_LEN..).unwrap_or_default(), NLMSGERR_ATTR_MSG);
-    Answer::Done(Err(match reason {
-        Some(text) => {
-            let text = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
-            io::Error::new(error.kind(), format!("{error}: {text}"))
+/// The messages of a datagram from the kernel. What is torn ends them.
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Reply<'_>> {
+    std::iter::from_fn(move || {
+        let header = bytes.first_chunk::<HEADER_LEN>()?;
+        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let len = word(0) as usize;
+        let body = bytes.get(HEADER_LEN..len)?;
+        let reply = Reply { kind: u16::from_ne_bytes([header[4], header[5]]), sequence: word(8), body };
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(reply)
+    })
+}
+
+impl Reply<'_> {
+    /// How the request ended, if this says so.
+    fn outcome(&self) -> Option<io::Result<()>> {
+        if i32::from(self.kind) != libc::NLMSG_ERROR {
+            return None;
         }
-        None => error,
-    }))
+        let code = self.body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+        if code == 0 {
+            return Some(Ok(()));
+        }
+        let error = io::Error::from_raw_os_error(-code);
+        // With NETLINK_CAP_ACK only the header of the request is repeated before the attributes.
+        let reason = attribute(self.body.get(4 + HEADER_LEN..).unwrap_or_default(), NLMSGERR_ATTR_MSG);
+        Some(Err(match reason {
+            Some(text) => {
+                let text = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
+                io::Error::new(error.kind(), format!("{error}: {text}"))
+            }
+            None => error,
+        }))
+    }
 }
 
 /// The first attribute of this kind.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let Some((head, _)) = bytes.split_first_chunk::<4>() {
         let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
         let value = bytes.get(4..len)?;
@@ -404,14 +538,21 @@ mod tests {
     #[test]
     fn answers_are_told_apart() {
         let mut ack = Message { kind: libc::NLMSG_ERROR as u16, flags: 0, body: vec![0; 20] };
-        assert!(matches!(read_answer(&ack.encode(3), 3), Answer::Done(Ok(()))));
-        assert!(matches!(read_answer(&ack.encode(2), 3), Answer::Other));
+        let entry = Message::new(libc::RTM_NEWADDR, 0, &[7; 5]);
+        let both = [entry.encode(2), ack.encode(3)].concat();
+        let read: Vec<Reply<'_>> = messages(&both).collect();
+        assert_eq!((read.len(), read[0].sequence, read[1].sequence), (2, 2, 3));
+        assert!(read[0].outcome().is_none() && read[0].body.starts_with(&[7; 5]));
+        assert!(matches!(read[1].outcome(), Some(Ok(()))));
         ack.body[..4].copy_from_slice(&(-libc::EEXIST).to_ne_bytes());
         ack.text(NLMSGERR_ATTR_MSG, "because");
-        let Answer::Done(Err(error)) = read_answer(&ack.encode(3), 3) else { panic!("an error is expected") };
+        let refused = ack.encode(3);
+        let Some(Some(Err(error))) = messages(&refused).next().map(|reply| reply.outcome()) else {
+            panic!("an error is expected")
+        };
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert!(error.to_string().ends_with("because"), "{error}");
-        assert!(matches!(read_answer(&[1, 2], 3), Answer::Other));
+        (0..both.len()).for_each(|len| assert!(messages(&both[..len]).count() < 2, "{len}"));
     }
 
     #[test]

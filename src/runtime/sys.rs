@@ -468,6 +468,104 @@ pub(super) fn take_error(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32, bool)> 
     None
 }
 
+/// A netlink socket that hears of changes: groups are bits (`RTMGRP_…`). Non-blocking.
+pub(super) fn netlink_listener(family: libc::c_int, groups: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes no pointers.
+    let fd = check(unsafe { libc::socket(libc::AF_NETLINK, kind, family) })?;
+    // SAFETY: the call succeeded, so `fd` is open and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all-zero is a valid sockaddr_nl: the kernel chooses the port.
+    let mut address: libc::sockaddr_nl = unsafe { mem::zeroed() };
+    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    address.nl_groups = groups.cast_unsigned();
+    let len = mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the pointer and length describe `address`.
+    check(unsafe { libc::bind(fd, (&raw const address).cast(), len) })?;
+    Ok(socket)
+}
+
+/// A packet socket without link headers (packet(7)), non-blocking. It hears this protocol on every interface; with
+/// protocol zero it only sends.
+pub(super) fn packet_socket(protocol: u16) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes no pointers.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, protocol.to_be().into()) })?;
+    // SAFETY: the call succeeded, so `fd` is open and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets a socket hear only what the program accepts.
+pub(super) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let (value, size) = ((&raw const program).cast(), mem::size_of_val(&program) as libc::socklen_t);
+    // SAFETY: the program is as long as it says, and the kernel only reads it.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, value, size) }).map(drop)
+}
+
+/// A frame's way on a link.
+fn link_address(index: u32, protocol: u16, mac: [u8; 6]) -> libc::sockaddr_ll {
+    let mut address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as libc::c_ushort,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: mac.len() as u8,
+        sll_addr: [0; 8],
+    };
+    address.sll_addr[..mac.len()].copy_from_slice(&mac);
+    address
+}
+
+/// Sends what follows the link header, out of this interface to this Ethernet address.
+pub(super) fn send_frame(fd: BorrowedFd<'_>, index: u32, protocol: u16, to: [u8; 6], bytes: &[u8]) -> io::Result<()> {
+    let address = link_address(index, protocol, to);
+    let (name, len) = ((&raw const address).cast(), mem::size_of_val(&address) as libc::socklen_t);
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the pointers and lengths describe `bytes` and `address`.
+    check_len(unsafe { libc::sendto(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, name, len) }).map(drop)
+}
+
+/// Takes what follows the link header of a frame: its length, the interface it came in by, and who sent it.
+pub(super) fn receive_frame(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, u32, [u8; 6])> {
+    let mut address = link_address(0, 0, [0; 6]);
+    let mut len = mem::size_of_val(&address) as libc::socklen_t;
+    let (name, flags) = ((&raw mut address).cast(), libc::MSG_DONTWAIT);
+    // SAFETY: the pointers and lengths describe `bytes` and `address`, both writable.
+    let got = check_len(unsafe {
+        libc::recvfrom(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), flags, name, &raw mut len)
+    })?;
+    let [a, b, c, d, e, f, _, _] = address.sll_addr;
+    Ok((got, address.sll_ifindex.cast_unsigned(), [a, b, c, d, e, f]))
+}
+
+/// A descriptor that becomes readable when the process ends.
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
+    // SAFETY: the call succeeded, so `fd` is open and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Kills a child and whoever it started in its process group. The child must not have been waited for.
+pub(super) fn kill_group(child: u32) {
+    // SAFETY: takes no pointers.
+    unsafe { libc::kill(-(child as libc::pid_t), libc::SIGKILL) };
+}
+
+/// Gives the process about to run nothing that its user does not have: for between fork and exec.
+pub(super) fn renounce_privileges() -> io::Result<()> {
+    let (on, off): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, off, off, off) })?;
+    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, off, off, off) }).map(drop)
+}
+
 /// A message header that describes nothing.
 pub(super) fn empty_header() -> libc::msghdr {
     // SAFETY: all-zero is a valid msghdr: no name, no vectors, no control.

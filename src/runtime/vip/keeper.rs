@@ -1,0 +1,614 @@
+//! The keeper: the thread that holds the sets.
+//!
+//! A turn does a bounded amount of each thing, the lease first, and again after each command; then it sleeps until
+//! something comes or the soonest of its deadlines.
+
+use super::super::clock::Clock;
+use super::super::doorbell::Doorbell;
+use super::super::machine::scheduling;
+use super::super::ring::{RETRY, Receiver, Sender};
+use super::super::sys;
+use super::addresses::{Addresses, Placed};
+use super::announce::{Announcer, Schedule};
+use super::hooks::{Event, Job};
+use super::lease::{Lease, Renewal};
+use super::watch::{Seen, Watch};
+use super::{Order, Set, Settings, Shared, add};
+use crate::base::Instant;
+use crate::control::{HostCommand, HostReport};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Commands taken before other things have their turn.
+const COMMANDS: usize = 16;
+/// Announcements sent before other things have their turn.
+const ANNOUNCEMENTS: usize = 64;
+/// Renewals in the time of one lease.
+const RENEWALS: u32 = 5;
+/// Least time between two reports about one address's rivals.
+const RIVALS: Duration = Duration::from_millis(20);
+const BELL: Token = Token(0);
+const WATCH: Token = Token(1);
+
+/// What the keeper is made from.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    /// Those of the settings, each once.
+    pub(super) interfaces: Vec<String>,
+    pub(super) addresses: Addresses,
+    /// None where the kernel enforces none.
+    pub(super) lease: Option<Lease>,
+    pub(super) announcer: Announcer,
+    pub(super) watch: Watch,
+}
+
+/// A set that is held.
+#[derive(Debug)]
+struct Held {
+    placed: Vec<Placed>,
+    mute: bool,
+    schedule: Schedule,
+}
+
+/// What there is of a set.
+#[derive(Debug)]
+enum Holding {
+    Nothing,
+    Waiting(Instant),
+    Held(Held),
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    parts: Parts,
+    poll: Poll,
+    bell: Arc<Doorbell>,
+    commands: Receiver<Order>,
+    /// The lease ran out, and what control says now it may have said before it knew.
+    lapsed: bool,
+    reports: Sender<HostReport>,
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+    sets: Vec<Holding>,
+    /// Reports that found the ring full. While there are any no command is taken, so there are few.
+    backlog: VecDeque<HostReport>,
+    /// When the lease ends, while there is one.
+    leased_until: Option<Instant>,
+    renew_at: Instant,
+    /// The numbers of the interfaces that the lease's table hangs on.
+    hung: BTreeMap<String, u32>,
+    carriers: BTreeMap<String, bool>,
+    rivals: BTreeMap<IpAddr, Instant>,
+    /// The watch may have seen more than was taken from it.
+    unseen: bool,
+}
+
+impl Keeper {
+    /// Nothing is held.
+    pub(super) fn new(
+        parts: Parts,
+        bell: Arc<Doorbell>,
+        (commands, reports, jobs): (Receiver<Order>, Sender<HostReport>, Sender<Job>),
+        shared: Arc<Shared>,
+    ) -> io::Result<Keeper> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), BELL, Interest::READABLE)?;
+        for descriptor in parts.watch.descriptors() {
+            poll.registry().register(&mut SourceFd(&descriptor), WATCH, Interest::READABLE)?;
+        }
+        let sets = parts.settings.sets.iter().map(|_| Holding::Nothing).collect();
+        let mut keeper = Keeper {
+            parts,
+            poll,
+            bell,
+            commands,
+            lapsed: false,
+            reports,
+            jobs,
+            shared,
+            sets,
+            backlog: VecDeque::new(),
+            leased_until: None,
+            renew_at: Instant::ZERO,
+            hung: BTreeMap::new(),
+            carriers: BTreeMap::new(),
+            rivals: BTreeMap::new(),
+            unseen: true,
+        };
+        keeper.hung = keeper.present();
+        keeper.look_at_carriers();
+        Ok(keeper)
+    }
+
+    /// Runs until it is told to end; then takes everything off.
+    pub(super) fn run(mut self) {
+        self.take_place();
+        let mut events = Events::with_capacity(16);
+        while !self.shared.stop.load(Ordering::Acquire) {
+            for event in &events {
+                match event.token() {
+                    BELL => self.bell.silence(),
+                    _ => self.unseen = true,
+                }
+            }
+            self.turn();
+            let timeout = self.timeout();
+            let stop = &self.shared.stop;
+            let nothing = || self.commands.is_empty() && !stop.load(Ordering::Acquire);
+            let timeout = if self.bell.prepare_sleep(nothing) { timeout } else { Some(Duration::ZERO) };
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "virtual addresses are given up");
+                break;
+            }
+            self.bell.awake();
+        }
+        self.end();
+    }
+
+    fn take_place(&self) {
+        if let Err(error) = sys::tighten_timers() {
+            tracing::warn!(%error, "the timers of the virtual addresses' thread stay coarse");
+        }
+        if let Some(priority) = self.parts.settings.realtime
+            && let Err(why) = scheduling::go_realtime(priority)
+        {
+            tracing::warn!("virtual addresses are kept without real-time priority {priority}: {why}");
+        }
+    }
+
+    fn turn(&mut self) {
+        self.keep_lease();
+        self.flush();
+        for _ in 0..COMMANDS {
+            if !self.backlog.is_empty() {
+                break;
+            }
+            match self.commands.pop() {
+                Some(Order::Command(HostCommand::Acquire { .. })) if self.lapsed => {}
+                Some(Order::Command(command)) => self.execute(command),
+                Some(Order::LapseSeen) => self.lapsed = false,
+                None => break,
+            }
+            self.keep_lease();
+        }
+        self.end_waits();
+        self.look();
+        self.announce();
+        self.flush();
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = self.parts.clock.now();
+        if self.unseen || (self.backlog.is_empty() && !self.commands.is_empty()) {
+            return Some(Duration::ZERO);
+        }
+        let of_sets = self.sets.iter().filter_map(|holding| match holding {
+            Holding::Nothing => None,
+            Holding::Waiting(until) => Some(*until),
+            Holding::Held(held) => held.schedule.next(),
+        });
+        let lease = self.leased_until.map(|_| self.renew_at);
+        let retry = (!self.backlog.is_empty()).then(|| now + RETRY);
+        of_sets.chain(lease).chain(retry).min().map(|next| next.since(now))
+    }
+
+    fn execute(&mut self, command: HostCommand) {
+        let now = self.parts.clock.now();
+        match command {
+            HostCommand::Acquire { set, wait } => match self.sets.get_mut(set) {
+                Some(Holding::Held(_)) => {
+                    self.speak(set);
+                    self.report(HostReport::Acquired { set });
+                }
+                Some(holding) => *holding = Holding::Waiting(now + wait),
+                None => self.report(HostReport::Failed { set, why: "no set has this number".into() }),
+            },
+            HostCommand::Announce { set } => self.speak(set),
+            HostCommand::Mute { set } => self.mute(set),
+            HostCommand::Release { set } => {
+                self.give_up(set, Event::Released);
+                self.report(HostReport::Released { set });
+            }
+            HostCommand::ReleaseAll => {
+                for set in 0..self.sets.len() {
+                    if self.give_up(set, Event::Released) {
+                        self.report(HostReport::Released { set });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Acquires the sets whose time of waiting is over.
+    fn end_waits(&mut self) {
+        for set in 0..self.sets.len() {
+            if !matches!(&self.sets[set], Holding::Waiting(until) if *until <= self.parts.clock.now()) {
+                continue;
+            }
+            match self.acquire(set) {
+                Ok(placed) => {
+                    let mut schedule = Schedule::default();
+                    schedule.begin(self.parts.clock.now());
+                    self.sets[set] = Holding::Held(Held { placed, mute: false, schedule });
+                    self.announce();
+                    self.report(HostReport::Acquired { set });
+                    self.hook(set, Event::Acquired);
+                }
+                Err(error) => {
+                    self.sets[set] = Holding::Nothing;
+                    self.end_lease_if_idle();
+                    self.report(HostReport::Failed { set, why: error.to_string() });
+                }
+            }
+            self.keep_lease();
+        }
+    }
+
+    /// Puts the whole set under the lease and then on its interfaces, or leaves nothing of it anywhere.
+    fn acquire(&mut self, set: usize) -> io::Result<Vec<Placed>> {
+        let placed = self.locate(set)?;
+        let addresses: Vec<IpAddr> = placed.iter().map(|placed| placed.address).collect();
+        let guarded = match &mut self.parts.lease {
+            Some(lease) => lease.guard(&addresses).and_then(|()| lease.unmute(&addresses)),
+            None => Ok(()),
+        };
+        let added = guarded.and_then(|()| self.begin_lease()).and_then(|()| self.parts.addresses.add_all(&placed));
+        if let Err(error) = added {
+            self.unguard(&addresses);
+            return Err(error);
+        }
+        let is_up = |placed: &Placed| self.parts.watch.link(placed.index).is_some_and(|link| link.up);
+        let reachable: Vec<Placed> = placed.iter().copied().filter(is_up).collect();
+        self.parts.addresses.settle(&reachable);
+        Ok(placed)
+    }
+
+    fn locate(&self, set: usize) -> io::Result<Vec<Placed>> {
+        let missing = |name: &str| io::Error::new(io::ErrorKind::NotFound, format!("there is no interface `{name}`"));
+        let place = |wanted: &super::Address| {
+            let (index, _) = self.parts.watch.named(&wanted.interface).ok_or_else(|| missing(&wanted.interface))?;
+            Ok(Placed { index, address: wanted.address })
+        };
+        self.parts.settings.sets[set].addresses.iter().map(place).collect()
+    }
+
+    /// Takes the set off, if it is there. Answers whether it was held or waited for.
+    fn give_up(&mut self, set: usize, event: Event) -> bool {
+        let Some(holding) = self.sets.get_mut(set) else { return false };
+        match std::mem::replace(holding, Holding::Nothing) {
+            Holding::Nothing => return false,
+            Holding::Waiting(_) => {}
+            Holding::Held(held) => {
+                if let Err(error) = self.parts.addresses.remove_all(&held.placed) {
+                    // They stay under the lease, nobody may learn of them, and the next start tries again.
+                    tracing::error!(set = self.parts.settings.sets[set].name, %error, "addresses cannot be taken off");
+                    self.change_mute(&held.placed.iter().map(|placed| placed.address).collect::<Vec<_>>(), true);
+                } else {
+                    self.unguard(&held.placed.iter().map(|placed| placed.address).collect::<Vec<_>>());
+                }
+                self.hook(set, event);
+            }
+        }
+        self.end_lease_if_idle();
+        true
+    }
+
+    fn lose(&mut self, set: usize, why: &str) {
+        if self.give_up(set, Event::Lost) {
+            tracing::warn!(set = self.parts.settings.sets[set].name, why, "virtual addresses are lost");
+            self.report(HostReport::Lost { set, why: why.to_owned() });
+        }
+    }
+
+    fn unguard(&mut self, addresses: &[IpAddr]) {
+        if let Some(lease) = &mut self.parts.lease
+            && let Err(error) = lease.unguard(addresses)
+        {
+            tracing::warn!(%error, ?addresses, "addresses stay under the lease");
+        }
+    }
+
+    /// Answers who asks for the set, and says where it is.
+    fn speak(&mut self, set: usize) {
+        let now = self.parts.clock.now();
+        let Some(Holding::Held(held)) = self.sets.get_mut(set) else { return };
+        held.mute = false;
+        held.schedule.begin(now);
+        let addresses: Vec<IpAddr> = held.placed.iter().map(|placed| placed.address).collect();
+        self.change_mute(&addresses, false);
+    }
+
+    /// Answers nobody who asks for the set, and says nothing of it.
+    fn mute(&mut self, set: usize) {
+        let Some(Holding::Held(held)) = self.sets.get_mut(set) else { return };
+        held.mute = true;
+        held.schedule.stop();
+        let addresses: Vec<IpAddr> = held.placed.iter().map(|placed| placed.address).collect();
+        self.change_mute(&addresses, true);
+    }
+
+    fn change_mute(&mut self, addresses: &[IpAddr], mute: bool) {
+        let Some(lease) = &mut self.parts.lease else { return };
+        let done = if mute { lease.mute(addresses) } else { lease.unmute(addresses) };
+        if let Err(error) = done {
+            tracing::error!(%error, ?addresses, mute, "who may learn where an address is cannot be changed");
+        }
+    }
+
+    /// When the lease ends that control's last heartbeat is good for.
+    fn good_until(&self) -> Instant {
+        Instant::from_nanos(self.shared.beat.load(Ordering::Acquire)) + self.parts.settings.lease
+    }
+
+    fn begin_lease(&mut self) -> io::Result<()> {
+        if self.leased_until.is_some() {
+            return Ok(());
+        }
+        let (now, until) = (self.parts.clock.now(), self.good_until());
+        if until <= now {
+            return Err(io::Error::other("control has not said lately that it lives"));
+        }
+        if let Some(lease) = &mut self.parts.lease {
+            lease.grant(until)?;
+        }
+        self.leased_until = Some(until);
+        self.renew_at = now + self.parts.settings.lease / RENEWALS;
+        Ok(())
+    }
+
+    fn keep_lease(&mut self) {
+        let (now, good) = (self.parts.clock.now(), self.good_until());
+        let Some(until) = self.leased_until else { return };
+        if now >= until {
+            return self.lapse("the lease ran out before it was renewed");
+        }
+        if now < self.renew_at {
+            return;
+        }
+        self.renew_at = (now + self.parts.settings.lease / RENEWALS).min(until);
+        if good <= until {
+            return;
+        }
+        let renewal = self.parts.lease.as_mut().map_or(Ok(Renewal::Done), |lease| lease.renew(good));
+        let took = self.parts.clock.now().since(now);
+        self.shared.slowest_renewal.fetch_max(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        match renewal {
+            Ok(Renewal::Done) => {
+                self.leased_until = Some(good);
+                add(&self.shared.renewals, 1);
+            }
+            Ok(Renewal::Lapsed) => self.lapse("the kernel says that the lease has run out"),
+            Err(error) => {
+                add(&self.shared.renewals_failed, 1);
+                tracing::warn!(%error, "the lease of the virtual addresses could not be renewed");
+            }
+        }
+        let rebuilt = self.parts.lease.as_ref().map_or(0, Lease::rebuilt);
+        self.shared.rebuilt.store(rebuilt, Ordering::Relaxed);
+    }
+
+    /// The kernel has silenced everything: so nothing is held any more.
+    fn lapse(&mut self, why: &str) {
+        add(&self.shared.lapses, 1);
+        tracing::warn!(why, "all virtual addresses are lost");
+        (0..self.sets.len()).for_each(|set| {
+            self.give_up(set, Event::Lost);
+        });
+        self.end_lease_if_idle();
+        if !std::mem::replace(&mut self.lapsed, true) {
+            self.report(HostReport::Lapsed);
+        }
+    }
+
+    fn is_held(&self, set: usize) -> bool {
+        matches!(self.sets[set], Holding::Held(_))
+    }
+
+    fn end_lease_if_idle(&mut self) {
+        if self.leased_until.is_none() || (0..self.sets.len()).any(|set| self.is_held(set)) {
+            return;
+        }
+        self.leased_until = None;
+        if let Some(lease) = &mut self.parts.lease
+            && let Err(error) = lease.end()
+        {
+            tracing::warn!(%error, "the lease of the virtual addresses could not be ended");
+        }
+    }
+
+    /// Sends what is due, as much as a turn may.
+    fn announce(&mut self) {
+        let mut room = ANNOUNCEMENTS;
+        let (now, refresh) = (self.parts.clock.now(), self.parts.settings.refresh);
+        for holding in &mut self.sets {
+            let Holding::Held(held) = holding else { continue };
+            if !held.schedule.is_due(now) {
+                continue;
+            }
+            for &Placed { index, address } in &held.placed {
+                let mac = self.parts.watch.link(index).and_then(|link| link.mac);
+                let router = self.parts.settings.router;
+                let sent = mac.map(|mac| self.parts.announcer.announce(index, mac, address, router));
+                match sent {
+                    Some(Ok(())) => add(&self.shared.announced, 1),
+                    // Nobody asks for Ethernet addresses there.
+                    None => {}
+                    // Another one is scheduled.
+                    Some(Err(error)) => {
+                        add(&self.shared.announcements_failed, 1);
+                        tracing::debug!(%error, %address, "an announcement was not sent");
+                    }
+                }
+            }
+            held.schedule.sent(now, refresh);
+            room = room.saturating_sub(held.placed.len());
+            if room == 0 {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        if !self.unseen {
+            return;
+        }
+        let mut seen = Vec::new();
+        self.unseen = self.parts.watch.look(&mut seen);
+        for what in seen {
+            match what {
+                Seen::Link(_) | Seen::LinkGone(_) => self.look_at_carriers(),
+                Seen::AddressGone(placed) => self.look_after(placed),
+                Seen::Overflow => {
+                    if let Err(error) = self.parts.watch.look_at_links() {
+                        tracing::error!(%error, "the interfaces cannot be looked at");
+                    }
+                    self.look_at_carriers();
+                    self.held().into_iter().for_each(|placed| self.look_after(placed));
+                }
+                Seen::Speaks { index, address, mac } => {
+                    if !self.parts.watch.is_own(mac) {
+                        self.rival(index, address, mac);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything that is held.
+    fn held(&self) -> Vec<Placed> {
+        let held = self.sets.iter().filter_map(|holding| match holding {
+            Holding::Held(held) => Some(&held.placed),
+            _ => None,
+        });
+        held.flatten().copied().collect()
+    }
+
+    fn holder(&self, placed: Placed) -> Option<usize> {
+        let has = |holding: &Holding| matches!(holding, Holding::Held(held) if held.placed.contains(&placed));
+        self.sets.iter().position(has)
+    }
+
+    /// Asks whether a held address is still there; loses its set if it is not.
+    fn look_after(&mut self, placed: Placed) {
+        let Some(set) = self.holder(placed) else { return };
+        match self.parts.addresses.has(placed) {
+            Ok(true) => {}
+            Ok(false) => self.lose(set, &format!("{} was taken off its interface by somebody else", placed.address)),
+            Err(error) => tracing::error!(%error, "the addresses cannot be looked at"),
+        }
+    }
+
+    /// The interfaces of ours that exist, and their numbers.
+    fn present(&self) -> BTreeMap<String, u32> {
+        let find = |name: &String| self.parts.watch.named(name).map(|(index, _)| (name.clone(), index));
+        self.parts.interfaces.iter().filter_map(find).collect()
+    }
+
+    /// Reports what has changed of the interfaces, and hangs the lease on those that are new.
+    fn look_at_carriers(&mut self) {
+        let present = self.present();
+        if present != self.hung {
+            let names = present.keys().cloned().collect();
+            if let Some(lease) = &mut self.parts.lease
+                && let Err(error) = lease.move_to(names)
+            {
+                tracing::error!(%error, "the lease cannot be moved to the interfaces that are there now");
+            }
+            self.hung = present;
+        }
+        for name in self.parts.interfaces.clone() {
+            let up = self.parts.watch.named(&name).is_some_and(|(_, link)| link.up);
+            if self.carriers.insert(name.clone(), up) == Some(up) {
+                continue;
+            }
+            if up && let Some(&index) = self.hung.get(&name) {
+                self.announce_again(index);
+            }
+            self.report(HostReport::Carrier { interface: name, up });
+        }
+    }
+
+    /// What is held on this interface is new to whatever is at its other end.
+    fn announce_again(&mut self, index: u32) {
+        let now = self.parts.clock.now();
+        for holding in &mut self.sets {
+            if let Holding::Held(held) = holding
+                && !held.mute
+                && held.placed.iter().any(|placed| placed.index == index)
+            {
+                held.schedule.begin(now);
+            }
+        }
+    }
+
+    fn rival(&mut self, index: u32, address: IpAddr, mac: [u8; 6]) {
+        let Some(set) = self.holder(Placed { index, address }) else { return };
+        if matches!(&self.sets[set], Holding::Held(held) if held.mute) {
+            // It is the one to whom the set is handed over.
+            return;
+        }
+        add(&self.shared.rivals, 1);
+        let now = self.parts.clock.now();
+        if self.rivals.get(&address).is_some_and(|&at| now.since(at) < RIVALS) {
+            return;
+        }
+        self.rivals.insert(address, now);
+        let who = mac.map(|byte| format!("{byte:02x}")).join(":");
+        if self.reports.is_full() || !self.backlog.is_empty() {
+            add(&self.shared.reports_left_out, 1);
+        } else {
+            self.report(HostReport::Rival { set, address, who });
+        }
+    }
+
+    fn report(&mut self, report: HostReport) {
+        self.backlog.push_back(report);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(report) = self.backlog.pop_front() {
+            if let Err(report) = self.reports.push(report) {
+                self.backlog.push_front(report);
+                break;
+            }
+        }
+    }
+
+    fn hook(&mut self, set: usize, event: Event) {
+        if self.parts.settings.hook.is_none() {
+            return;
+        }
+        let Set { name, addresses } = &self.parts.settings.sets[set];
+        let placed = addresses.iter().map(|placed| format!("{}@{}", placed.address, placed.interface));
+        let addresses = placed.collect::<Vec<_>>().join(" ");
+        if self.jobs.push(Job { event, set, name: name.clone(), addresses }).is_err() {
+            add(&self.shared.hooks_left_out, 1);
+        }
+    }
+
+    /// Takes everything off, and the table.
+    fn end(mut self) {
+        for set in 0..self.sets.len() {
+            self.give_up(set, Event::Released);
+        }
+        if self.held().is_empty()
+            && let Some(lease) = self.parts.lease.take()
+            && let Err(error) = lease.close()
+        {
+            tracing::warn!(%error, "the table of the lease is left behind");
+        }
+    }
+}

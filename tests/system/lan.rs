@@ -1,0 +1,283 @@
+//! A small network of our own: some hosts and a client on one bridge, each in a namespace of its own.
+//!
+//! ```text
+//!   [a] eth0 ══ p0 ┐              ┌ p2 ══ eth0 [client]
+//!   [b] eth0 ══ p1 ┴─── bridge ───┘              10.66.0.10 + n, fd66::10 + n
+//! ```
+
+use sinew::lab::netns::{Netns, sysctl};
+use sinew::runtime::netlink::{Mac, Netlink, VethEnd};
+use socket2::{Domain, Socket, Type};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Where everybody echoes.
+const PORT: u16 = 7700;
+
+/// One host.
+pub(crate) struct Place {
+    pub(crate) namespace: Netns,
+    pub(crate) mac: Mac,
+}
+
+/// The network: the hosts, and the client last.
+pub(crate) struct Lan {
+    fabric: Netns,
+    pub(crate) places: Vec<Place>,
+}
+
+impl Lan {
+    /// So many hosts, and a client.
+    pub(crate) fn new(hosts: usize) -> Lan {
+        Lan::build(hosts).expect("a bridge and some hosts can be made here")
+    }
+
+    fn build(hosts: usize) -> io::Result<Lan> {
+        let fabric = Netns::new()?;
+        let places = (0..=hosts).map(|number| {
+            let mac = [0x02, 0x53, 0x4e, 0x66, 0, number as u8];
+            Ok(Place { namespace: Netns::new()?, mac })
+        });
+        let lan = Lan { fabric, places: places.collect::<io::Result<_>>()? };
+        lan.fabric.run(|| {
+            let mut netlink = Netlink::open()?;
+            netlink.add_bridge("br0")?;
+            let bridge = netlink.index("br0")?;
+            netlink.set_up(bridge, true)?;
+            for (number, place) in lan.places.iter().enumerate() {
+                let (port, port_mac) = (format!("p{number}"), [0x02, 0x53, 0x4e, 0x67, 0, number as u8]);
+                let near = VethEnd { name: &port, mac: port_mac, namespace: None };
+                let far = VethEnd { name: "eth0", mac: place.mac, namespace: Some(place.namespace.as_fd()) };
+                netlink.add_veth(near, far)?;
+                let port = netlink.index(&port)?;
+                netlink.set_master(port, bridge)?;
+                netlink.set_up(port, true)?;
+            }
+            Ok(())
+        })?;
+        for number in 0..lan.places.len() {
+            let [v4, v6] = own_addresses(number);
+            lan.in_host(number, |netlink, index| {
+                sysctl("ipv6/conf/eth0/accept_dad", "0")?;
+                let loopback = netlink.index("lo")?;
+                netlink.set_up(loopback, true)?;
+                netlink.set_up(index, true)?;
+                netlink.add_address(index, v4, 24)?;
+                netlink.add_address(index, v6, 64)
+            })?;
+        }
+        Ok(lan)
+    }
+
+    /// The number of the client.
+    pub(crate) fn client(&self) -> usize {
+        self.places.len() - 1
+    }
+
+    /// Asks a host's kernel for something about its `eth0`.
+    pub(crate) fn in_host<T: Send>(
+        &self,
+        number: usize,
+        work: impl FnOnce(&mut Netlink, u32) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        self.places[number].namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            let index = netlink.index("eth0")?;
+            work(&mut netlink, index)
+        })
+    }
+
+    /// Takes the bridge's end of a host's cable out, or puts it in.
+    pub(crate) fn plug(&self, number: usize, plugged: bool) {
+        let turn = || {
+            let mut netlink = Netlink::open()?;
+            let port = netlink.index(&format!("p{number}"))?;
+            netlink.set_up(port, plugged)
+        };
+        self.fabric.run(turn).expect("a port can be turned");
+    }
+
+    /// Whether a host has this address.
+    pub(crate) fn has(&self, number: usize, address: IpAddr) -> bool {
+        self.places[number].namespace.run(|| UdpSocket::bind((address, 0)).map(drop)).is_ok()
+    }
+
+    /// The Ethernet address behind an address, as the client believes.
+    pub(crate) fn believed(&self, address: IpAddr) -> Option<Mac> {
+        self.in_host(self.client(), |netlink, index| netlink.neighbour(index, address)).expect("can be asked")
+    }
+
+    /// Lets the client forget it.
+    pub(crate) fn forget(&self, address: IpAddr) {
+        // It may know nothing.
+        let _ = self.in_host(self.client(), |netlink, index| netlink.delete_neighbour(index, address));
+    }
+
+    /// Whether the client is answered by somebody at this address within this time; by whom.
+    pub(crate) fn probe(&self, address: IpAddr, patience: Duration) -> Option<u8> {
+        let traffic = self.traffic(address, 200);
+        let begin = Instant::now();
+        while begin.elapsed() < patience && !traffic.answered.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        traffic.finish().answers.first().map(|answer| answer.who)
+    }
+
+    /// The client sends so many numbered packets a second to an address, until the end is asked for.
+    pub(crate) fn traffic(&self, address: IpAddr, rate: u32) -> Traffic {
+        let open = || {
+            let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+            socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let socket = self.places[self.client()].namespace.run(open).expect("a socket");
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (theirs, told) = (Arc::clone(&stop), Arc::clone(&answered));
+        let target = SocketAddr::new(address, PORT);
+        let thread = std::thread::spawn(move || talk(&socket, target, rate, &theirs, &told));
+        Traffic { stop, answered, thread }
+    }
+
+    /// A host answers what comes to this address, with its number, as long as it has the address.
+    pub(crate) fn echo(&self, number: usize, address: IpAddr) -> Echo {
+        let open = || {
+            let socket = Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::DGRAM, None)?;
+            match address {
+                IpAddr::V4(_) => socket.set_freebind_v4(true)?,
+                IpAddr::V6(_) => socket.set_freebind_v6(true)?,
+            }
+            socket.set_recv_buffer_size(4 << 20)?;
+            socket.bind(&SocketAddr::new(address, PORT).into())?;
+            socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+            Ok(UdpSocket::from(socket))
+        };
+        let socket = self.places[number].namespace.run(open).expect("a socket");
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&stop);
+        let answer = move || {
+            let mut packet = [0; 16];
+            while !theirs.load(Ordering::Relaxed) {
+                if let Ok((8, from)) = socket.recv_from(&mut packet) {
+                    packet[8] = number as u8;
+                    let _ = socket.send_to(&packet[..9], from);
+                }
+            }
+        };
+        Echo { stop, thread: Some(std::thread::spawn(answer)) }
+    }
+}
+
+/// The addresses of a host's own.
+fn own_addresses(number: usize) -> [IpAddr; 2] {
+    let last = 10 + number as u16;
+    [Ipv4Addr::new(10, 66, 0, last as u8).into(), Ipv6Addr::new(0xfd66, 0, 0, 0, 0, 0, 0, last).into()]
+}
+
+/// A service that answers while this lives.
+pub(crate) struct Echo {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) at: Instant,
+    pub(crate) number: u64,
+    pub(crate) who: u8,
+}
+
+/// What became of the traffic.
+pub(crate) struct Trail {
+    pub(crate) sent: u64,
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl Trail {
+    /// The packets that nobody answered, as ranges.
+    pub(crate) fn lost(&self) -> Vec<RangeInclusive<u64>> {
+        let answered: BTreeSet<u64> = self.answers.iter().map(|answer| answer.number).collect();
+        let mut lost: Vec<RangeInclusive<u64>> = Vec::new();
+        for number in (0..self.sent).filter(|number| !answered.contains(number)) {
+            match lost.last_mut() {
+                Some(range) if range.end() + 1 == number => *range = *range.start()..=number,
+                _ => lost.push(number..=number),
+            }
+        }
+        lost
+    }
+}
+
+/// Traffic under way.
+pub(crate) struct Traffic {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicBool>,
+    thread: JoinHandle<Trail>,
+}
+
+impl Traffic {
+    /// Ends it.
+    pub(crate) fn finish(self) -> Trail {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the client does not panic")
+    }
+}
+
+/// Packets sent in a row without an answer before the client waits a little for one: on a machine that has stopped for
+/// a moment, more would be lost in a socket's buffer.
+const UNHEARD: u32 = 200;
+/// How late a packet may be and still be sent.
+const CATCH_UP: Duration = Duration::from_millis(5);
+
+fn talk(socket: &UdpSocket, target: SocketAddr, rate: u32, stop: &AtomicBool, answered: &AtomicBool) -> Trail {
+    let mut trail = Trail { sent: 0, answers: Vec::new() };
+    let hear = |trail: &mut Trail| {
+        let (mut packet, before) = ([0; 16], trail.answers.len());
+        while let Ok((9, _)) = socket.recv_from(&mut packet) {
+            let number = u64::from_be_bytes(*packet.first_chunk().expect("sixteen bytes"));
+            trail.answers.push(Answer { at: Instant::now(), number, who: packet[8] });
+            answered.store(true, Ordering::Relaxed);
+        }
+        trail.answers.len() > before
+    };
+    let (period, mut due, mut unheard) = (Duration::from_secs(1) / rate, Instant::now(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        if now >= due {
+            // An error is the kernel's word about one before, such as that nobody was found.
+            let _ = socket.send_to(&trail.sent.to_be_bytes(), target);
+            (trail.sent, unheard) = (trail.sent + 1, unheard + 1);
+            // What was not sent in time is made up for, but not in a heap.
+            due = (due + period).max(now.checked_sub(CATCH_UP).unwrap_or(now));
+            if unheard == UNHEARD {
+                (due, unheard) = (now + period * UNHEARD, 0);
+            }
+        } else {
+            std::thread::sleep((due - now).min(Duration::from_micros(200)));
+        }
+        if hear(&mut trail) {
+            unheard = 0;
+        }
+    }
+    let end = Instant::now();
+    while end.elapsed() < Duration::from_millis(100) {
+        std::thread::sleep(Duration::from_millis(1));
+        hear(&mut trail);
+    }
+    trail
+}
