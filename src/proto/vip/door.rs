@@ -269,7 +269,7 @@ pub enum HostReport {
         why: String,
     },
     /// The lease ran out before it was refreshed: this router was not running for a while. Nothing is answered, and
-    /// nothing is refreshed, until [`HostCommand::Acquire`].
+    /// nothing is refreshed, until a [`HostCommand::Acquire`] that is given after this; those before are void.
     Lapsed,
     /// An interface has a carrier, or has none. Until said otherwise each has one.
     Carrier {
