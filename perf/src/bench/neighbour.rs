@@ -162,5 +162,6 @@ pub(crate) fn config(name: &str, listen: SocketAddr, members: &[Member], link: L
         routing: Routing { metric: Metric::Hops },
         telemetry: Telemetry::new(Path::new("/nonexistent")),
         clients: Default::default(),
+        vip: None,
     }
 }

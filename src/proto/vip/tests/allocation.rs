@@ -1,9 +1,9 @@
 //! The allocation against its rules, for any claims, wishes and members.
 
-use super::super::allocation::{Claim, Seats, Strength, Wish, allocate, balance};
+use super::super::allocation::{Claim, Strength, Wish, allocate, balance};
 use super::with_broken;
 use crate::proto::vip::sabotage::Rule;
-use crate::wire::vip::Seat;
+use crate::wire::vip::{Seat, Seats};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -74,8 +74,10 @@ fn sets() -> impl Strategy<Value = (Vec<u16>, Vec<Set>)> {
 
 /// Sets that may be anywhere, held by nobody.
 fn free_sets() -> impl Strategy<Value = (Vec<u16>, Vec<Set>)> {
-    let one = Set { may: (0..MEMBERS).collect(), claims: Vec::new(), pin: None, paused: false, preferences: Vec::new() };
-    (prop::collection::vec(1u16..5, MEMBERS as usize), 1usize..40).prop_map(move |(weights, count)| (weights, vec![one.clone(); count]))
+    let one =
+        Set { may: (0..MEMBERS).collect(), claims: Vec::new(), pin: None, paused: false, preferences: Vec::new() };
+    (prop::collection::vec(1u16..5, MEMBERS as usize), 1usize..40)
+        .prop_map(move |(weights, count)| (weights, vec![one.clone(); count]))
 }
 
 fn allocated(weights: &[u16], sets: &[Set]) -> Vec<Option<Seat>> {

@@ -252,7 +252,10 @@ impl Cluster {
             }
         }
         self.views += 1;
-        let view = View { id: ViewId { number: self.views, digest: 0 }, members: nodes.iter().map(|&node| id(node)).collect() };
+        let view = View {
+            id: ViewId { number: self.views, digest: 0 },
+            members: nodes.iter().map(|&node| id(node)).collect(),
+        };
         for &node in nodes {
             let together = |other: &&usize| before(node).is_some_and(|group| group.nodes.contains(other));
             let together = nodes.iter().filter(together).map(|&node| id(node)).chain([id(node)]).collect();
@@ -383,7 +386,9 @@ impl Cluster {
         for _ in 0..1_000_000 {
             if let Some(group) = self.groups.iter().position(|group| !group.log.is_empty() && !group.stale) {
                 self.deliver(group);
-            } else if let Some(node) = (0..self.nodes.len()).find(|&node| self.runs(node) && !self.nodes[node].orders.is_empty()) {
+            } else if let Some(node) =
+                (0..self.nodes.len()).find(|&node| self.runs(node) && !self.nodes[node].orders.is_empty())
+            {
                 self.obey(node);
             } else if let Some(at) = self.next(horizon) {
                 self.pass(at)?;
@@ -396,10 +401,11 @@ impl Cluster {
 
     pub(super) fn answers(&self, node: usize, set: usize) -> bool {
         let kernel = matches!(self.nodes[node].kernel[set], Kernel::Answers(from) if from <= self.now);
-        kernel && match self.nodes[node].life {
-            Life::Runs => true,
-            Life::Frozen(until) | Life::Dead(until) => self.now < until,
-        }
+        kernel
+            && match self.nodes[node].life {
+                Life::Runs => true,
+                Life::Frozen(until) | Life::Dead(until) => self.now < until,
+            }
     }
 
     pub(super) fn owner(&self, group: &[usize], set: usize) -> Option<usize> {
@@ -424,7 +430,8 @@ impl Cluster {
                 return Err(format!("{:?} are in one view and differ", group.nodes));
             }
             for set in 0..self.settings.sets.len() {
-                let answering: Vec<usize> = group.nodes.iter().copied().filter(|&node| self.answers(node, set)).collect();
+                let answering: Vec<usize> =
+                    group.nodes.iter().copied().filter(|&node| self.answers(node, set)).collect();
                 if answering.len() > 1 {
                     return Err(format!("{answering:?} answer for set {set}"));
                 }
@@ -432,7 +439,8 @@ impl Cluster {
             }
         }
         for ghost in self.ghosts.iter().filter(|ghost| self.now < ghost.until) {
-            let early = |node: &&usize| !ghost.excused.contains(node) && self.runs(**node) && self.answers(**node, ghost.set);
+            let early =
+                |node: &&usize| !ghost.excused.contains(node) && self.runs(**node) && self.answers(**node, ghost.set);
             if let Some(node) = ghost.mates.iter().find(early) {
                 return Err(format!("{node} answers for set {} while {} still may", ghost.set, ghost.who));
             }
@@ -467,7 +475,8 @@ impl Cluster {
                 if answering != usize::from(coverable) && !(paused && answering == 1) {
                     return Err(format!("{answering} of {:?} answer for set {set} when all is quiet", group.nodes));
                 }
-                let held: Vec<_> = group.nodes.iter().filter(|&&node| self.nodes[node].kernel[set] != Kernel::Nothing).collect();
+                let held: Vec<_> =
+                    group.nodes.iter().filter(|&&node| self.nodes[node].kernel[set] != Kernel::Nothing).collect();
                 if held.len() > answering {
                     return Err(format!("{held:?} hold set {set} when all is quiet"));
                 }

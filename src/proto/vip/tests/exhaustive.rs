@@ -55,7 +55,8 @@ fn search(changes: usize) -> Result<Searched, String> {
         }
         searched.quiet += usize::from(moves.is_empty());
         let changes = if left > 0 { changes_of(&cluster) } else { Vec::new() };
-        let next = moves.into_iter().map(|event| (event, left)).chain(changes.into_iter().map(|event| (event, left - 1)));
+        let next =
+            moves.into_iter().map(|event| (event, left)).chain(changes.into_iter().map(|event| (event, left - 1)));
         for (event, left) in next.collect::<Vec<_>>() {
             let mut cluster = cluster.clone();
             if let Err(why) = happen(&mut cluster, &event) {
@@ -110,7 +111,11 @@ fn changes_of(cluster: &Cluster) -> Vec<Event> {
         if cluster.nodes[node].life != Life::Runs {
             changes.push(Event::Start(node));
         } else if !cluster.is_stale(node) {
-            changes.extend([Event::Crash(node), Event::Freeze(node), Event::Health(node, !cluster.nodes[node].healthy)]);
+            changes.extend([
+                Event::Crash(node),
+                Event::Freeze(node),
+                Event::Health(node, !cluster.nodes[node].healthy),
+            ]);
             let set = "set0".to_owned();
             changes.push(Event::Order(node, Command::Move { set, to: Some(id((node + 1) % NODES)) }));
         }
@@ -176,6 +181,7 @@ fn the_search_notices_broken_rules() {
         Rule::Holes,
         Rule::Alike,
         Rule::Lease,
+        Rule::Replaced,
         Rule::LeaseTold,
         Rule::LoserReleases,
         Rule::Mute,

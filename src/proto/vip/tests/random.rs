@@ -37,7 +37,13 @@ fn random_command(rng: &mut Rng, nodes: usize, sets: usize) -> Command {
         4 => Command::Undrain(to),
         5 => Command::Pin { set, to },
         6 => Command::Unpin(set),
-        7 => if rng.chance(0.5) { Command::Pause(set) } else { Command::Resume(set) },
+        7 => {
+            if rng.chance(0.5) {
+                Command::Pause(set)
+            } else {
+                Command::Resume(set)
+            }
+        }
         _ => Command::Balance,
     }
 }
