@@ -538,5 +538,5 @@ fn mistakes_in_a_group_say_what_to_write() {
     let empty = only_mistake(&(pair("") + "[vip]\nweight = 1\n"));
     assert!(empty.contains("[vip] has no `set`") && empty.contains("[[vip.set]]"), "{empty}");
     let shown = wrong("", "addresses = [\"192.0.2.300@eth0\"]");
-    assert!(shown.starts_with("etc/a.toml:13:14: ") && shown.contains("^^^^^^^^^^^^^^^^^^"), "{shown}");
+    assert!(shown.starts_with("etc/a.toml:14:14: ") && shown.contains("^^^^^^^^^^^^^^^^^^"), "{shown}");
 }

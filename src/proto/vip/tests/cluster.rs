@@ -109,7 +109,7 @@ pub(super) struct Cluster {
 pub(super) fn settings(node: usize, nodes: usize, sets: usize) -> Settings {
     let set = |set: usize| SetSpec {
         name: format!("set{set}"),
-        addresses: vec![([192, 0, 2, set as u8].into(), 24)],
+        addresses: vec![[192, 0, 2, set as u8].into()],
         interfaces: vec!["eth0".to_owned()],
         coverage: Coverage::Component,
         preferences: Vec::new(),
