@@ -173,6 +173,7 @@ fn router(
         routing: Routing { metric: Metric::Latency },
         telemetry: Telemetry::new(directory),
         clients,
+        vip: None,
     };
     Background::start(config, Path::new("/nonexistent")).expect("starts")
 }

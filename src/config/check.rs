@@ -7,6 +7,7 @@ use super::settings::{
 };
 use super::suggest::closest;
 use super::units;
+use super::vip::{Around, read_vip};
 use super::written::{self, At, Report, Section};
 use crate::base::identity::BadIdentity;
 use crate::base::limits::MAX_WORKERS;
@@ -99,6 +100,9 @@ fn read_file(
     let links: Vec<(Link, Range<usize>)> =
         file.sections("link", report).into_iter().filter_map(|link| read_link(link, &surroundings, report)).collect();
     check_links(&links, report);
+    let fixed = fixed_addresses(listen, &links);
+    let around = Around { name: surroundings.name, members: &members, fixed: &fixed };
+    let vip = read_vip(file.section("vip", report), &around, report);
     file.finish(report);
     let members: Vec<Member> = members.into_iter().map(|(member, _)| member).collect();
     let links = links.into_iter().map(|(link, _)| link).collect();
@@ -121,7 +125,15 @@ fn read_file(
         routing,
         telemetry,
         clients,
+        vip,
     })
+}
+
+/// Addresses by which this router and its neighbours find each other.
+fn fixed_addresses(listen: SocketAddr, links: &[(Link, Range<usize>)]) -> Vec<IpAddr> {
+    let paths = links.iter().flat_map(|(link, _)| &link.paths);
+    let ends = paths.flat_map(|path| [Some(path.remote.ip()), path.local]).flatten();
+    ends.chain([listen.ip()]).collect()
 }
 
 /// What is wrong with the key file that is `written`, and what to do about it.
@@ -279,7 +291,7 @@ fn read_member(mut section: Section<'_, '_>, report: &mut Report) -> Option<(Mem
 }
 
 /// Names stand beside ports, ids and paths on command lines, so they cannot look like any of these.
-fn member_name(text: &str) -> Result<String, (String, String)> {
+pub(super) fn member_name(text: &str) -> Result<String, (String, String)> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || text.len() > 63 || !text.chars().all(plain) || text.starts_with(['-', '.']) {
         let help = "use up to 63 letters, digits, `-`, `_` and `.`, beginning with a letter or digit";
@@ -488,7 +500,7 @@ fn own_address(text: &str) -> Result<IpAddr, (String, String)> {
     }
 }
 
-fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, (String, String)> {
+pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, (String, String)> {
     let help = || {
         // The commonest mistake is a number without its unit.
         let number = text.trim().parse::<f64>().is_ok_and(|number| number.is_finite() && number >= 0.0);

@@ -12,6 +12,7 @@
 //! | `suggest` | did you mean …? |
 //! | [`errors`] | mistakes and how they are shown |
 //! | `render` | a configuration back to text |
+//! | `vip` | from the one to the other, for `[vip]` |
 //! | [`plan`] | the difference between two: what a reload can apply |
 
 mod check;
@@ -21,6 +22,7 @@ mod render;
 pub mod settings;
 mod suggest;
 pub mod units;
+mod vip;
 mod written;
 
 #[cfg(test)]
@@ -30,8 +32,8 @@ pub use check::{KeyClaim, LookAtKey, default_idle, parse_for};
 pub use errors::{Errors, Mistake};
 pub use render::{cores_value, idle_word, realtime_value, to_toml};
 pub use settings::{
-    Clients, Config, Congestion, Cores, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait, Telemetry,
-    Workers,
+    Clients, Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait,
+    Telemetry, Vip, VipAddress, VipSet, Workers,
 };
 pub use suggest::closest;
 

@@ -1,7 +1,7 @@
 //! The difference between two configurations: what a reload changes, and what it cannot.
 //!
 //! Members, links and the metric are changed live. Whatever was bound, read or started once (name, key file, addresses,
-//! workers, clients, memory) needs a restart, and says so. A link is the same link if it leads to the same public identity;
+//! workers, clients, memory, service addresses) needs a restart, and says so. A link is the same link if it leads to the same public identity;
 //! of several to one router the first of the old file is the first of the new one.
 
 use super::settings::{Config, Link, Metric};
@@ -54,6 +54,7 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
         ("telemetry", old.telemetry != new.telemetry),
         ("clients", old.clients != new.clients),
         ("memory", old.lock_memory != new.lock_memory),
+        ("vip", old.vip != new.vip),
     ];
     let changed = fixed.into_iter().filter(|(_, differs)| *differs);
     plan.not_applied.extend(changed.map(|(key, _)| format!("`{key}` takes effect at the next start")));
@@ -71,6 +72,7 @@ pub fn in_force(old: &Config, new: Config) -> Config {
         telemetry: old.telemetry.clone(),
         clients: old.clients,
         lock_memory: old.lock_memory,
+        vip: old.vip.clone(),
         ..new
     }
 }
@@ -175,6 +177,7 @@ mod tests {
             routing: Routing { metric: Metric::Hops },
             telemetry: Telemetry::new(Path::new("a.sock")),
             clients: Clients::default(),
+            vip: None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! A configuration back to text, for what writes configurations: the lab, and tools that set up many routers.
 
-use super::settings::{Config, Congestion, Cores, Exposure, Idle, Io, Link, Metric, Offload, SocketWait, Telemetry};
+use super::settings::{
+    Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Metric, Offload, SocketWait, Telemetry, Vip,
+};
 use super::units::{show_duration, show_rate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -57,7 +59,43 @@ pub fn to_toml(config: &Config) -> String {
             put(&mut text, "cost", &quoted(&show_duration(path.cost)));
         }
     }
+    if let Some(vip) = &config.vip {
+        put_vip(&mut text, vip);
+    }
     text
+}
+
+fn put_vip(text: &mut String, vip: &Vip) {
+    let put = |text: &mut String, key: &str, value: String| {
+        writeln!(text, "{key} = {value}").expect("writing to a string does not fail");
+    };
+    text.push_str("\n[vip]\n");
+    put(text, "members", list(&vip.members));
+    put(text, "weight", vip.weight.to_string());
+    put(text, "maturity", quoted(&show_duration(vip.maturity)));
+    put(text, "lease", quoted(&show_duration(vip.lease)));
+    put(text, "linger", quoted(&show_duration(vip.linger)));
+    put(text, "balance", quoted(&vip.balance.map_or("off".to_owned(), show_duration)));
+    put(text, "moves", vip.moves.to_string());
+    for set in &vip.sets {
+        text.push_str("\n[[vip.set]]\n");
+        put(text, "name", quoted(&set.name));
+        let addresses: Vec<String> = set.addresses.iter().map(|it| format!("{}@{}", it.ip, it.interface)).collect();
+        put(text, "addresses", list(&addresses));
+        put(text, "coverage", quoted(coverage_word(set.coverage)));
+        put(text, "prefer", list(&set.prefer));
+    }
+}
+
+fn list(texts: &[String]) -> String {
+    format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+}
+
+const fn coverage_word(coverage: Coverage) -> &'static str {
+    match coverage {
+        Coverage::Component => "component",
+        Coverage::Majority => "majority",
+    }
 }
 
 /// The address of a link that has one path without more to say.

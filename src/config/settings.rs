@@ -30,6 +30,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Applications.
     pub clients: Clients,
+    /// Service addresses, if this router holds some with others.
+    pub vip: Option<Vip>,
 }
 
 /// How packets are moved.
@@ -285,4 +287,73 @@ pub enum Exposure {
     Loopback,
     /// From wherever the address is reached.
     Network,
+}
+
+/// Service addresses that a group of routers holds together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Vip {
+    /// The group: names of members, this router's too.
+    pub members: Vec<String>,
+    /// This router's share of the sets, against the others' weights.
+    pub weight: u16,
+    /// How long a router that starts waits for others before it takes anything.
+    pub maturity: Duration,
+    /// For how long the kernel lets a member answer without word from its daemon.
+    pub lease: Duration,
+    /// How long a member that gave up a set still accepts what comes for it.
+    pub linger: Duration,
+    /// How often the spread is made better; never, if none.
+    pub balance: Option<Duration>,
+    /// How many sets move each time, at most.
+    pub moves: u16,
+    /// The sets.
+    pub sets: Vec<VipSet>,
+}
+
+impl Default for Vip {
+    /// What is not written.
+    fn default() -> Vip {
+        Vip {
+            members: Vec::new(),
+            weight: 1,
+            maturity: Duration::from_secs(5),
+            lease: Duration::from_millis(50),
+            linger: Duration::from_secs(1),
+            balance: Some(Duration::from_secs(4)),
+            moves: 1,
+            sets: Vec::new(),
+        }
+    }
+}
+
+/// Addresses that move as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VipSet {
+    /// Its name.
+    pub name: String,
+    /// What it consists of.
+    pub addresses: Vec<VipAddress>,
+    /// Where it is covered.
+    pub coverage: Coverage,
+    /// Members that are to have it rather than others, most preferred first.
+    pub prefer: Vec<String>,
+}
+
+/// A service address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VipAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// This router's interface for it.
+    pub interface: String,
+}
+
+/// Where a set is covered when members cannot reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coverage {
+    /// In every connected component.
+    Component,
+    /// Where more than half of the group's members are.
+    Majority,
 }

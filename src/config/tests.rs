@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::Identity;
-use crate::config::settings::LinkPath;
+use crate::config::settings::{Coverage, LinkPath, Vip, VipAddress, VipSet};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -336,10 +336,49 @@ fn links() -> impl Strategy<Value = Link> {
     )
 }
 
+fn vips() -> impl Strategy<Value = Option<Vip>> {
+    let address = (any::<bool>(), "[a-z]{1,8}[0-9]{0,3}").prop_filter("no lo", |(_, name)| name != "lo");
+    let set = (prop::collection::vec(address, 1..4), any::<bool>());
+    let sets = prop::collection::vec(set, 1..5).prop_map(|sets| {
+        let set = |(place, (addresses, preferring)): (usize, (Vec<(bool, String)>, bool))| VipSet {
+            name: format!("set{place}"),
+            addresses: (addresses.into_iter().enumerate())
+                .map(|(last, (four, interface))| {
+                    let (place, last) = (place as u16, last as u16);
+                    let four = four.then_some([10, 9, place as u8, last as u8].into());
+                    VipAddress { ip: four.unwrap_or([0x2001, 0xdb8, 0, 0, 0, 0, place, last].into()), interface }
+                })
+                .collect(),
+            coverage: Coverage::Component,
+            prefer: preferring.then(|| "b".to_owned()).into_iter().collect(),
+        };
+        sets.into_iter().enumerate().map(set).collect::<Vec<_>>()
+    });
+    let times = (20u64..10_000, 0u64..60_000, 0u64..600_000, prop::option::of(100u64..3_600_000));
+    let vip =
+        (sets, times, 1u16..=1000, 1u16..=512).prop_map(|(sets, (lease, linger, maturity, balance), weight, moves)| {
+            let time = Duration::from_millis;
+            let members = vec!["a".to_owned(), "b".to_owned()];
+            let balance = balance.map(time);
+            Vip {
+                members,
+                weight,
+                maturity: time(maturity),
+                lease: time(lease),
+                linger: time(linger),
+                balance,
+                moves,
+                sets,
+            }
+        });
+    prop::option::of(vip)
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back(
         link in links(),
+        vip in vips(),
         metric in 0usize..4,
         path in "/[ -~]{1,40}",
         log in any::<bool>(),
@@ -354,6 +393,7 @@ proptest! {
             config.telemetry.prometheus_exposure = Exposure::Network;
         }
         config.key_file = path.into();
+        config.vip = vip;
         prop_assert_eq!(read(&to_toml(&config)), Ok(config));
     }
 
@@ -425,4 +465,78 @@ fn a_link_to_oneself_and_a_duration_without_unit_say_what_to_write() {
     let link = |hello: &str| pair("") + &format!("[[link]]\npeer = \"b\"\nhello = \"{hello}\"\n");
     assert!(only_mistake(&link("40")).contains("help: give it a unit, such as `40ms`"));
     assert!(only_mistake(&link("soon")).contains("help: give a duration from 1ms to 10s"));
+}
+
+#[test]
+fn a_group_has_its_defaults() {
+    assert_eq!(read(&pair("")).expect("is right").vip, None);
+    let set =
+        "[[vip.set]]\nname = \"web\"\ninterface = \"eth0\"\naddresses = [\"203.0.113.10\", \"2001:db8::10@eth1\"]\n";
+    let vip = read(&(pair("") + set)).expect("is right").vip.expect("is there");
+    let at =
+        |ip: &str, interface: &str| VipAddress { ip: ip.parse().expect("an address"), interface: interface.to_owned() };
+    let web = VipSet {
+        name: "web".to_owned(),
+        addresses: vec![at("203.0.113.10", "eth0"), at("2001:db8::10", "eth1")],
+        coverage: Coverage::Component,
+        prefer: Vec::new(),
+    };
+    let members = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(vip, Vip { members, sets: vec![web], ..Vip::default() });
+    let off = read(&(pair("") + "[vip]\nbalance = \"off\"\nlease = \"20ms\"\nlinger = \"0s\"\nweight = 7\n" + set));
+    let off = off.expect("is right").vip.expect("is there");
+    assert_eq!((off.balance, off.lease, off.linger, off.weight), (None, Duration::from_millis(20), Duration::ZERO, 7));
+}
+
+#[test]
+fn mistakes_in_a_group_say_what_to_write() {
+    let wrong = |vip: &str, set: &str| {
+        only_mistake(
+            &(pair("listen = \"192.0.2.1:5300\"") + "[vip]\n" + vip + "\n[[vip.set]]\nname = \"web\"\n" + set + "\n"),
+        )
+    };
+    let right = "addresses = [\"192.0.2.10@eth0\"]";
+    for (vip, set, said, help) in [
+        ("members = [\"a\", \"bee\"]", right, "no [[member]] is called `bee`", "there are a, b"),
+        ("members = [\"a\", \"a\"]", right, "`a` is named twice", "name it once"),
+        ("members = [\"b\"]", right, "this router is not among the group's members", "add `a`, or leave [vip] out"),
+        ("members = \"a\"", right, "`members` is text, not a list", "write a list"),
+        ("members = [\"a\", 3]", right, "an element of `members` is a whole number", "write a list"),
+        ("weight = 0", right, "`weight` cannot be 0", "from 1 to 1000"),
+        ("lease = \"5ms\"", right, "`5ms` is out of range", "from 20ms to 10s"),
+        ("balance = \"often\"", right, "`often` is not a duration", "write \"off\", or a duration"),
+        ("set_size = 3", right, "unknown key `set_size`", "[vip] knows `members`"),
+        ("", "", "this [[vip.set]] has no `addresses`", "list its addresses"),
+        ("", "addresses = []", "a set of 0 addresses", "from 1 to 64"),
+        ("", "addresses = [\"192.0.2.10\"]", "not said on which interface", "`interface = \"eth0\"`"),
+        ("", "addresses = [\"192.0.2.10/24@eth0\"]", "has a prefix length", "leave the length away"),
+        ("", "addresses = [\"web@eth0\"]", "`web@eth0` is not an address", "192.0.2.10@eth1"),
+        ("", "addresses = [\"127.0.0.9@eth0\"]", "no address of a machine on a network", "neighbours can ask"),
+        ("", "addresses = [\"192.0.2.10@lo\"]", "on `lo`", "name the interface"),
+        ("", "addresses = [\"192.0.2.10@very-long-interface\"]", "cannot be an interface", "`ip link`"),
+        ("", "addresses = [\"192.0.2.1@eth0\"]", "routers find each other by 192.0.2.1", "a service address moves"),
+        ("", "addresses = [\"192.0.2.10@eth0\", \"192.0.2.10@eth1\"]", "stands twice", "name it once"),
+        ("", "addresses = [\"192.0.2.10@eth0\"]\ncoverage = \"majority\"", "a majority of 2 is all", "\"component\""),
+        ("", "addresses = [\"192.0.2.10@eth0\"]\nprefer = [\"c\"]", "no member of the group is called `c`", "a, b"),
+        ("", "addresses = [\"192.0.2.10@eth0\"]\nadresses = 1", "unknown key `adresses`", "did you mean `addresses`?"),
+        (
+            "",
+            "addresses = [\"192.0.2.10@eth0\"]\n[[vip.set]]\nname = \"mail\"\naddresses = [\"192.0.2.10@eth0\"]",
+            "192.0.2.10 is in the set `web` already",
+            "belongs to one",
+        ),
+        (
+            "",
+            "addresses = [\"192.0.2.10@eth0\"]\n[[vip.set]]\nname = \"web\"\naddresses = [\"192.0.2.11@eth0\"]",
+            "two sets are called `web`",
+            "a name of its own",
+        ),
+    ] {
+        let shown = wrong(vip, set);
+        assert!(shown.contains(said) && shown.contains(help), "{said}: {shown}");
+    }
+    let empty = only_mistake(&(pair("") + "[vip]\nweight = 1\n"));
+    assert!(empty.contains("[vip] has no `set`") && empty.contains("[[vip.set]]"), "{empty}");
+    let shown = wrong("", "addresses = [\"192.0.2.300@eth0\"]");
+    assert!(shown.starts_with("etc/a.toml:14:14: ") && shown.contains("^^^^^^^^^^^^^^^^^^"), "{shown}");
 }

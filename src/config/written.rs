@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key, by where it belongs.
-pub(super) const KEYS: [(&str, &[&str]); 9] = [
+pub(super) const KEYS: [(&str, &[&str]); 11] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
     ("[workers]", &["count", "cores", "io", "offload", "idle", "realtime", "pool", "socket_buffer"]),
     ("[memory]", &["lock"]),
@@ -30,6 +30,8 @@ pub(super) const KEYS: [(&str, &[&str]); 9] = [
     ("a [[member]]", &["name", "public"]),
     ("a [[link]]", &["peer", "remote", "path", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
     ("a [[link.path]]", &["remote", "local", "cost"]),
+    ("[vip]", &["members", "weight", "maturity", "lease", "linger", "balance", "moves"]),
+    ("a [[vip.set]]", &["name", "addresses", "interface", "coverage", "prefer"]),
 ];
 /// What messages about syntax begin with.
 const NOT_TOML: &str = "not TOML: ";
@@ -191,6 +193,29 @@ impl<'a, 't> Section<'a, 't> {
         read.map(|read| At { value: read, span: value.span() })
     }
 
+    /// A list of strings.
+    pub(super) fn texts(&mut self, key: &'static str, report: &mut Report) -> Option<At<Vec<At<String>>>> {
+        let value = self.get(key)?;
+        let help = "write a list of texts, as in `[\"a\", \"b\"]`";
+        let Some(list) = value.get_ref().as_array() else {
+            report.add(&value.span(), format!("`{key}` is {}, not a list", kind(value.get_ref())), help);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for item in list.iter() {
+            match item.get_ref() {
+                DeValue::String(text) => texts.push(At { value: text.to_string(), span: item.span() }),
+                other => report.add(&item.span(), format!("an element of `{key}` is {}, not text", kind(other)), help),
+            }
+        }
+        Some(At { value: texts, span: value.span() })
+    }
+
+    /// Whether there is such a table at all.
+    pub(super) const fn is_written(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// A table written as `[key]`. Without one, an empty section.
     pub(super) fn section(&mut self, key: &'static str, report: &mut Report) -> Section<'a, 't> {
         let span = self.key_span(key);
@@ -250,7 +275,7 @@ impl<'a, 't> Section<'a, 't> {
     fn called(&self) -> String {
         match self.name {
             "the file" => self.name.to_owned(),
-            name @ ("member" | "link" | "path") => format!("this [[{}]]", title(name)),
+            name @ ("member" | "link" | "path" | "set") => format!("this [[{}]]", title(name)),
             name => format!("[{name}]"),
         }
     }
@@ -258,7 +283,11 @@ impl<'a, 't> Section<'a, 't> {
 
 /// What stands between the brackets of a table's head.
 fn title(key: &str) -> &str {
-    if key == "path" { "link.path" } else { key }
+    match key {
+        "path" => "link.path",
+        "set" => "vip.set",
+        key => key,
+    }
 }
 
 /// A list of whole numbers.

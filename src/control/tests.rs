@@ -52,6 +52,7 @@ fn config(name: &str, peers: &[&str]) -> Config {
         routing: Routing { metric: Metric::Latency },
         telemetry: Telemetry::new("".as_ref()),
         clients: Default::default(),
+        vip: None,
     }
 }
 

@@ -194,6 +194,7 @@ pub(super) fn lone_config(directory: &Path) -> Result<Config, RunError> {
         routing: Routing { metric: Metric::Latency },
         telemetry: Telemetry::new(&directory.join("control")),
         clients: Clients::default(),
+        vip: None,
     })
 }
 

@@ -145,6 +145,7 @@ impl Topology {
             routing: Routing { metric: settings.metric },
             telemetry: Telemetry::new("".as_ref()),
             clients: Clients::default(),
+            vip: None,
         }
     }
 }

@@ -10,7 +10,8 @@
 //! - Facts are what a member knows of itself: `digest u64, weight u16, flags u8, lapses u32, sets u16, able ⌈sets / 8⌉`,
 //!   one bit for each set, from the lowest of the first byte on.
 //! - A will is what operators want of a member: `drained u8, stamp u64`.
-//! - A slot is what was agreed of a set: `owner u8, from u8, pin u8, flags u8, turn u32, left u32 µs, stamp u64`.
+//! - A slot is what was agreed of a set: `owner u8, from u8, pin u8, flags u8, turn u32, left u32 µs, stamp u64,
+//!   maybe u64`, one bit for each member.
 //! - The arguments of an order: a set is u16, a member is u8, a number of moves is u16.
 //!
 //! Members are named by their place in the configured list ([`Seat`]), sets by theirs. Both mean the same to routers whose
@@ -49,7 +50,7 @@ pub const MAX_WEIGHT: u16 = 1000;
 
 const FACTS_LEN: usize = 17;
 const WILL_LEN: usize = 9;
-const SLOT_LEN: usize = 20;
+const SLOT_LEN: usize = 28;
 
 const _: () = assert!(MAX_MEMBERS < NOBODY as usize, "places of members are one byte");
 const _: () = assert!(
@@ -66,6 +67,48 @@ impl Seat {
     /// The place as an index.
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// A set of members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Seats(pub u64);
+
+impl Seats {
+    /// These and this one.
+    pub const fn with(self, seat: Seat) -> Seats {
+        Seats(self.0 | 1 << seat.0)
+    }
+
+    /// These but for this one.
+    pub const fn without(self, seat: Seat) -> Seats {
+        Seats(self.0 & !(1 << seat.0))
+    }
+
+    /// Whether this one is among them.
+    pub const fn has(self, seat: Seat) -> bool {
+        self.0 >> seat.0 & 1 == 1
+    }
+
+    /// How many.
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// None.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Ascending.
+    pub fn iter(self) -> impl Iterator<Item = Seat> {
+        (0..u64::BITS as u8).map(Seat).filter(move |&seat| self.has(seat))
+    }
+}
+
+impl FromIterator<Seat> for Seats {
+    fn from_iter<I: IntoIterator<Item = Seat>>(seats: I) -> Seats {
+        seats.into_iter().fold(Seats::default(), Seats::with)
     }
 }
 
@@ -108,6 +151,8 @@ pub struct Slot {
     pub from: Option<Seat>,
     /// The owner holds it.
     pub acquired: bool,
+    /// All that may answer for it: to whom it was given since an owner last had it, and that one.
+    pub maybe: Seats,
     /// Counts the owners.
     pub turn: u32,
     /// When an operator last said something of it.
@@ -340,11 +385,13 @@ fn read_slot(reader: &mut Reader<'_>, members: usize) -> Result<(Slot, u32), Mal
     let paused = flags & FLAG_PAUSED != 0;
     // Who has acquired has taken over from whoever was before, and nobody takes over from himself.
     let contradicts = (acquired && (owner.is_none() || from.is_some())) || (from.is_some() && from == owner);
+    let (turn, left, stamp, maybe) = (reader.u32()?, reader.u32()?, reader.u64()?, Seats(reader.u64()?));
+    let contradicts = contradicts || [owner, from].into_iter().flatten().any(|seat| !maybe.has(seat));
+    let contradicts = contradicts || maybe.iter().any(|seat| seat.index() >= members);
     if flags & !(FLAG_ACQUIRED | FLAG_PAUSED) != 0 || contradicts {
         return Err(Malformed::ForbiddenValue);
     }
-    let (turn, left) = (reader.u32()?, reader.u32()?);
-    Ok((Slot { owner, from, acquired, turn, stamp: reader.u64()?, pin, paused }, left))
+    Ok((Slot { owner, from, acquired, maybe, turn, stamp, pin, paused }, left))
 }
 
 fn write_slot(writer: &mut Writer<'_>, slot: &Slot, left: u32) -> Result<(), NoRoom> {
@@ -354,7 +401,8 @@ fn write_slot(writer: &mut Writer<'_>, slot: &Slot, left: u32) -> Result<(), NoR
     writer.bytes(&[seat(slot.owner), seat(slot.from), seat(slot.pin), acquired | paused])?;
     writer.u32(slot.turn)?;
     writer.u32(left)?;
-    writer.u64(slot.stamp)
+    writer.u64(slot.stamp)?;
+    writer.u64(slot.maybe.0)
 }
 
 fn read_set(reader: &mut Reader<'_>) -> Result<u16, Malformed> {
@@ -444,7 +492,8 @@ mod tests {
             |(owner, from, pin, (turn, stamp, acquired, paused, left))| {
                 let acquired = acquired && owner.is_some();
                 let from = from.filter(|_| !acquired).filter(|_| from != owner);
-                (Slot { owner, from, acquired, turn, stamp, pin, paused }, left)
+                let maybe = [owner, from, pin].into_iter().flatten().collect();
+                (Slot { owner, from, acquired, maybe, turn, stamp, pin, paused }, left)
             },
         )
     }
@@ -554,11 +603,15 @@ mod tests {
             left: vec![0],
         };
         let (a, b) = (Some(Seat(0)), Some(Seat(1)));
+        let maybe = Seats(0b11);
+        assert!(State::parse(&with(Slot { owner: a, from: b, maybe, ..Slot::default() }).emit()).is_ok());
         for slot in [
             Slot { acquired: true, ..Slot::default() },
-            Slot { owner: a, from: b, acquired: true, ..Slot::default() },
-            Slot { owner: a, from: a, ..Slot::default() },
-            Slot { owner: Some(Seat(2)), ..Slot::default() },
+            Slot { owner: a, from: b, acquired: true, maybe, ..Slot::default() },
+            Slot { owner: a, from: a, maybe, ..Slot::default() },
+            Slot { owner: a, from: b, maybe: Seats(0b10), ..Slot::default() },
+            Slot { owner: a, maybe: Seats(0b101), ..Slot::default() },
+            Slot { owner: Some(Seat(2)), maybe: Seats(0b111), ..Slot::default() },
         ] {
             assert_eq!(State::parse(&with(slot).emit()), Err(Malformed::ForbiddenValue), "{slot:?}");
         }

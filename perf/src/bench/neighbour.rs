@@ -208,5 +208,6 @@ pub(crate) fn config(name: &str, listen: SocketAddr, workers: usize, members: &[
         routing: Routing { metric: Metric::Hops },
         telemetry: Telemetry::new(Path::new("/nonexistent")),
         clients: Default::default(),
+        vip: None,
     }
 }

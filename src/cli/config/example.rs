@@ -128,6 +128,7 @@ fn configuration(args: &Args, place: usize, identities: &[Identity]) -> Config {
         routing: Routing { metric: Metric::Expected },
         telemetry: Telemetry::new(Path::new("")),
         clients: Clients::default(),
+        vip: None,
     }
 }
 

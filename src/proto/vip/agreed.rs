@@ -28,10 +28,10 @@
 //! So while a change is rolled out the set of addresses is always held by one side as a whole, it changes sides once,
 //! and a router started with a mistyped file takes nothing from those that serve.
 
-use super::allocation::{Claim, Seats, Strength, Wish, allocate, balance};
+use super::allocation::{Claim, Strength, Wish, allocate, balance};
 use super::sabotage::{Rule, broken};
 use crate::base::{NodeId, View};
-use crate::wire::vip::{Facts, Message, Order, Seat, Slot, State, Will};
+use crate::wire::vip::{Facts, Message, Order, Seat, Seats, Slot, State, Will};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -148,8 +148,7 @@ impl Agreed {
         for set in 0..rules.sets.len() {
             for (_, state) in &told {
                 let slot = &state.slots[set];
-                let gone = [slot.owner, slot.from].into_iter().flatten();
-                let gone = gone.filter(|seat| !view.members.contains(&rules.members[seat.index()]));
+                let gone = slot.maybe.iter().filter(|seat| !view.members.contains(&rules.members[seat.index()]));
                 beginning.dead[set] = gone.fold(beginning.dead[set], Seats::with);
                 let left = Duration::from_micros(u64::from(state.left[set]));
                 beginning.left[set] = beginning.left[set].max(left);
@@ -160,7 +159,14 @@ impl Agreed {
         let claims: Vec<Vec<Claim>> = (0..rules.sets.len())
             .map(|set| told.iter().filter_map(|(seat, state)| agreed.claim(rules, &state.slots[set], *seat)).collect())
             .collect();
+        for (slot, claims) in agreed.slots.iter_mut().zip(&claims) {
+            slot.maybe = claims.iter().map(|claim| claim.seat).collect();
+        }
         agreed.allot(rules, claims);
+        // Who lost against one that answers releases with the view's beginning.
+        for slot in agreed.slots.iter_mut().filter(|slot| slot.acquired) {
+            slot.maybe = slot.owner.into_iter().collect();
+        }
         (agreed, beginning)
     }
 
@@ -236,7 +242,8 @@ impl Agreed {
         if slot.owner != Some(seat) || !this_turn || slot.acquired {
             return Applied::Stale;
         }
-        (slot.acquired, slot.from) = (true, None);
+        // All who had it before have heard in between that they have it no more.
+        (slot.acquired, slot.from, slot.maybe) = (true, None, Seats::default().with(seat));
         Applied::Done
     }
 
@@ -359,6 +366,7 @@ impl Agreed {
         if slot.owner != Some(seat) {
             slot.turn = slot.turn.saturating_add(1);
             (slot.owner, slot.acquired) = (Some(seat), false);
+            slot.maybe = given(slot, seat);
             slot.from = holder.filter(|&holder| holder != seat);
         }
     }
@@ -453,7 +461,17 @@ fn settle(mut slot: Slot, owner: Option<Seat>, claims: &[Claim]) -> Slot {
         slot.turn = slot.turn.saturating_add(1);
     }
     (slot.owner, slot.acquired, slot.from) = (owner, acquired, from);
+    slot.maybe = owner.map_or(slot.maybe, |owner| given(&slot, owner));
     slot
+}
+
+/// Who may answer when `seat` is given the set: it, and all who may already. A member that was given a set, and lost it
+/// before it said that it has it, may have it.
+fn given(slot: &Slot, seat: Seat) -> Seats {
+    if broken(Rule::Replaced) {
+        return [slot.from, Some(seat)].into_iter().flatten().collect();
+    }
+    slot.maybe.with(seat)
 }
 
 /// The digest that rules the members with these states.

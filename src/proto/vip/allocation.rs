@@ -22,44 +22,7 @@
 //! members within one set of each other, weighted: `load(a) / weight(a) ≤ (load(b) + 1) / weight(b)`.
 
 use super::sabotage::{Rule, broken};
-use crate::wire::vip::Seat;
-
-/// A set of members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Seats(u64);
-
-impl Seats {
-    pub(super) const fn with(self, seat: Seat) -> Seats {
-        Seats(self.0 | 1 << seat.0)
-    }
-
-    pub(super) const fn without(self, seat: Seat) -> Seats {
-        Seats(self.0 & !(1 << seat.0))
-    }
-
-    pub(super) const fn has(self, seat: Seat) -> bool {
-        self.0 >> seat.0 & 1 == 1
-    }
-
-    pub(super) const fn len(self) -> usize {
-        self.0.count_ones() as usize
-    }
-
-    pub(super) const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Ascending.
-    pub(super) fn iter(self) -> impl Iterator<Item = Seat> {
-        (0..u64::BITS as u8).map(Seat).filter(move |&seat| self.has(seat))
-    }
-}
-
-impl FromIterator<Seat> for Seats {
-    fn from_iter<I: IntoIterator<Item = Seat>>(seats: I) -> Seats {
-        seats.into_iter().fold(Seats::default(), Seats::with)
-    }
-}
+use crate::wire::vip::{Seat, Seats};
 
 /// How a member holds a set. Greater is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

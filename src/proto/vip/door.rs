@@ -37,8 +37,8 @@ pub struct Settings {
 pub struct SetSpec {
     /// Its name.
     pub name: String,
-    /// What it consists of, with the length of each prefix.
-    pub addresses: Vec<(IpAddr, u8)>,
+    /// What it consists of.
+    pub addresses: Vec<IpAddr>,
     /// This router's interfaces that it needs, by name; others may call theirs otherwise.
     pub interfaces: Vec<String>,
     /// Where it is covered.
@@ -67,7 +67,7 @@ impl Settings {
         };
         self.members.iter().for_each(|(node, _)| put(&node.0.to_be_bytes()));
         for set in &self.sets {
-            let mut addresses: Vec<String> = set.addresses.iter().map(|(ip, len)| format!("{ip}/{len}")).collect();
+            let mut addresses: Vec<String> = set.addresses.iter().map(IpAddr::to_string).collect();
             addresses.sort_unstable();
             put(set.name.as_bytes());
             put(addresses.join(" ").as_bytes());
@@ -269,7 +269,7 @@ pub enum HostReport {
         why: String,
     },
     /// The lease ran out before it was refreshed: this router was not running for a while. Nothing is answered, and
-    /// nothing is refreshed, until [`HostCommand::Acquire`].
+    /// nothing is refreshed, until a [`HostCommand::Acquire`] that is given after this; those before are void.
     Lapsed,
     /// An interface has a carrier, or has none. Until said otherwise each has one.
     Carrier {

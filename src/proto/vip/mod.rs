@@ -244,6 +244,9 @@ impl Vip {
         self.balance_at = self.settings.balance.map(|every| now + every).filter(|_| self.speaks());
         self.adopt_maturity();
         self.follow(now);
+        for (set, post) in self.posts.iter_mut().enumerate() {
+            self.actions.extend(post.wait_longer(now, set).map(Action::Host));
+        }
         if merged {
             self.announce_all();
         }

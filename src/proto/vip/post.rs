@@ -131,6 +131,17 @@ impl Post {
         HostCommand::Acquire { set, wait }
     }
 
+    /// A member is gone that may answer still, maybe without having heard that it was to give the set up: who does not
+    /// answer yet waits for it too.
+    pub(super) fn wait_longer(&mut self, now: Instant, set: usize) -> Option<HostCommand> {
+        let longer = match self.stage {
+            Stage::Waiting { until } => until < self.free_at,
+            Stage::Acquiring { .. } => now < self.free_at,
+            _ => false,
+        };
+        longer.then(|| self.acquire(now, set))
+    }
+
     pub(super) const fn release(&mut self, set: usize) -> HostCommand {
         self.stage = Stage::Releasing;
         HostCommand::Release { set }

@@ -16,6 +16,8 @@ pub(super) enum Rule {
     Alike,
     /// Who takes over from a member that is gone waits until its lease has run out.
     Lease,
+    /// Who was given a set, and lost it before it said that it has it, may have it.
+    Replaced,
     /// A member that joins learns what leases still run.
     LeaseTold,
     /// Who lost a set in a merge releases it.
