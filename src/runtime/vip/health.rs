@@ -202,7 +202,9 @@ impl Checker {
 
 impl Drop for Checker {
     fn drop(&mut self) {
-        self.asked.take().map(|(asked, _)| give_up(asked));
+        if let Some((asked, _)) = self.asked.take() {
+            give_up(asked);
+        }
     }
 }
 
