@@ -130,6 +130,21 @@ impl Lan {
         traffic.finish().answers.first().map(|answer| answer.who)
     }
 
+    /// Whether the client hears what a host says in the name of this address.
+    pub(crate) fn hears(&self, number: usize, address: IpAddr) -> bool {
+        let [v4, v6] = own_addresses(self.client());
+        let own = if address.is_ipv4() { v4 } else { v6 };
+        let open = |address| {
+            let socket = UdpSocket::bind((address, 0))?;
+            socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+            Ok(socket)
+        };
+        let heard = self.places[self.client()].namespace.run(|| open(own)).expect("a socket");
+        let said = self.places[number].namespace.run(|| open(address)).expect("the host has the address");
+        let to = heard.local_addr().expect("has one");
+        (0..3).any(|_| said.send_to(b"here", to).is_ok() && heard.recv_from(&mut [0; 16]).is_ok())
+    }
+
     /// The client sends so many numbered packets a second to an address, until the end is asked for.
     pub(crate) fn traffic(&self, address: IpAddr, rate: u32) -> Traffic {
         let open = || {

@@ -75,7 +75,6 @@ fn of_a_killed_owner_are_silent_after_one_lease_and_taken_off_at_the_next_start(
             a.acquire(SET);
             falls_silent(&lan, &a, address, libc::SIGKILL);
             drop(a);
-            assert!(lan.has(A, address), "a killed process takes nothing off: else nothing was shown");
             let mut a = Holder::start(&lan, A, LEASE, BOTH);
             addresses().iter().for_each(|&address| assert!(!lan.has(A, address), "{address} was left"));
             assert_eq!(lan.probe(address, Duration::from_millis(50)), None);
@@ -111,6 +110,7 @@ fn of_a_stopped_owner_are_silent_after_one_lease_and_stay_so_when_it_goes_on() {
 /// Sends the owner a signal under traffic: the last answer comes within one lease, and after that the client cannot even
 /// learn where the address is.
 fn falls_silent(lan: &Lan, owner: &Holder, address: IpAddr, signal: i32) {
+    assert!(lan.hears(A, address), "an owner may speak");
     let traffic = lan.traffic(address, 1000);
     std::thread::sleep(LEASE);
     owner.signal(signal);
@@ -124,6 +124,8 @@ fn falls_silent(lan: &Lan, owner: &Holder, address: IpAddr, signal: i32) {
     assert!(after < LEASE + LATE, "{after:?}");
     lan.forget(address);
     assert_eq!(lan.probe(address, LEASE * 2), None);
+    assert!(lan.has(A, address), "the kernel alone has silenced it");
+    assert!(!lan.hears(A, address), "it begins conversations");
     assert_eq!(lan.believed(address), None, "the client has learned it again");
 }
 

@@ -182,14 +182,17 @@ impl Checker {
             return true;
         }
         let pid = match &self.check.question {
-            Question::PidFile(path) => std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()),
+            Question::PidFile(path) => {
+                let number = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+                number.filter(|&pid| living(pid, |_| true))
+            }
             Question::Process(name) if self.searched_at.is_none_or(|at| now.since(at) >= SEARCH) => {
                 self.searched_at = Some(now);
                 find_process(name)
             }
             _ => None,
         };
-        // The number may be another's by now, or a dead one's: then the descriptor tells at once.
+        // If it has ended since, the descriptor tells at once.
         let watch = |pid| {
             let process = sys::pidfd_open(pid)?;
             means.registry.register(&mut SourceFd(&process.as_raw_fd()), self.token, Interest::READABLE)?;
@@ -202,7 +205,9 @@ impl Checker {
 
 impl Drop for Checker {
     fn drop(&mut self) {
-        self.asked.take().map(|(asked, _)| give_up(asked));
+        if let Some((asked, _)) = self.asked.take() {
+            give_up(asked);
+        }
     }
 }
 
@@ -304,12 +309,17 @@ fn status(heard: &[u8]) -> Option<bool> {
 
 /// The number of a process with this name that has not ended.
 fn find_process(name: &str) -> Option<u32> {
+    // The kernel keeps 15 bytes of a name.
+    let name = name.get(..15).unwrap_or(name);
     let processes = std::fs::read_dir("/proc").ok()?;
-    processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
-        // The kernel keeps 15 bytes of a name.
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        named(&stat).is_some_and(|(found, state)| !"ZX".contains(state) && found == name.get(..15).unwrap_or(name))
-    })
+    let mut numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.find(|&pid| living(pid, |found| found == name))
+}
+
+/// Whether there is such a process, and it has not ended: who has but was not waited for keeps its number.
+fn living(pid: u32, is_meant: impl Fn(&str) -> bool) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    named(&stat).is_some_and(|(name, state)| !"ZX".contains(state) && is_meant(name))
 }
 
 /// The name and the state in a line of `/proc/PID/stat`: the name may have anything in it, also parentheses.

@@ -21,6 +21,9 @@
 //! Where the kernel can (6.9), the table belongs to this process, so that others who flush the rules leave it alone;
 //! elsewhere a renewal notices within a fraction of the lease that the table is gone, and makes it again.
 //!
+//! Other interfaces of the host are left alone. A Linux host accepts what comes to any of its addresses on any interface,
+//! so who is connected to another one of a dead owner's interfaces, and asks there, is still answered.
+//!
 //! To see it: `nft list table netdev sinew_vip`. Numbers and layouts: `linux/netfilter/nf_tables.h`.
 
 use super::super::clock::Clock;
