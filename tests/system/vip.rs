@@ -51,6 +51,8 @@ fn are_reached_when_held_and_leave_nothing_when_not() {
             lan.forget(address);
             assert_eq!(lan.probe(address, Duration::from_millis(50)), None);
         }
+        let hooked = format!("acquired {BOTH}\nreleased {BOTH}\n");
+        eventually("the hook ran twice", || (a.hooked() == hooked).then_some(()));
         a.acquire(SET);
         let said = a.end();
         assert!(said.iter().any(|line| line == "over"), "{said:?}");
