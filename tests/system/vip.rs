@@ -315,6 +315,24 @@ fn are_acquired_only_when_the_dead_owners_lease_is_over() {
 }
 
 #[test]
+fn are_not_acquired_by_one_who_slept_through_the_lease_while_it_waited() {
+    let name = "vip::are_not_acquired_by_one_who_slept_through_the_lease_while_it_waited";
+    system_test(name, Machine::Shared, || {
+        let lan = Lan::new(1);
+        let mut a = Holder::start(&lan, A, LEASE, BOTH);
+        a.wait("as it is", is_carrier);
+        a.tell(&HostCommand::Acquire { set: SET, wait: LEASE * 3 });
+        std::thread::sleep(LEASE);
+        a.signal(libc::SIGSTOP);
+        std::thread::sleep(LEASE * 4);
+        a.signal(libc::SIGCONT);
+        let lost = a.wait("lost", |report| !is_carrier(report));
+        assert!(matches!(lost, HostReport::Lost { set: SET, .. }), "{lost:?}");
+        assert!(addresses().iter().all(|&address| !lan.has(A, address)));
+    });
+}
+
+#[test]
 fn are_looked_after_by_one_router_of_a_host() {
     system_test("vip::are_looked_after_by_one_router_of_a_host", Machine::Shared, || {
         let lan = Lan::new(1);

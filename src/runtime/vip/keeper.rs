@@ -73,7 +73,7 @@ pub(super) struct Keeper {
     parts: Parts,
     poll: Poll,
     bell: Arc<Doorbell>,
-    commands: Receiver<HostCommand>,
+    commands: Receiver<(Instant, HostCommand)>,
     reports: Sender<HostReport>,
     jobs: Sender<Job>,
     shared: Arc<Shared>,
@@ -96,7 +96,7 @@ impl Keeper {
     pub(super) fn new(
         parts: Parts,
         bell: Arc<Doorbell>,
-        (commands, reports, jobs): (Receiver<HostCommand>, Sender<HostReport>, Sender<Job>),
+        (commands, reports, jobs): (Receiver<(Instant, HostCommand)>, Sender<HostReport>, Sender<Job>),
         shared: Arc<Shared>,
     ) -> io::Result<Keeper> {
         let poll = Poll::new()?;
@@ -172,8 +172,8 @@ impl Keeper {
             if !self.backlog.is_empty() {
                 break;
             }
-            let Some(command) = self.commands.pop() else { break };
-            self.execute(command);
+            let Some((given, command)) = self.commands.pop() else { break };
+            self.execute(given, command);
             self.keep_lease();
         }
         self.end_waits();
@@ -197,15 +197,23 @@ impl Keeper {
         of_sets.chain(lease).chain(retry).min().map(|next| next.since(now))
     }
 
-    fn execute(&mut self, command: HostCommand) {
+    fn execute(&mut self, given: Instant, command: HostCommand) {
         let now = self.parts.clock.now();
         match command {
+            // Whoever gave it may have been taken for dead since.
+            HostCommand::Acquire { set, .. } if now.since(given) > self.parts.settings.lease => {
+                self.report(HostReport::Failed { set, why: "the command is older than the lease".into() });
+            }
             HostCommand::Acquire { set, wait } => match self.sets.get_mut(set) {
                 Some(Holding::Held(_)) => {
                     self.speak(set);
                     self.report(HostReport::Acquired { set });
                 }
-                Some(holding) => *holding = Holding::Waiting(now + wait),
+                // From here on under the lease: whoever sleeps through its end acquires nothing afterwards.
+                Some(_) => match self.begin_lease() {
+                    Ok(()) => self.sets[set] = Holding::Waiting(now + wait),
+                    Err(error) => self.report(HostReport::Failed { set, why: error.to_string() }),
+                },
                 None => self.report(HostReport::Failed { set, why: "no set has this number".into() }),
             },
             HostCommand::Announce { set } => self.speak(set),
@@ -395,18 +403,12 @@ impl Keeper {
     /// The kernel has silenced everything: so nothing is held any more.
     fn lapse(&mut self, why: &str) {
         add(&self.shared.lapses, 1);
-        (0..self.sets.len()).filter(|&set| self.is_held(set)).collect::<Vec<_>>().iter().for_each(|&set| {
-            self.lose(set, why);
-        });
+        (0..self.sets.len()).for_each(|set| self.lose(set, why));
         self.end_lease_if_idle();
     }
 
-    fn is_held(&self, set: usize) -> bool {
-        matches!(self.sets[set], Holding::Held(_))
-    }
-
     fn end_lease_if_idle(&mut self) {
-        if self.leased_until.is_none() || (0..self.sets.len()).any(|set| self.is_held(set)) {
+        if self.leased_until.is_none() || !self.sets.iter().all(|holding| matches!(holding, Holding::Nothing)) {
             return;
         }
         self.leased_until = None;
