@@ -2,10 +2,13 @@
 
 use crate::base::limits::{MAX_LINKS, MAX_NODES};
 use crate::base::{AddressPair, Identity, NodeId, PublicIdentity};
-use crate::config::settings::{Config, Congestion, Link, LinkPath, Metric};
+use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Vip, VipSet};
 use crate::dataplane::messages::{LinkSpec, PathSpec};
-use crate::proto::{link, routing};
+use crate::proto::{link, membership, routing, vip};
 use std::collections::BTreeMap;
+
+/// What the group is called that shares service addresses.
+const GROUP: &str = "vip";
 
 /// A configuration that was checked against itself and against this router's key.
 #[derive(Debug)]
@@ -16,13 +19,16 @@ pub(super) struct Resolved {
     pub(super) names: BTreeMap<NodeId, String>,
     /// What workers need to know of each link, in the order of the configuration.
     pub(super) links: Vec<LinkSpec>,
+    /// The group that this router shares service addresses with, and how.
+    pub(super) cluster: Option<(membership::Settings, vip::Settings)>,
 }
 
 impl Resolved {
     /// Checks everything; all mistakes at once, one a line.
     pub(super) fn new(config: &Config, identity: &Identity) -> Result<Resolved, String> {
         let mut mistakes = Vec::new();
-        let mut resolved = Resolved { members: BTreeMap::new(), names: BTreeMap::new(), links: Vec::new() };
+        let mut resolved =
+            Resolved { members: BTreeMap::new(), names: BTreeMap::new(), links: Vec::new(), cluster: None };
         resolved.add_members(config, &mut mistakes);
         let own = identity.public();
         match resolved.members.get(&config.name) {
@@ -45,7 +51,60 @@ impl Resolved {
                 Some(peer) => resolved.links.push(spec(link, *peer)),
             }
         }
-        if mistakes.is_empty() { Ok(resolved) } else { Err(mistakes.join("\n")) }
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("\n"));
+        }
+        let cluster = config.vip.as_ref().map(|vip| resolved.cluster(vip, own.node_id()));
+        resolved.cluster = cluster.transpose()?;
+        Ok(resolved)
+    }
+
+    fn cluster(&self, written: &Vip, node: NodeId) -> Result<(membership::Settings, vip::Settings), String> {
+        let id = |name: &String| {
+            let public = self.members.get(name).ok_or_else(|| format!("vip: no member is called `{name}`"))?;
+            Ok(public.node_id())
+        };
+        let member = |name: &String| Ok((id(name)?, name.clone()));
+        let mut members = written.members.iter().map(member).collect::<Result<Vec<_>, String>>()?;
+        members.sort_unstable();
+        if !members.iter().any(|member| member.0 == node) {
+            return Err("vip: this router is not among the members of its group".to_owned());
+        }
+        let set = |set: &VipSet| {
+            let mut interfaces: Vec<String> = set.addresses.iter().map(|address| address.interface.clone()).collect();
+            interfaces.sort_unstable();
+            interfaces.dedup();
+            Ok(vip::SetSpec {
+                name: set.name.clone(),
+                addresses: set.addresses.iter().map(|address| address.ip).collect(),
+                interfaces,
+                coverage: match set.coverage {
+                    Coverage::Component => vip::Coverage::Component,
+                    Coverage::Majority => vip::Coverage::Majority,
+                },
+                preferences: set.prefer.iter().map(id).collect::<Result<_, String>>()?,
+            })
+        };
+        let settings = vip::Settings {
+            node,
+            members,
+            sets: written.sets.iter().map(set).collect::<Result<_, String>>()?,
+            weight: written.weight,
+            checks: Vec::new(),
+            maturity: written.maturity,
+            lease: written.lease,
+            linger: written.linger,
+            balance: written.balance,
+            moves: written.moves,
+        };
+        let group = membership::Settings {
+            group: GROUP.parse().expect("a good name"),
+            node,
+            // Control has the clock that it is taken from.
+            incarnation: 0,
+            timing: membership::Timing::SAFE,
+        };
+        Ok((group, settings))
     }
 
     fn add_members(&mut self, config: &Config, mistakes: &mut Vec<String>) {

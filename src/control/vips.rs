@@ -26,11 +26,11 @@ impl Control {
         let written = &self.config.vip.as_ref().map_or(&[][..], |vip| &vip.sets);
         let sets = cluster.vip().sets().zip(written.iter()).map(|(set, written)| VipEntry {
             set: set.name,
-            addresses: written.addresses.iter().map(ToString::to_string).collect(),
+            addresses: written.addresses.iter().map(|address| format!("{}@{}", address.ip, address.interface)).collect(),
             owner: set.owner.map(|node| self.name_of(node)),
             acquired: set.acquired,
             from: set.from.map(|node| self.name_of(node)),
-            here: set.here.name().to_owned(),
+            here: stage(set.here).to_owned(),
             pin: set.pin.map(|node| self.name_of(node)),
             paused: set.paused,
             unable: set.unable,
@@ -189,6 +189,18 @@ impl Control {
             }
             Entry::Mature => "this router has waited for the others for long enough".to_owned(),
         }
+    }
+}
+
+const fn stage(stage: vip::Stage) -> &'static str {
+    match stage {
+        vip::Stage::Idle => "idle",
+        vip::Stage::Waiting { .. } => "waiting",
+        vip::Stage::Acquiring { .. } => "acquiring",
+        vip::Stage::Owning => "owning",
+        vip::Stage::Muted { .. } => "muted",
+        vip::Stage::Releasing => "releasing",
+        vip::Stage::Lapsed => "lapsed",
     }
 }
 

@@ -2,7 +2,7 @@
 //! (rtnetlink), and transactions of its packet filter (nfnetlink).
 //!
 //! Synchronous: one request, one answer (`NLM_F_ACK`); a dump or a transaction is one request too. [`Message`] builds the
-//! bytes without a socket, and [`messages`] reads them, so both are tested without one. Layout: `netlink(7)`,
+//! bytes without a socket, and `messages` reads them, so both are tested without one. Layout: `netlink(7)`,
 //! `rtnetlink(7)`, `linux/netfilter/nfnetlink.h`; numbers: `linux/if_link.h`, `linux/rtnetlink.h`, `linux/veth.h`.
 
 use std::io;

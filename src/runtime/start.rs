@@ -13,10 +13,11 @@ use super::notify::notify;
 use super::ring::{Crossings, RING_SLOTS, Receiver, Sender, ToWorker, crossings, ring};
 use super::sessions::Limits;
 use super::signals::Signals;
+use super::vip::{self, Address, Host, Pulse, Set};
 use super::worker::{Place, Worker};
 use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{self, Identity, Rng, WallTime};
-use crate::config::settings::{Clients, Config, Member, Metric, Routing, Telemetry, Workers};
+use crate::config::settings::{Clients, Config, Member, Metric, Routing, Telemetry, Vip, VipAddress, VipSet, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -39,12 +40,18 @@ const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 /// each time it comes up; later ones have the buffers that the system grants to all.
 const STOCK: usize = 4;
 
+/// What is held is announced again so often: switches and neighbours forget.
+const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// Why a router did not start, or stopped by itself. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The key file.
     #[error("{0}")]
     Key(String),
+    /// Service addresses.
+    #[error("[vip]: {0}")]
+    Vip(std::io::Error),
     /// The configured io backend.
     #[error(transparent)]
     Io(#[from] Impossible),
@@ -240,6 +247,8 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     if let Err(error) = scheduling::keep_to(&placement.rest) {
         tracing::warn!(cores = %placement.rest, %error, "control may run on the workers' cores");
     }
+    let host = config.vip.as_ref().map(|vip| hold(vip, clock, workers.len(), &stop)).transpose();
+    let host = host.inspect_err(|_| stop_workers(clock, &mut workers))?;
     tracing::info!(name = %config.name, control_socket = %config.control_socket.display(), "ready");
     let (telemetry, memory) = (config.telemetry, Budget::new(config.clients.shared_memory));
     let parts = Parts {
@@ -253,8 +262,27 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
         telemetry,
         metrics,
         memory,
+        host,
     };
     ControlLoop::new(parts).map_err(RunError::Setup)
+}
+
+/// What holds service addresses on this host.
+fn hold(vip: &Vip, clock: Clock, workers: usize, stop: &Stop) -> Result<(Host, Pulse), RunError> {
+    let address = |address: &VipAddress| Address { interface: address.interface.clone(), address: address.ip };
+    let set = |set: &VipSet| Set { name: set.name.clone(), addresses: set.addresses.iter().map(address).collect() };
+    let settings = vip::Settings {
+        sets: vip.sets.iter().map(set).collect(),
+        lease: vip.lease,
+        refresh: REFRESH,
+        router: false,
+        realtime: None,
+        checks: Vec::new(),
+        hook: None,
+        user: None,
+    };
+    let host = Host::start(settings, clock, &stop.bell).map_err(RunError::Vip)?;
+    Ok((host, Pulse::new(clock.now(), workers, vip.lease)))
 }
 
 /// Where the workers run. What is possible and yet not well is said here, once.

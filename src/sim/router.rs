@@ -322,7 +322,7 @@ impl Router {
                 self.sessions.remove(&session);
                 world(Effect::Detached(session))
             }
-            Action::ShareMemory { .. } | Action::ReadConfig | Action::Exit => Ok(()),
+            Action::Host(_) | Action::ShareMemory { .. } | Action::ReadConfig | Action::Exit => Ok(()),
         };
         told.expect("told, not asked");
     }

@@ -6,7 +6,7 @@ use sinew::lab::netns::enter;
 use sinew::proto::vip::{HostCommand, HostReport};
 use sinew::runtime::clock::Clock;
 use sinew::runtime::doorbell::Doorbell;
-use sinew::runtime::vip::{Address, Host, Set, Settings};
+use sinew::runtime::vip::{Address, Hook, Host, Set, Settings};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
@@ -14,9 +14,12 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Tells the process its lease in milliseconds and its sets: `100;10.66.0.100@eth0 fd66::100@eth0;…`.
 const VARIABLE: &str = "SINEW_VIP_HOLDER";
+/// Tells the process where its hook writes.
+const HOOK: &str = "SINEW_VIP_HOOK";
 /// What reports begin with, among what a test program says.
 const MARK: &str = "vip: ";
 
@@ -76,7 +79,10 @@ fn settings(told: &str) -> Settings {
         router: false,
         realtime: None,
         checks: Vec::new(),
-        hook: None,
+        hook: std::env::var(HOOK).ok().map(|file| Hook {
+            command: ["/bin/sh", "-c", &format!("echo $SINEW_EVENT $SINEW_ADDRESSES >> {file}")].map(Into::into).into(),
+            patience: PATIENCE,
+        }),
         user: None,
     }
 }
@@ -86,6 +92,7 @@ pub(crate) struct Holder {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
+    files: TempDir,
     /// What it said when it was ready.
     pub(crate) greeting: String,
 }
@@ -97,6 +104,8 @@ impl Holder {
         let mut command = Command::new("/proc/self/exe");
         command.args(["--exact", "holder::holder", "--nocapture", "--test-threads=1"]);
         command.env(VARIABLE, format!("{};{sets}", lease.as_millis()));
+        let files = tempfile::tempdir().expect("a directory");
+        command.env(HOOK, files.path().join("hook"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // SAFETY: between fork and exec only system calls; nothing allocates or locks.
         unsafe {
@@ -114,7 +123,7 @@ impl Holder {
             lines.for_each(|line| drop(sender.send(line)));
         });
         let greeting = lines.recv_timeout(PATIENCE).expect("it says that it is ready");
-        Holder { child, input, lines, greeting }
+        Holder { child, input, lines, files, greeting }
     }
 
     /// Has a command executed.
@@ -156,6 +165,11 @@ impl Holder {
     /// All reports that are there.
     pub(crate) fn reports(&self) -> Vec<HostReport> {
         self.lines.try_iter().filter_map(|line| serde_json::from_str(&line).ok()).collect()
+    }
+
+    /// What its hook has written.
+    pub(crate) fn hooked(&self) -> String {
+        std::fs::read_to_string(self.files.path().join("hook")).unwrap_or_default()
     }
 
     /// Sends it a signal.

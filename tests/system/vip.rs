@@ -3,6 +3,7 @@
 use crate::holder::Holder;
 use crate::lan::Lan;
 use crate::support::{Machine, PATIENCE, eventually, say, system_test};
+use sinew::lab::netns::sysctl;
 use sinew::proto::vip::{HostCommand, HostReport};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ fn are_reached_when_held_and_leave_nothing_when_not() {
             lan.forget(address);
             assert_eq!(lan.probe(address, Duration::from_millis(50)), None);
         }
+        let hooked = format!("acquired {BOTH}\nreleased {BOTH}\n");
+        eventually("the hook ran twice", || (a.hooked() == hooked).then_some(()));
         a.acquire(SET);
         let said = a.end();
         assert!(said.iter().any(|line| line == "over"), "{said:?}");
@@ -270,14 +273,20 @@ fn are_announced_again_when_the_carrier_is_back_and_lost_with_their_interface() 
         let carrier = |up| HostReport::Carrier { interface: "eth0".into(), up };
         a.wait("as it is", |report| *report == carrier(true));
         a.acquire(SET);
+        // What is announced after this is not for having been acquired, but for the carrier; until five seconds are over.
+        std::thread::sleep(Duration::from_millis(1200));
         let begin = Instant::now();
         lan.plug(A, false);
         a.wait("no carrier", |report| *report == carrier(false));
         say(&format!("a carrier's loss was reported after {:?}", begin.elapsed()));
-        // The client learns from the announcement alone: it asks nobody.
+        // The client believes announcements of whom it never asked for, and asks nobody.
+        lan.in_host(lan.client(), |_, _| sysctl("ipv4/conf/eth0/arp_accept", "1")).expect("a knob");
         lan.forget(address);
         lan.plug(A, true);
         a.wait("a carrier", |report| *report == carrier(true));
+        let back = Instant::now();
+        eventually("it is announced", || lan.believed(address).filter(|&mac| mac == lan.places[A].mac));
+        assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
         assert_eq!(lan.probe(address, PATIENCE), Some(A as u8));
         lan.in_host(A, |netlink, index| netlink.delete(index)).expect("is removed");
         a.wait("lost", |report| matches!(report, HostReport::Lost { set: SET, .. }));
@@ -302,6 +311,24 @@ fn are_acquired_only_when_the_dead_owners_lease_is_over() {
         a.wait("released", |report| *report == HostReport::Released { set: SET });
         std::thread::sleep(WHILE * 4);
         assert_eq!(a.reports(), [], "it was told not to");
+    });
+}
+
+#[test]
+fn are_not_acquired_by_one_who_slept_through_the_lease_while_it_waited() {
+    let name = "vip::are_not_acquired_by_one_who_slept_through_the_lease_while_it_waited";
+    system_test(name, Machine::Shared, || {
+        let lan = Lan::new(1);
+        let mut a = Holder::start(&lan, A, LEASE, BOTH);
+        a.wait("as it is", is_carrier);
+        a.tell(&HostCommand::Acquire { set: SET, wait: LEASE * 3 });
+        std::thread::sleep(LEASE);
+        a.signal(libc::SIGSTOP);
+        std::thread::sleep(LEASE * 4);
+        a.signal(libc::SIGCONT);
+        let lost = a.wait("lost", |report| !is_carrier(report));
+        assert!(matches!(lost, HostReport::Lost { set: SET, .. }), "{lost:?}");
+        assert!(addresses().iter().all(|&address| !lan.has(A, address)));
     });
 }
 

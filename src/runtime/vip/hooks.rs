@@ -261,6 +261,32 @@ mod tests {
     }
 
     #[test]
+    fn commands_have_no_privileges_and_can_gain_none() {
+        if !crate::runtime::capabilities::has(7) {
+            return crate::runtime::not_run::count("commands of another user: needs CAP_SETUID");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("is set");
+        let told = dir.path().join("told");
+        let script =
+            format!("grep -E '^(Uid|Groups|CapEff|CapAmb|NoNewPrivs):' /proc/self/status > {}", told.display());
+        let command = ["/bin/sh", "-c", &script].map(str::to_owned);
+        let mut child = spawn(&command, &[], Some(User { uid: 65534, gid: 65534 })).expect("runs");
+        assert!(child.wait().expect("ends").success());
+        let told = std::fs::read_to_string(told).expect("was written");
+        let words: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+        let (nothing, nobody) = ("0000000000000000", "65534");
+        let expected: [&[&str]; 5] = [
+            &["Uid:", nobody, nobody, nobody, nobody],
+            &["Groups:"],
+            &["CapEff:", nothing],
+            &["CapAmb:", nothing],
+            &["NoNewPrivs:", "1"],
+        ];
+        assert_eq!(words, expected);
+    }
+
+    #[test]
     fn users_are_found_by_their_whole_name() {
         let line = "nobody:x:65534:65533:nobody:/nonexistent:/usr/sbin/nologin";
         assert_eq!(User::read(line, "nobody"), Some(User { uid: 65534, gid: 65533 }));

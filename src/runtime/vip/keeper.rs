@@ -73,7 +73,7 @@ pub(super) struct Keeper {
     parts: Parts,
     poll: Poll,
     bell: Arc<Doorbell>,
-    commands: Receiver<Order>,
+    commands: Receiver<(Instant, Order)>,
     /// The lease ran out, and what control says now it may have said before it knew.
     lapsed: bool,
     reports: Sender<HostReport>,
@@ -98,7 +98,7 @@ impl Keeper {
     pub(super) fn new(
         parts: Parts,
         bell: Arc<Doorbell>,
-        (commands, reports, jobs): (Receiver<Order>, Sender<HostReport>, Sender<Job>),
+        (commands, reports, jobs): (Receiver<(Instant, Order)>, Sender<HostReport>, Sender<Job>),
         shared: Arc<Shared>,
     ) -> io::Result<Keeper> {
         let poll = Poll::new()?;
@@ -176,9 +176,9 @@ impl Keeper {
                 break;
             }
             match self.commands.pop() {
-                Some(Order::Command(HostCommand::Acquire { .. })) if self.lapsed => {}
-                Some(Order::Command(command)) => self.execute(command),
-                Some(Order::LapseSeen) => self.lapsed = false,
+                Some((_, Order::Command(HostCommand::Acquire { .. }))) if self.lapsed => {}
+                Some((given, Order::Command(command))) => self.execute(given, command),
+                Some((_, Order::LapseSeen)) => self.lapsed = false,
                 None => break,
             }
             self.keep_lease();
@@ -204,15 +204,23 @@ impl Keeper {
         of_sets.chain(lease).chain(retry).min().map(|next| next.since(now))
     }
 
-    fn execute(&mut self, command: HostCommand) {
+    fn execute(&mut self, given: Instant, command: HostCommand) {
         let now = self.parts.clock.now();
         match command {
+            // Whoever gave it may have been taken for dead since.
+            HostCommand::Acquire { set, .. } if now.since(given) > self.parts.settings.lease => {
+                self.report(HostReport::Failed { set, why: "the command is older than the lease".into() });
+            }
             HostCommand::Acquire { set, wait } => match self.sets.get_mut(set) {
                 Some(Holding::Held(_)) => {
                     self.speak(set);
                     self.report(HostReport::Acquired { set });
                 }
-                Some(holding) => *holding = Holding::Waiting(now + wait),
+                // From here on under the lease: whoever sleeps through its end acquires nothing afterwards.
+                Some(_) => match self.begin_lease() {
+                    Ok(()) => self.sets[set] = Holding::Waiting(now + wait),
+                    Err(error) => self.report(HostReport::Failed { set, why: error.to_string() }),
+                },
                 None => self.report(HostReport::Failed { set, why: "no set has this number".into() }),
             },
             HostCommand::Announce { set } => self.speak(set),
@@ -412,12 +420,8 @@ impl Keeper {
         }
     }
 
-    fn is_held(&self, set: usize) -> bool {
-        matches!(self.sets[set], Holding::Held(_))
-    }
-
     fn end_lease_if_idle(&mut self) {
-        if self.leased_until.is_none() || (0..self.sets.len()).any(|set| self.is_held(set)) {
+        if self.leased_until.is_none() || !self.sets.iter().all(|holding| matches!(holding, Holding::Nothing)) {
             return;
         }
         self.leased_until = None;

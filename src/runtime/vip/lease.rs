@@ -574,6 +574,29 @@ mod tests {
         });
     }
 
+    /// The one that the kernel takes first is in use everywhere else.
+    #[test]
+    fn every_shape_of_the_table_works() {
+        with_lease("every_shape_of_the_table_works", |lease, clock| {
+            assert!(lease.shape.hooks_out || lease.weakness().is_some());
+            let best = lease.shape;
+            let possible = |shape: &Shape| {
+                (best.hooks_out || !shape.hooks_out) && (best.table_flags != 0 || shape.table_flags == 0)
+            };
+            for shape in SHAPES.into_iter().filter(possible) {
+                // Who owns a table cannot disown it.
+                lease.netlink.transact(NFNL_SUBSYS_NFTABLES, vec![table(DELTABLE, 0)]).expect("is removed");
+                lease.shape = shape;
+                lease.build().unwrap_or_else(|error| panic!("{shape:?}: {error}"));
+                lease.guard(&addresses()).expect("is guarded");
+                lease.grant(clock.now() + LEASE).expect("begins");
+                assert_eq!(lease.renew(clock.now() + LEASE).expect("is asked"), Renewal::Done, "{shape:?}");
+                assert_eq!(lease.weakness().is_some(), !shape.hooks_out);
+                lease.end().expect("ends");
+            }
+        });
+    }
+
     #[test]
     fn where_others_could_flush_it_the_table_has_an_owner() {
         with_lease("where_others_could_flush_it_the_table_has_an_owner", |lease, _| {

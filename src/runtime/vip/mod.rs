@@ -13,8 +13,8 @@
 //! 1. **All of a set or nothing of it**, whatever fails in between, on however many interfaces.
 //! 2. **Who has lost the right to an address is silent within one [`Settings::lease`]** of control's last heartbeat, though
 //!    the process be killed, stopped or starved: the kernel sees to it (`lease.rs`), also that a process which wakes up
-//!    after that says nothing. It has then lost all its sets, and is told so by [`HostReport::Lapsed`]; what control said
-//!    before it heard of that gives it none back.
+//!    after that says nothing. It has then lost all its sets, also those it was waiting for, and is told so by
+//!    [`HostReport::Lapsed`]; what control said before it heard of that, or a lease ago, gives it none back.
 //! 3. **Nothing is left behind**: a clean end takes everything off; what a killed process left is silent, and is taken off
 //!    at the next start. Two of these on one host would take off each other's: the second does not start.
 //! 4. **Make before break**: a set that is mute accepts what comes for it, and nobody learns any more that it is here.
@@ -32,7 +32,7 @@
 //! | | Acquire | Announce | Mute | Release |
 //! |---|---|---|---|---|
 //! | nothing | wait, then add, announce, `Acquired` or `Failed` | – | – | `Released` |
-//! | waiting | wait as said last | – | – | `Released` |
+//! | waiting (under the lease already) | wait as said last | – | – | `Released` |
 //! | speaking | announce, `Acquired` | announce | stop announcing, answer nobody | take off, `Released` |
 //! | mute | as Announce, `Acquired` | answer again, announce | – | take off, `Released` |
 //!
@@ -212,7 +212,9 @@ pub struct Stats {
 /// The host's side of virtual addresses, at work. Dropping it takes all of them off.
 #[derive(Debug)]
 pub struct Host {
-    commands: Sender<Order>,
+    clock: Clock,
+    /// With the time at which each was given.
+    commands: Sender<(Instant, Order)>,
     /// The keeper is still to be told that control knows of a lapse.
     lapse_seen: bool,
     reports: Receiver<HostReport>,
@@ -262,17 +264,18 @@ impl Host {
             std::thread::Builder::new().name("sinew-vip".into()).spawn(move || keeper.run())?,
             std::thread::Builder::new().name("sinew-vip-care".into()).spawn(move || attendant.run())?,
         ];
-        Ok(Host { commands, lapse_seen: false, reports, verdicts, shared, bells, threads, degraded, _lock: lock })
+        Ok(Host { clock, commands, lapse_seen: false, reports, verdicts, shared, bells, threads, degraded, _lock: lock })
     }
 
     /// Has a command executed; gives it back if too many wait.
     pub fn command(&mut self, command: HostCommand) -> Result<(), HostCommand> {
+        let now = self.clock.now();
         if self.lapse_seen {
-            self.lapse_seen = self.commands.push(Order::LapseSeen).is_err();
+            self.lapse_seen = self.commands.push((now, Order::LapseSeen)).is_err();
         }
         match self.lapse_seen {
             true => Err(command),
-            false => self.commands.push(Order::Command(command)).map_err(|_| command),
+            false => self.commands.push((now, Order::Command(command))).map_err(|_| command),
         }
     }
 
