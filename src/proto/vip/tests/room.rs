@@ -378,7 +378,7 @@ fn a_member_that_was_frozen_is_silent_until_its_own_word_comes_back() {
 fn a_member_with_another_configuration_holds_nothing_and_says_so() {
     let story = || {
         let mut cluster = settled(3, 3);
-        let other = crate::proto::vip::Settings { node: id(2), lease: LEASE * 2, ..settings(2, 3, 3) };
+        let other = crate::proto::vip::Settings { node: id(2), maturity: Duration::ZERO, ..settings(2, 3, 3) };
         cluster.stop(2, false);
         cluster.settle(SOON).expect("comes to rest");
         cluster.start(2);
