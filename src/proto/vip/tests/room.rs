@@ -224,6 +224,8 @@ fn a_drained_member_holds_nothing_until_it_is_undrained() {
     command(&mut cluster, 0, Command::Undrain(id(0))).expect("is done");
     command(&mut cluster, 0, Command::Balance).expect("is done");
     assert_eq!(owned_by(&cluster, 0), 3);
+    let story = || command(&mut settled(2, 2), 0, Command::Drain(id(0)));
+    assert!(with_broken(Rule::Drained, story).is_err(), "not noticed");
 }
 
 #[test]
