@@ -510,6 +510,34 @@ fn what_makes_no_sense_is_counted_and_changes_nothing() {
 }
 
 #[test]
+fn what_was_said_of_an_earlier_turn_means_nothing() {
+    let story = || {
+        let mut cluster = settled(2, 1);
+        cluster.input(0, Input::Command { id: 1, command: move_to(0, 1) });
+        cluster.deliver(0);
+        let turn = cluster.nodes[0].vip.agreed.slots[0].turn - 1;
+        cluster.input(0, Input::Message { from: id(1), body: Message::Acquired { set: 0, turn }.emit() });
+        assert_eq!(cluster.nodes[0].vip.posts[0].stage, Stage::Muted { release_at: None }, "it is needed still");
+    };
+    story();
+    assert!(with_broken(Rule::Turns, story).is_err(), "not noticed");
+}
+
+#[test]
+fn what_was_ordered_in_the_last_moment_of_a_view_counts_in_the_next() {
+    let story = || {
+        let mut cluster = settled(3, 3);
+        cluster.input(1, Input::Command { id: 1, command: Command::Drain(id(1)) });
+        cluster.views_are(vec![vec![0, 1], vec![2]], Fate::Delivered);
+        cluster.settle(SOON).expect("comes to rest");
+        assert!(cluster.nodes[0].vip.members().nth(1).expect("a member").drained);
+        assert_eq!(cluster.nodes[1].done, [(1, Ok(()))]);
+    };
+    story();
+    assert!(with_broken(Rule::Pending, story).is_err(), "not noticed");
+}
+
+#[test]
 fn idle_rooms_want_nothing() {
     let cluster = settled(3, 3);
     for Node { vip, .. } in &cluster.nodes {
