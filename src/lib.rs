@@ -46,6 +46,7 @@
 //! | What is on the wire? | [`wire`] |
 //! | Who may speak to us? | [`proto::security`] |
 //! | How do routers agree on the map? | [`proto::routing`] |
+//! | Which router holds a service address? | [`proto::vip`] |
 //! | How does an application use this? | [`client`] |
 //! | How do its records reach a worker? | [`shm`] |
 //! | What holds when everything goes wrong? | [`sim::check`] |

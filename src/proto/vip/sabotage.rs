@@ -45,6 +45,15 @@ pub(super) enum Rule {
 }
 
 #[cfg(test)]
+pub(super) use switch::{break_rule, broken};
+
+/// Whether `rule` is broken: never.
+#[cfg(not(test))]
+pub(super) const fn broken(_rule: Rule) -> bool {
+    false
+}
+
+#[cfg(test)]
 mod switch {
     use super::Rule;
     use std::cell::Cell;
@@ -62,13 +71,4 @@ mod switch {
     pub(in crate::proto::vip) fn broken(rule: Rule) -> bool {
         BROKEN.get() == Some(rule)
     }
-}
-
-#[cfg(test)]
-pub(super) use switch::{break_rule, broken};
-
-/// Whether `rule` is broken: never.
-#[cfg(not(test))]
-pub(super) const fn broken(_rule: Rule) -> bool {
-    false
 }

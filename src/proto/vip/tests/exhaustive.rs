@@ -40,11 +40,11 @@ struct Searched {
     quiet: usize,
 }
 
-/// Searches all ways through `changes` changes from a settled cluster. An error is what failed, and the way there.
-fn search(changes: usize) -> Result<Searched, String> {
+/// Searches all ways through `changes` changes. An error is what failed, and the way there.
+fn search(start: fn() -> Cluster, changes: usize) -> Result<Searched, String> {
     let mut seen = BTreeSet::new();
     let mut ways: Vec<(usize, Event)> = Vec::new();
-    let mut stack = vec![(settled(NODES, SETS), changes, usize::MAX)];
+    let mut stack = vec![(start(), changes, usize::MAX)];
     let mut searched = Searched::default();
     while let Some((cluster, left, way)) = stack.pop() {
         let moves = moves(&cluster);
@@ -70,6 +70,20 @@ fn search(changes: usize) -> Result<Searched, String> {
         }
     }
     Ok(searched)
+}
+
+/// All in one view, each with a set.
+fn all() -> Cluster {
+    settled(NODES, SETS)
+}
+
+/// One has just started, alone; the two others hold everything.
+fn newcomer() -> Cluster {
+    let mut cluster = all();
+    cluster.stop(0, false);
+    cluster.settle(HORIZON / 2).expect("comes to rest");
+    cluster.start(0);
+    cluster
 }
 
 fn trail(ways: &[(usize, Event)], mut way: usize) -> String {
@@ -163,39 +177,38 @@ fn three_members_have_five_partitions() {
 
 #[test]
 fn three_changes_of_any_kind_at_any_moment_break_no_rule() {
-    let searched = search(3).unwrap_or_else(|why| panic!("{why}"));
+    let searched = search(all, 3).unwrap_or_else(|why| panic!("{why}"));
     assert!(searched.states > 100_000 && searched.quiet > 1_000, "{searched:?}");
+}
+
+#[test]
+fn a_newcomer_and_two_changes_break_no_rule() {
+    let searched = search(newcomer, 2).unwrap_or_else(|why| panic!("{why}"));
+    assert!(searched.states > 1_000 && searched.quiet > 50, "{searched:?}");
 }
 
 /// Minutes; before a release.
 #[test]
 #[ignore = "takes minutes"]
 fn four_changes_of_any_kind_at_any_moment_break_no_rule() {
-    let searched = search(4).unwrap_or_else(|why| panic!("{why}"));
+    let searched = search(all, 4).unwrap_or_else(|why| panic!("{why}"));
     assert!(searched.states > 1_000_000, "{searched:?}");
 }
 
+/// Rules whose breaking shows for no time, or in what operators wished, have their stories in `room.rs`.
 #[test]
 fn the_search_notices_broken_rules() {
-    let rules = [
-        Rule::Holes,
-        Rule::Alike,
-        Rule::Lease,
-        Rule::Replaced,
-        Rule::LeaseTold,
-        Rule::LoserReleases,
-        Rule::Mute,
-        Rule::Turns,
-        Rule::Pending,
-        Rule::Proof,
-    ];
+    let rules =
+        [Rule::Holes, Rule::Alike, Rule::Lease, Rule::Replaced, Rule::LeaseTold, Rule::LoserReleases, Rule::Mute];
     for rule in rules {
         // The fewest changes that show it make the shortest way there.
-        let found = (1..=3).find_map(|changes| match with_broken(rule, || search(changes)) {
-            Ok(Ok(_)) => None,
-            Ok(Err(why)) => Some(why),
-            Err(_) => Some("an assertion".to_owned()),
-        });
+        let searches: [(fn() -> Cluster, usize); 5] = [(all, 1), (newcomer, 1), (all, 2), (newcomer, 2), (all, 3)];
+        let found =
+            searches.into_iter().find_map(|(start, changes)| match with_broken(rule, || search(start, changes)) {
+                Ok(Ok(_)) => None,
+                Ok(Err(why)) => Some(why),
+                Err(_) => Some("an assertion".to_owned()),
+            });
         println!("{rule:?}: {}", found.as_deref().unwrap_or("not noticed"));
         assert!(found.is_some(), "{rule:?} is not noticed");
     }

@@ -224,6 +224,8 @@ fn a_drained_member_holds_nothing_until_it_is_undrained() {
     command(&mut cluster, 0, Command::Undrain(id(0))).expect("is done");
     command(&mut cluster, 0, Command::Balance).expect("is done");
     assert_eq!(owned_by(&cluster, 0), 3);
+    let story = || command(&mut settled(2, 2), 0, Command::Drain(id(0)));
+    assert!(with_broken(Rule::Drained, story).is_err(), "not noticed");
 }
 
 #[test]
@@ -378,7 +380,7 @@ fn a_member_that_was_frozen_is_silent_until_its_own_word_comes_back() {
 fn a_member_with_another_configuration_holds_nothing_and_says_so() {
     let story = || {
         let mut cluster = settled(3, 3);
-        let other = crate::proto::vip::Settings { node: id(2), lease: LEASE * 2, ..settings(2, 3, 3) };
+        let other = crate::proto::vip::Settings { node: id(2), maturity: Duration::ZERO, ..settings(2, 3, 3) };
         cluster.stop(2, false);
         cluster.settle(SOON).expect("comes to rest");
         cluster.start(2);
@@ -505,6 +507,34 @@ fn what_makes_no_sense_is_counted_and_changes_nothing() {
     let order = crate::wire::vip::Order::Drain(Seat(60));
     say(&mut cluster, id(1), Message::Order { id: 1, order }.emit());
     assert_eq!(cluster.nodes[0].vip.agreed.slots, before.slots);
+}
+
+#[test]
+fn what_was_said_of_an_earlier_turn_means_nothing() {
+    let story = || {
+        let mut cluster = settled(2, 1);
+        cluster.input(0, Input::Command { id: 1, command: move_to(0, 1) });
+        cluster.deliver(0);
+        let turn = cluster.nodes[0].vip.agreed.slots[0].turn - 1;
+        cluster.input(0, Input::Message { from: id(1), body: Message::Acquired { set: 0, turn }.emit() });
+        assert_eq!(cluster.nodes[0].vip.posts[0].stage, Stage::Muted { release_at: None }, "it is needed still");
+    };
+    story();
+    assert!(with_broken(Rule::Turns, story).is_err(), "not noticed");
+}
+
+#[test]
+fn what_was_ordered_in_the_last_moment_of_a_view_counts_in_the_next() {
+    let story = || {
+        let mut cluster = settled(3, 3);
+        cluster.input(1, Input::Command { id: 1, command: Command::Drain(id(1)) });
+        cluster.views_are(vec![vec![0, 1], vec![2]], Fate::Delivered);
+        cluster.settle(SOON).expect("comes to rest");
+        assert!(cluster.nodes[0].vip.members().nth(1).expect("a member").drained);
+        assert_eq!(cluster.nodes[1].done, [(1, Ok(()))]);
+    };
+    story();
+    assert!(with_broken(Rule::Pending, story).is_err(), "not noticed");
 }
 
 #[test]
