@@ -21,7 +21,8 @@ pub(super) struct Gather {
     pub(super) since: Instant,
     /// What this router has of the view it comes from, as of this attempt.
     pub(super) report: Report,
-    /// This router's version when the attempt began.
+    /// When the attempt began, and this router's version then.
+    begun_at: Instant,
     version: u64,
     /// Views abandoned so far, and until when no other is looked for.
     abandoned: u32,
@@ -109,6 +110,7 @@ impl Membership {
         let gather = Gather {
             since: now,
             report: Report::default(),
+            begun_at: now,
             version: 0,
             abandoned: 0,
             calm_until: now,
@@ -124,7 +126,7 @@ impl Membership {
         let version = self.graph.own().version;
         let Phase::Gathering(gather) = &mut self.phase else { panic!("attempts are made while gathering") };
         gather.report = self.held.as_ref().map(|held| held.store.report()).unwrap_or_default();
-        (gather.version, gather.proposal) = (version, None);
+        (gather.begun_at, gather.version, gather.proposal) = (now, version, None);
         self.early.clear();
     }
 
@@ -189,8 +191,9 @@ impl Membership {
         }
     }
 
-    /// The view to come, and the lives and attempts of its members, as far as that is clear.
-    fn find_view(&self, now: Instant) -> Option<(View, Vec<(u64, u64)>)> {
+    /// The view to come, and the lives and attempts of its members, as far as that is clear; and whether none of them is
+    /// ready for another one.
+    fn find_view(&self, now: Instant) -> Option<(View, Vec<(u64, u64)>, bool)> {
         let Phase::Gathering(gather) = &self.phase else { return None };
         let members = self.graph.clique();
         if gather.calm_until > now || !self.is_decided(now) || !members.iter().all(|&node| self.is_fresh(node)) {
@@ -209,7 +212,7 @@ impl Membership {
             self.peers.get(node).and_then(|peer| peer.ready_for(incarnation, attempt)).is_some_and(|view| view != id)
         };
         let free = !members.iter().zip(&attempts).any(spoken_for);
-        free.then(|| (View::new(id, members.to_vec()), attempts))
+        Some((View::new(id, members.to_vec()), attempts, free))
     }
 
     // --- stages ------------------------------------------------------------------------------------------------------
@@ -228,7 +231,7 @@ impl Membership {
         let repeat = self.settings.timing.repeat;
         let Phase::Gathering(gather) = &mut self.phase else { return false };
         match (found, &mut gather.proposal) {
-            (Some((view, _)), Some(proposal)) if view.id == proposal.view.id => proposal.doubted = None,
+            (Some((view, ..)), Some(proposal)) if view.id == proposal.view.id => proposal.doubted = None,
             (Some(_), Some(proposal)) if matches!(proposal.stage, Stage::Ready { .. }) => {
                 let since = *proposal.doubted.get_or_insert(now);
                 if since + repeat <= now {
@@ -236,9 +239,9 @@ impl Membership {
                     return true;
                 }
             }
-            (Some((view, attempts)), _) => self.propose(now, view, attempts),
-            (None, Some(proposal)) if !matches!(proposal.stage, Stage::Ready { .. }) => gather.proposal = None,
-            (None, _) => {}
+            (Some((view, attempts, true)), _) => self.propose(now, view, attempts),
+            (_, Some(proposal)) if !matches!(proposal.stage, Stage::Ready { .. }) => gather.proposal = None,
+            _ => {}
         }
         self.complete(now);
         false
@@ -465,6 +468,21 @@ impl Membership {
         }
     }
 
+    /// How far it came, for a test that waits in vain.
+    #[cfg(test)]
+    pub(super) fn explain(&self, now: Instant) -> String {
+        let fresh: Vec<_> = self.graph.clique().iter().map(|&node| (node.0, self.is_fresh(node))).collect();
+        let proposal = self.proposal().map(|it| match it.stage {
+            Stage::Recovering => "recovering",
+            Stage::Asking(_) => "asking",
+            Stage::Ready { .. } => "ready",
+        });
+        let (closed, decided, found) = (self.graph.is_closed(), self.is_decided(now), self.find_view(now).map(|it| it.0.id));
+        let awaited = self.awaited();
+        let gathering = self.is_gathering();
+        format!("gathers {gathering}, closed {closed}, decided {decided}, {fresh:?}, {proposal:?}, found {found:?}, awaited {awaited:?}")
+    }
+
     // --- who does not answer -----------------------------------------------------------------------------------------
 
     /// Those without whom it does not go on.
@@ -483,7 +501,7 @@ impl Membership {
 
     fn awaited_since(&self) -> Instant {
         match (&self.phase, &self.held) {
-            (Phase::Gathering(gather), _) => gather.since,
+            (Phase::Gathering(gather), _) => gather.begun_at.max(self.graph.changed_at()),
             (Phase::Settled, Some(held)) => held.traffic.unquiet_since(),
             _ => Instant::ZERO,
         }

@@ -1,5 +1,6 @@
 //! Behaviours of membership: many members on a bad network.
 
+mod broken;
 mod net;
 mod random;
 
