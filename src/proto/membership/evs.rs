@@ -94,7 +94,10 @@ const PROPERTIES: [(&str, Check); 17] = [
     ("delivery integrity: what is delivered was sent by a member", delivery_integrity),
     ("self delivery: a process delivers its own messages, unless it crashes", self_delivery),
     ("same view delivery: a message is delivered in one view", same_view),
-    ("sane view delivery: not before the view it was sent in, and not after a crash what was sent before it", sane_view),
+    (
+        "sane view delivery: not before the view it was sent in, and not after a crash what was sent before it",
+        sane_view,
+    ),
     ("virtual synchrony: those who move together have delivered the same", virtual_synchrony),
     ("reliable delivery: what those who stay together send, all of them deliver", reliable),
     ("fifo delivery: a sender's messages in order, without holes", fifo),
@@ -175,8 +178,7 @@ struct History<'t> {
 
 impl<'t> History<'t> {
     fn of(trace: &'t Trace, quiet: bool) -> History<'t> {
-        let mut history =
-            History { trace, quiet, stays: Vec::new(), by_view: BTreeMap::new(), sent: BTreeMap::new() };
+        let mut history = History { trace, quiet, stays: Vec::new(), by_view: BTreeMap::new(), sent: BTreeMap::new() };
         for (&process, events) in &trace.events {
             history.read(process, events);
         }
@@ -226,7 +228,9 @@ impl<'t> History<'t> {
     fn pairs(&self) -> impl Iterator<Item = (&Stay<'t>, &Stay<'t>)> {
         let pairs = |stay: &'_ Stay<'t>| stay.process;
         let others = move |one: &'_ Stay<'t>, other: &'_ Stay<'t>| pairs(one) != pairs(other);
-        self.stays.iter().flat_map(move |one| self.in_view(one.view.id).map(move |other| (one, other)))
+        self.stays
+            .iter()
+            .flat_map(move |one| self.in_view(one.view.id).map(move |other| (one, other)))
             .filter(move |(one, other)| others(one, other))
     }
 
@@ -252,9 +256,8 @@ fn initial_view(history: &History<'_>) -> Result<(), String> {
 
 /// 2. A process is a member of its views, and of its own transitional sets.
 fn self_inclusion(history: &History<'_>) -> Result<(), String> {
-    let included = |stay: &&Stay<'_>| {
-        stay.view.contains(stay.process.node) && stay.together.contains(&stay.process.node)
-    };
+    let included =
+        |stay: &&Stay<'_>| stay.view.contains(stay.process.node) && stay.together.contains(&stay.process.node);
     match history.stays.iter().find(|stay| !included(stay)) {
         Some(stay) => Err(format!("{stay} is not in it: {:?}, together {:?}", stay.view, stay.together)),
         None => Ok(()),
@@ -271,7 +274,8 @@ fn membership_agreement(history: &History<'_>) -> Result<(), String> {
 
 /// 4. View ids of a process ascend.
 fn local_monotonicity(history: &History<'_>) -> Result<(), String> {
-    match history.stays.iter().find(|stay| stay.previous.is_some_and(|previous| previous.number >= stay.view.id.number)) {
+    match history.stays.iter().find(|stay| stay.previous.is_some_and(|previous| previous.number >= stay.view.id.number))
+    {
         Some(stay) => Err(format!("{stay} comes from {:?}", stay.previous)),
         None => Ok(()),
     }
@@ -479,7 +483,8 @@ impl Order {
     fn has_no_circle(&self) -> Result<(), String> {
         let mut left = self.before.clone();
         while !left.is_empty() {
-            let free: Vec<u64> = left.iter().filter(|(_, before)| before.is_empty()).map(|(&message, _)| message).collect();
+            let free: Vec<u64> =
+                left.iter().filter(|(_, before)| before.is_empty()).map(|(&message, _)| message).collect();
             if free.is_empty() {
                 return Err(format!("{:?} are delivered in different orders", left.keys()));
             }
@@ -522,7 +527,8 @@ fn one_signal(history: &History<'_>) -> Result<(), String> {
         return Err(format!("{stay} has {} signals and then {:?}", stay.signals.len(), stay.next));
     }
     for (one, other) in history.moving_pairs() {
-        let before = |stay: &Stay<'_>| stay.delivered[..stay.before_signal()].iter().map(|it| it.0).collect::<BTreeSet<_>>();
+        let before =
+            |stay: &Stay<'_>| stay.delivered[..stay.before_signal()].iter().map(|it| it.0).collect::<BTreeSet<_>>();
         if before(one) != before(other) {
             return Err(format!("{one} and {other} are told at different places that it ends"));
         }
@@ -539,8 +545,10 @@ fn transitional_set(history: &History<'_>) -> Result<(), String> {
         for other in history.in_view(stay.view.id) {
             let same = other.process == stay.process || (stay.previous.is_some() && other.previous == stay.previous);
             if same != stay.together.contains(&other.process.node) {
-                return Err(format!("{stay} comes from {:?} with {:?}, {other} from {:?}",
-                    stay.previous, stay.together, other.previous));
+                return Err(format!(
+                    "{stay} comes from {:?} with {:?}, {other} from {:?}",
+                    stay.previous, stay.together, other.previous
+                ));
             }
         }
         let told = history.stays.iter().find(|it| it.process == stay.process && it.next == Some(stay.view.id));

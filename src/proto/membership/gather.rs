@@ -106,7 +106,10 @@ impl Membership {
     /// Delivery stops.
     fn begin(&mut self, now: Instant, cause: Cause) {
         self.stats.gathers += 1;
-        self.note(Entry::Gathering { from: self.held.as_ref().map_or(ViewId::NONE, |held| held.store.view().id), cause });
+        self.note(Entry::Gathering {
+            from: self.held.as_ref().map_or(ViewId::NONE, |held| held.store.view().id),
+            cause,
+        });
         let gather = Gather {
             since: now,
             report: Report::default(),
@@ -133,7 +136,9 @@ impl Membership {
     /// This router was ready for a view that will not be.
     fn abandon(&mut self, now: Instant) {
         let spacing = self.settings.timing.spacing;
-        let Phase::Gathering(gather) = &mut self.phase else { panic!("only those who gather have something to abandon") };
+        let Phase::Gathering(gather) = &mut self.phase else {
+            panic!("only those who gather have something to abandon")
+        };
         let proposal = gather.proposal.take().expect("it was ready for a view");
         let pause = self.rng.jitter(spacing * (1 << gather.abandoned.min(MAX_DOUBLINGS)), 0.5);
         gather.abandoned += 1;
@@ -205,7 +210,8 @@ impl Membership {
         let number = if broken(Rule::NumbersAscend) { 1 } else { 1 + from.max().unwrap_or(0) };
         let mut digest = hash64(&[self.group.to_be_bytes(), number.to_be_bytes()].concat());
         for (node, (incarnation, attempt)) in members.iter().zip(&attempts) {
-            digest = [node.0, *incarnation, *attempt].into_iter().fold(digest, |digest, word| mix64(digest ^ mix64(word)));
+            digest =
+                [node.0, *incarnation, *attempt].into_iter().fold(digest, |digest, word| mix64(digest ^ mix64(word)));
         }
         let id = ViewId { number, digest };
         let spoken_for = |(node, &(incarnation, attempt)): (&NodeId, &(u64, u64))| {
@@ -256,7 +262,9 @@ impl Membership {
 
     /// The view that this router is ready for, while it is not there yet.
     pub(super) fn ready_view(&self) -> Option<ViewId> {
-        self.proposal().filter(|proposal| matches!(proposal.stage, Stage::Ready { .. })).map(|proposal| proposal.view.id)
+        self.proposal()
+            .filter(|proposal| matches!(proposal.stage, Stage::Ready { .. }))
+            .map(|proposal| proposal.view.id)
     }
 
     fn all_are_ready(&self) -> bool {
@@ -297,7 +305,8 @@ impl Membership {
 
     /// Reports of those of `members` who come from `old`, by their rank in it.
     fn reports(&self, members: &[NodeId], old: &View) -> BTreeMap<usize, &Report> {
-        let from = |&node: &NodeId| Some((old.rank(node)?, self.report_of(node).filter(|report| report.view == old.id)?));
+        let from =
+            |&node: &NodeId| Some((old.rank(node)?, self.report_of(node).filter(|report| report.view == old.id)?));
         members.iter().filter_map(from).collect()
     }
 
@@ -318,7 +327,9 @@ impl Membership {
     /// If all is here, asks the application for its state.
     fn complete(&mut self, now: Instant) {
         let Phase::Gathering(gather) = &mut self.phase else { return };
-        let Some(proposal) = gather.proposal.as_mut().filter(|it| matches!(it.stage, Stage::Recovering)) else { return };
+        let Some(proposal) = gather.proposal.as_mut().filter(|it| matches!(it.stage, Stage::Recovering)) else {
+            return;
+        };
         let mut rest = Rest { complete_at: now, ..Rest::default() };
         if let (Some(held), Some((_, ending))) = (&mut self.held, &proposal.ending) {
             if !held.store.has(ending) && !broken(Rule::Recover) {
@@ -355,9 +366,12 @@ impl Membership {
         };
         let id = view.id;
         let has = |node: &NodeId| {
-            *node == self.node() || !self.is_gathering() || self.peers.get(node).is_some_and(|it| it.brings(id).is_some())
+            *node == self.node()
+                || !self.is_gathering()
+                || self.peers.get(node).is_some_and(|it| it.brings(id).is_some())
         };
-        let got = view.members.iter().enumerate().filter(|member| has(member.1)).fold(0, |set, (rank, _)| set | 1 << rank);
+        let got =
+            view.members.iter().enumerate().filter(|member| has(member.1)).fold(0, |set, (rank, _)| set | 1 << rank);
         let attempt = attempts[view.rank(self.node()).expect("a router is a member of its own view")].1;
         let state = state.clone();
         for part in Part::cut(attempt, &state) {
@@ -369,7 +383,8 @@ impl Membership {
     /// Says again that this router is ready to those who may not know it, or have not said so themselves.
     pub(super) fn send_ready_again(&mut self, now: Instant) {
         let Some(proposal) = self.proposal() else { return };
-        let (id, me) = (proposal.view.id, proposal.view.rank(self.node()).expect("a router is a member of its own view"));
+        let (id, me) =
+            (proposal.view.id, proposal.view.rank(self.node()).expect("a router is a member of its own view"));
         let open = |&node: &NodeId| {
             let peer = self.peers.get(&node);
             peer.is_some_and(|peer| peer.brings(id).is_none() || peer.got(id) & 1 << me == 0)
@@ -416,7 +431,8 @@ impl Membership {
         let own = self.node();
         let together = self.close(rest.before, rest.after, rest.overlong, ending.map(|ending| ending.0));
         let brought = |&node: &NodeId| {
-            let state = if node == own { Some(&state) } else { self.peers.get(&node).and_then(|it| it.brings(view.id)) };
+            let state =
+                if node == own { Some(&state) } else { self.peers.get(&node).and_then(|it| it.brings(view.id)) };
             (node, state.expect("all are ready, with their states").clone())
         };
         let states = view.members.iter().map(brought).collect();
@@ -477,10 +493,13 @@ impl Membership {
             Stage::Asking(_) => "asking",
             Stage::Ready { .. } => "ready",
         });
-        let (closed, decided, found) = (self.graph.is_closed(), self.is_decided(now), self.find_view(now).map(|it| it.0.id));
+        let (closed, decided, found) =
+            (self.graph.is_closed(), self.is_decided(now), self.find_view(now).map(|it| it.0.id));
         let awaited = self.awaited();
         let gathering = self.is_gathering();
-        format!("gathers {gathering}, closed {closed}, decided {decided}, {fresh:?}, {proposal:?}, found {found:?}, awaited {awaited:?}")
+        format!(
+            "gathers {gathering}, closed {closed}, decided {decided}, {fresh:?}, {proposal:?}, found {found:?}, awaited {awaited:?}"
+        )
     }
 
     // --- who does not answer -----------------------------------------------------------------------------------------

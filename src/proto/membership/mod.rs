@@ -414,7 +414,9 @@ impl Membership {
     fn take(&mut self, now: Instant, from: NodeId, message: &Message<'_>, bytes: &[u8]) {
         let view = match message.body {
             Body::Join(part) => return self.take_join(now, from, message.incarnation, &part),
-            Body::Ready { view, got, part } => return self.take_ready(now, from, message.incarnation, view, got, &part),
+            Body::Ready { view, got, part } => {
+                return self.take_ready(now, from, message.incarnation, view, got, &part);
+            }
             Body::Heard(serial) => {
                 let heard = serial.min(self.serial);
                 self.peers.entry(from).and_modify(|peer| peer.heard = peer.heard.max(heard));

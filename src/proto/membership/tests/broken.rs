@@ -112,7 +112,14 @@ fn every_property_is_broken_by_a_trace_of_its_own() {
         (10, &[(0, 7, 1, &[])]),
         (12, &[(0, 5, 2, &[signal(&[0, 1]), deliver(3, Safe)]), (0, 7, 1, &[deliver(2, Agreed)])]),
         (13, &[(2, 3, 2, &[deliver(2, Agreed), deliver(1, Agreed)])]),
-        (15, &[(2, 5, 1, &[]), (0, 6, 2, &[deliver(3, Safe), signal(&[0, 1])]), (1, 7, 2, &[deliver(3, Safe), signal(&[0, 1])])]),
+        (
+            15,
+            &[
+                (2, 5, 1, &[]),
+                (0, 6, 2, &[deliver(3, Safe), signal(&[0, 1])]),
+                (1, 7, 2, &[deliver(3, Safe), signal(&[0, 1])]),
+            ],
+        ),
         (16, &[(0, 6, 2, &[deliver(3, Safe), signal(&[0, 1])])]),
         (16, &[(0, 6, 1, &[signal(&[0, 1]), signal(&[0, 1])])]),
         (17, &[(0, 6, 1, &[signal(&[0])]), (0, 8, 1, &[install(3, &[0, 1], &[0])])]),
