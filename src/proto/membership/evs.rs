@@ -244,7 +244,7 @@ impl<'t> History<'t> {
     }
 }
 
-/// 1. Every event happens in a view.
+/// Property 1. Every event happens in a view.
 fn initial_view(history: &History<'_>) -> Result<(), String> {
     for (process, events) in &history.trace.events {
         if let Some(first) = events.first().filter(|event| !matches!(event, Event::Install(..) | Event::End)) {
@@ -254,7 +254,7 @@ fn initial_view(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 2. A process is a member of its views, and of its own transitional sets.
+/// Property 2. A process is a member of its views, and of its own transitional sets.
 fn self_inclusion(history: &History<'_>) -> Result<(), String> {
     let included =
         |stay: &&Stay<'_>| stay.view.contains(stay.process.node) && stay.together.contains(&stay.process.node);
@@ -264,7 +264,7 @@ fn self_inclusion(history: &History<'_>) -> Result<(), String> {
     }
 }
 
-/// 3. The same view id, the same members.
+/// Property 3. The same view id, the same members.
 fn membership_agreement(history: &History<'_>) -> Result<(), String> {
     match history.pairs().find(|(one, other)| one.view.members != other.view.members) {
         Some((one, other)) => Err(format!("{one}: {:?}, but {other}: {:?}", one.view.members, other.view.members)),
@@ -272,7 +272,7 @@ fn membership_agreement(history: &History<'_>) -> Result<(), String> {
     }
 }
 
-/// 4. View ids of a process ascend.
+/// Property 4. View ids of a process ascend.
 fn local_monotonicity(history: &History<'_>) -> Result<(), String> {
     match history.stays.iter().find(|stay| stay.previous.is_some_and(|previous| previous.number >= stay.view.id.number))
     {
@@ -281,7 +281,7 @@ fn local_monotonicity(history: &History<'_>) -> Result<(), String> {
     }
 }
 
-/// 5. A message is delivered at most once by a process.
+/// Property 5. A message is delivered at most once by a process.
 fn no_duplication(history: &History<'_>) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for stay in &history.stays {
@@ -294,7 +294,7 @@ fn no_duplication(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 6. What is delivered was sent, by a process that was in the view.
+/// Property 6. What is delivered was sent, by a process that was in the view.
 fn delivery_integrity(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         for &(message, _) in &stay.delivered {
@@ -309,7 +309,7 @@ fn delivery_integrity(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 7. A process delivers what it sent, unless it ends.
+/// Property 7. A process delivers what it sent, unless it ends.
 fn self_delivery(history: &History<'_>) -> Result<(), String> {
     let delivered = |stay: &Stay<'_>| stay.delivered.iter().map(|it| (stay.process, it.0)).collect::<Vec<_>>();
     let delivered: BTreeSet<_> = history.stays.iter().flat_map(delivered).collect();
@@ -322,7 +322,7 @@ fn self_delivery(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 8. All deliver a message in the same view.
+/// Property 8. All deliver a message in the same view.
 fn same_view(history: &History<'_>) -> Result<(), String> {
     let mut views = BTreeMap::new();
     for stay in &history.stays {
@@ -336,7 +336,7 @@ fn same_view(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 9. No message is delivered in a view before that in which it was sent, and none by a later life of its sender.
+/// Property 9. No message is delivered in a view before that in which it was sent, and none by a later life of its sender.
 fn sane_view(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         for &(message, _) in &stay.delivered {
@@ -351,7 +351,7 @@ fn sane_view(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 10. Two processes that move from one view to the next together have delivered the same messages.
+/// Property 10. Two processes that move from one view to the next together have delivered the same messages.
 fn virtual_synchrony(history: &History<'_>) -> Result<(), String> {
     for (one, other) in history.moving_pairs() {
         if let Some((message, _)) = one.delivered.iter().find(|delivered| other.place_of(delivered.0).is_none()) {
@@ -361,7 +361,7 @@ fn virtual_synchrony(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 11. What is sent by one of those who move together, or stay together to the end, is delivered by all of them.
+/// Property 11. What is sent by one of those who move together, or stay together to the end, is delivered by all of them.
 fn reliable(history: &History<'_>) -> Result<(), String> {
     let stay_together = |one: &Stay<'_>, other: &Stay<'_>| {
         one.next == other.next && one.is_over(history.quiet) && other.is_over(history.quiet)
@@ -377,7 +377,7 @@ fn reliable(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 12. A sender's messages are delivered in the order in which they were sent, without holes.
+/// Property 12. A sender's messages are delivered in the order in which they were sent, without holes.
 fn fifo(history: &History<'_>) -> Result<(), String> {
     // The first message of each sender that anybody delivers in a view.
     let mut first: BTreeMap<(ViewId, Process), usize> = BTreeMap::new();
@@ -404,7 +404,7 @@ fn fifo(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 13. A message is delivered after all that its sender had delivered in that view when it sent it.
+/// Property 13. A message is delivered after all that its sender had delivered in that view when it sent it.
 fn causal(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         let places: BTreeMap<u64, usize> = stay.delivered.iter().enumerate().map(|(at, it)| (it.0, at)).collect();
@@ -424,7 +424,7 @@ fn causal(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 14. There is one order in which all deliver. Nothing is left out of it before the signal; after it only what comes from
+/// Property 14. There is one order in which all deliver. Nothing is left out of it before the signal; after it only what comes from
 /// those who do not move on.
 fn agreed(history: &History<'_>) -> Result<(), String> {
     for &view in history.by_view.keys() {
@@ -495,7 +495,7 @@ impl Order {
     }
 }
 
-/// 15. A safe message that a process delivers before the signal is delivered by every member of the view that does not
+/// Property 15. A safe message that a process delivers before the signal is delivered by every member of the view that does not
 /// end; one delivered after it by all who were to move on.
 fn safe(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
@@ -520,7 +520,7 @@ fn safe(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 16. At most one signal ends a view, and those who move on together have delivered the same before it.
+/// Property 16. At most one signal ends a view, and those who move on together have delivered the same before it.
 fn one_signal(history: &History<'_>) -> Result<(), String> {
     let wrong = |stay: &&Stay<'_>| stay.signals.len() > 1 || (stay.next.is_some() && stay.signals.is_empty());
     if let Some(stay) = history.stays.iter().find(wrong) {
@@ -536,7 +536,7 @@ fn one_signal(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 17. A process's transitional set is exactly those members that come from the view it comes from itself.
+/// Property 17. A process's transitional set is exactly those members that come from the view it comes from itself.
 fn transitional_set(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         if let Some(stranger) = stay.together.iter().find(|node| !stay.view.contains(**node)) {

@@ -11,6 +11,9 @@ use crate::wire::membership::{Body, Part, Report};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Lives and attempts of a view's members, by rank.
+type Attempts = Vec<(u64, u64)>;
+
 /// How often the pause after an abandoned view doubles.
 const MAX_DOUBLINGS: u32 = 8;
 
@@ -34,8 +37,7 @@ pub(super) struct Gather {
 #[derive(Debug)]
 struct Proposal {
     view: View,
-    /// Lives and attempts of its members, by rank.
-    attempts: Vec<(u64, u64)>,
+    attempts: Attempts,
     found_at: Instant,
     /// Those who come from this router's view, by their rank in it, and how they end it. None if there was none.
     ending: Option<(Vec<usize>, Ending)>,
@@ -198,7 +200,7 @@ impl Membership {
 
     /// The view to come, and the lives and attempts of its members, as far as that is clear; and whether none of them is
     /// ready for another one.
-    fn find_view(&self, now: Instant) -> Option<(View, Vec<(u64, u64)>, bool)> {
+    fn find_view(&self, now: Instant) -> Option<(View, Attempts, bool)> {
         let Phase::Gathering(gather) = &self.phase else { return None };
         let members = self.graph.clique();
         if gather.calm_until > now || !self.is_decided(now) || !members.iter().all(|&node| self.is_fresh(node)) {
@@ -291,7 +293,7 @@ impl Membership {
         ready && proposal.view.members.iter().zip(&proposal.attempts).any(dead)
     }
 
-    fn propose(&mut self, now: Instant, view: View, attempts: Vec<(u64, u64)>) {
+    fn propose(&mut self, now: Instant, view: View, attempts: Attempts) {
         let ending = self.held.as_ref().map(|held| {
             let reports = self.reports(&view.members, held.store.view());
             (reports.keys().copied().collect(), Ending::of(&reports))
@@ -408,10 +410,11 @@ impl Membership {
         let rested = peer.readied_at.is_none_or(|at| now.since(at) >= again);
         match &self.phase {
             // Whoever is ready for a view has heard of the attempt that it is made of.
-            Phase::Gathering(gather) if gather.proposal.as_ref().is_some_and(|it| it.view.id == view) => {
-                if gather.version == self.graph.own().version {
-                    peer.heard = peer.heard.max(peer.needs);
-                }
+            Phase::Gathering(gather)
+                if gather.version == self.graph.own().version
+                    && gather.proposal.as_ref().is_some_and(|it| it.view.id == view) =>
+            {
+                peer.heard = peer.heard.max(peer.needs);
             }
             Phase::Settled if self.held.as_ref().is_some_and(|held| held.lacks(view, got)) && rested => {
                 self.send_ready(now, from);

@@ -119,7 +119,7 @@ fn who_has_left_says_so_and_takes_nothing() {
     membership.handle(now, Input::Leave);
     let leave = written(membership.group, membership.incarnation(), Body::Leave);
     let said = Action::Send { to: id(1), bytes: leave };
-    assert_eq!(answer(now, &mut membership, b""), [said.clone()]);
+    assert_eq!(answer(now, &mut membership, b""), std::slice::from_ref(&said));
     membership.handle(now, Input::Multicast { body: b"x".to_vec(), service: Service::Safe });
     assert_eq!(answer(now, &mut membership, b""), [Action::Refused { why: Refusal::Left, body: b"x".to_vec() }]);
     let heard = written(membership.group, 1, Body::Heard(1));
