@@ -7,9 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Names a view. Views that a router installs in one life have ascending ids, and two views with one id are the same.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ViewId {
     /// Greater than that of every view its members come from. Zero names no view.
     pub number: u64,

@@ -70,7 +70,8 @@ pub const MAX_BEYOND: usize = 8;
 /// Longest join.
 pub const MAX_JOIN: usize = 3 + MAX_MEMBERS * (8 + ENTRY_LEN) + VIEW_LEN + 1 + MAX_MEMBERS * (31 + MAX_BEYOND * 20);
 
-const _: () = assert!(MAX_JOIN <= MAX_PARTS * PART_ROOM && MAX_STATE <= MAX_PARTS * PART_ROOM, "wholes fit their parts");
+const _: () =
+    assert!(MAX_JOIN <= MAX_PARTS * PART_ROOM && MAX_STATE <= MAX_PARTS * PART_ROOM, "wholes fit their parts");
 const _: () = assert!(HEADER + VIEW_LEN + 1 + MAX_RANGES * RANGE_LEN <= MAX_MESSAGE);
 const _: () = assert!(MAX_MEMBERS <= 64, "sets of nodes are one word");
 
@@ -454,7 +455,8 @@ impl Join {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let gathering = flag(self.report.is_some(), FLAG_GATHERING);
         writer.u8(flag(self.answer, FLAG_ANSWER) | flag(self.wants, FLAG_WANTS) | gathering)?;
-        let mut nodes: Vec<NodeId> = self.entries.iter().flat_map(|it| it.reach.iter().copied().chain([it.node])).collect();
+        let mut nodes: Vec<NodeId> =
+            self.entries.iter().flat_map(|it| it.reach.iter().copied().chain([it.node])).collect();
         nodes.sort_unstable();
         nodes.dedup();
         assert!(nodes.len() <= MAX_MEMBERS, "the graph is bounded");
@@ -654,7 +656,16 @@ mod tests {
         [
             Body::Join(part),
             Body::Ready { view, got: !n[2], part },
-            Body::Data(Data { view, sender, seq, time, horizon, safe, more, body: &bytes[..bytes.len().min(DATA_ROOM)] }),
+            Body::Data(Data {
+                view,
+                sender,
+                seq,
+                time,
+                horizon,
+                safe,
+                more,
+                body: &bytes[..bytes.len().min(DATA_ROOM)],
+            }),
             Body::Ack(Ack { view, answer: safe, clock: time, last: seq, horizon }),
             Body::Heard(n[3]),
         ]
@@ -764,7 +775,8 @@ mod tests {
             let reach = ids.iter().copied().filter(|&other| other != node).collect();
             Entry { node, incarnation: LIMIT - 1, version: LIMIT - 1, attempt: LIMIT - 1, reach }
         };
-        let beyond = (0..MAX_BEYOND as u64).map(|n| (LIMIT / 2 + n * (LIMIT / 100) + 2, LIMIT / 2 + n * (LIMIT / 100) + LIMIT / 200));
+        let beyond = (0..MAX_BEYOND as u64)
+            .map(|n| (LIMIT / 2 + n * (LIMIT / 100) + 2, LIMIT / 2 + n * (LIMIT / 100) + LIMIT / 200));
         let row = Row { contiguous: LIMIT / 2, complete: ALL, horizon: ALL, beyond: beyond.collect() };
         let report = Report { view: ViewId { number: LIMIT - 1, digest: 1 }, rows: vec![row; MAX_MEMBERS] };
         let entries = ids.iter().map(entry).collect();

@@ -239,6 +239,8 @@ pub enum Cause {
 /// What a timeout is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
+    /// Tell whom this router reaches.
+    Join,
     /// Acknowledge.
     Acknowledge,
     /// Ask for what is missing.

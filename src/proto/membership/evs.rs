@@ -58,15 +58,10 @@ impl Trace {
         self.events.get(&process).map_or(&[], Vec::as_slice)
     }
 
-    /// All messages delivered, and how often altogether.
-    pub fn deliveries(&self) -> BTreeMap<u64, usize> {
-        let mut counts = BTreeMap::new();
-        for event in self.events.values().flatten() {
-            if let Event::Deliver(message, _) = event {
-                *counts.entry(*message).or_default() += 1;
-            }
-        }
-        counts
+    /// How many messages were delivered between a signal and the next view.
+    pub fn delivered_after_signals(&self) -> usize {
+        let stays = History::of(self, false).stays;
+        stays.iter().map(|stay| stay.delivered.len() - stay.before_signal()).sum()
     }
 }
 
@@ -90,7 +85,7 @@ impl std::fmt::Display for Broken {
 type Check = fn(&History<'_>) -> Result<(), String>;
 
 /// The properties: number one first.
-pub const PROPERTIES: [(&str, Check); 17] = [
+const PROPERTIES: [(&str, Check); 17] = [
     ("initial view event: every event happens in a view", initial_view),
     ("self inclusion: a process is a member of its views", self_inclusion),
     ("membership agreement: the same view id, the same members", membership_agreement),
@@ -99,7 +94,10 @@ pub const PROPERTIES: [(&str, Check); 17] = [
     ("delivery integrity: what is delivered was sent by a member", delivery_integrity),
     ("self delivery: a process delivers its own messages, unless it crashes", self_delivery),
     ("same view delivery: a message is delivered in one view", same_view),
-    ("sane view delivery: not before the view it was sent in, and not after a crash what was sent before it", sane_view),
+    (
+        "sane view delivery: not before the view it was sent in, and not after a crash what was sent before it",
+        sane_view,
+    ),
     ("virtual synchrony: those who move together have delivered the same", virtual_synchrony),
     ("reliable delivery: what those who stay together send, all of them deliver", reliable),
     ("fifo delivery: a sender's messages in order, without holes", fifo),
@@ -180,8 +178,7 @@ struct History<'t> {
 
 impl<'t> History<'t> {
     fn of(trace: &'t Trace, quiet: bool) -> History<'t> {
-        let mut history =
-            History { trace, quiet, stays: Vec::new(), by_view: BTreeMap::new(), sent: BTreeMap::new() };
+        let mut history = History { trace, quiet, stays: Vec::new(), by_view: BTreeMap::new(), sent: BTreeMap::new() };
         for (&process, events) in &trace.events {
             history.read(process, events);
         }
@@ -231,7 +228,9 @@ impl<'t> History<'t> {
     fn pairs(&self) -> impl Iterator<Item = (&Stay<'t>, &Stay<'t>)> {
         let pairs = |stay: &'_ Stay<'t>| stay.process;
         let others = move |one: &'_ Stay<'t>, other: &'_ Stay<'t>| pairs(one) != pairs(other);
-        self.stays.iter().flat_map(move |one| self.in_view(one.view.id).map(move |other| (one, other)))
+        self.stays
+            .iter()
+            .flat_map(move |one| self.in_view(one.view.id).map(move |other| (one, other)))
             .filter(move |(one, other)| others(one, other))
     }
 
@@ -245,7 +244,7 @@ impl<'t> History<'t> {
     }
 }
 
-/// 1. Every event happens in a view.
+/// Property 1. Every event happens in a view.
 fn initial_view(history: &History<'_>) -> Result<(), String> {
     for (process, events) in &history.trace.events {
         if let Some(first) = events.first().filter(|event| !matches!(event, Event::Install(..) | Event::End)) {
@@ -255,18 +254,17 @@ fn initial_view(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 2. A process is a member of its views, and of its own transitional sets.
+/// Property 2. A process is a member of its views, and of its own transitional sets.
 fn self_inclusion(history: &History<'_>) -> Result<(), String> {
-    let included = |stay: &&Stay<'_>| {
-        stay.view.contains(stay.process.node) && stay.together.contains(&stay.process.node)
-    };
+    let included =
+        |stay: &&Stay<'_>| stay.view.contains(stay.process.node) && stay.together.contains(&stay.process.node);
     match history.stays.iter().find(|stay| !included(stay)) {
         Some(stay) => Err(format!("{stay} is not in it: {:?}, together {:?}", stay.view, stay.together)),
         None => Ok(()),
     }
 }
 
-/// 3. The same view id, the same members.
+/// Property 3. The same view id, the same members.
 fn membership_agreement(history: &History<'_>) -> Result<(), String> {
     match history.pairs().find(|(one, other)| one.view.members != other.view.members) {
         Some((one, other)) => Err(format!("{one}: {:?}, but {other}: {:?}", one.view.members, other.view.members)),
@@ -274,15 +272,16 @@ fn membership_agreement(history: &History<'_>) -> Result<(), String> {
     }
 }
 
-/// 4. View ids of a process ascend.
+/// Property 4. View ids of a process ascend.
 fn local_monotonicity(history: &History<'_>) -> Result<(), String> {
-    match history.stays.iter().find(|stay| stay.previous.is_some_and(|previous| previous.number >= stay.view.id.number)) {
+    match history.stays.iter().find(|stay| stay.previous.is_some_and(|previous| previous.number >= stay.view.id.number))
+    {
         Some(stay) => Err(format!("{stay} comes from {:?}", stay.previous)),
         None => Ok(()),
     }
 }
 
-/// 5. A message is delivered at most once by a process.
+/// Property 5. A message is delivered at most once by a process.
 fn no_duplication(history: &History<'_>) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for stay in &history.stays {
@@ -295,7 +294,7 @@ fn no_duplication(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 6. What is delivered was sent, by a process that was in the view.
+/// Property 6. What is delivered was sent, by a process that was in the view.
 fn delivery_integrity(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         for &(message, _) in &stay.delivered {
@@ -310,7 +309,7 @@ fn delivery_integrity(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 7. A process delivers what it sent, unless it ends.
+/// Property 7. A process delivers what it sent, unless it ends.
 fn self_delivery(history: &History<'_>) -> Result<(), String> {
     let delivered = |stay: &Stay<'_>| stay.delivered.iter().map(|it| (stay.process, it.0)).collect::<Vec<_>>();
     let delivered: BTreeSet<_> = history.stays.iter().flat_map(delivered).collect();
@@ -323,7 +322,7 @@ fn self_delivery(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 8. All deliver a message in the same view.
+/// Property 8. All deliver a message in the same view.
 fn same_view(history: &History<'_>) -> Result<(), String> {
     let mut views = BTreeMap::new();
     for stay in &history.stays {
@@ -337,7 +336,7 @@ fn same_view(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 9. No message is delivered in a view before that in which it was sent, and none by a later life of its sender.
+/// Property 9. No message is delivered in a view before that in which it was sent, and none by a later life of its sender.
 fn sane_view(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         for &(message, _) in &stay.delivered {
@@ -352,7 +351,7 @@ fn sane_view(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 10. Two processes that move from one view to the next together have delivered the same messages.
+/// Property 10. Two processes that move from one view to the next together have delivered the same messages.
 fn virtual_synchrony(history: &History<'_>) -> Result<(), String> {
     for (one, other) in history.moving_pairs() {
         if let Some((message, _)) = one.delivered.iter().find(|delivered| other.place_of(delivered.0).is_none()) {
@@ -362,7 +361,7 @@ fn virtual_synchrony(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 11. What is sent by one of those who move together, or stay together to the end, is delivered by all of them.
+/// Property 11. What is sent by one of those who move together, or stay together to the end, is delivered by all of them.
 fn reliable(history: &History<'_>) -> Result<(), String> {
     let stay_together = |one: &Stay<'_>, other: &Stay<'_>| {
         one.next == other.next && one.is_over(history.quiet) && other.is_over(history.quiet)
@@ -378,7 +377,7 @@ fn reliable(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 12. A sender's messages are delivered in the order in which they were sent, without holes.
+/// Property 12. A sender's messages are delivered in the order in which they were sent, without holes.
 fn fifo(history: &History<'_>) -> Result<(), String> {
     // The first message of each sender that anybody delivers in a view.
     let mut first: BTreeMap<(ViewId, Process), usize> = BTreeMap::new();
@@ -405,7 +404,7 @@ fn fifo(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 13. A message is delivered after all that its sender had delivered in that view when it sent it.
+/// Property 13. A message is delivered after all that its sender had delivered in that view when it sent it.
 fn causal(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         let places: BTreeMap<u64, usize> = stay.delivered.iter().enumerate().map(|(at, it)| (it.0, at)).collect();
@@ -425,7 +424,7 @@ fn causal(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 14. There is one order in which all deliver. Nothing is left out of it before the signal; after it only what comes from
+/// Property 14. There is one order in which all deliver. Nothing is left out of it before the signal; after it only what comes from
 /// those who do not move on.
 fn agreed(history: &History<'_>) -> Result<(), String> {
     for &view in history.by_view.keys() {
@@ -484,7 +483,8 @@ impl Order {
     fn has_no_circle(&self) -> Result<(), String> {
         let mut left = self.before.clone();
         while !left.is_empty() {
-            let free: Vec<u64> = left.iter().filter(|(_, before)| before.is_empty()).map(|(&message, _)| message).collect();
+            let free: Vec<u64> =
+                left.iter().filter(|(_, before)| before.is_empty()).map(|(&message, _)| message).collect();
             if free.is_empty() {
                 return Err(format!("{:?} are delivered in different orders", left.keys()));
             }
@@ -495,7 +495,7 @@ impl Order {
     }
 }
 
-/// 15. A safe message that a process delivers before the signal is delivered by every member of the view that does not
+/// Property 15. A safe message that a process delivers before the signal is delivered by every member of the view that does not
 /// end; one delivered after it by all who were to move on.
 fn safe(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
@@ -520,14 +520,15 @@ fn safe(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 16. At most one signal ends a view, and those who move on together have delivered the same before it.
+/// Property 16. At most one signal ends a view, and those who move on together have delivered the same before it.
 fn one_signal(history: &History<'_>) -> Result<(), String> {
     let wrong = |stay: &&Stay<'_>| stay.signals.len() > 1 || (stay.next.is_some() && stay.signals.is_empty());
     if let Some(stay) = history.stays.iter().find(wrong) {
         return Err(format!("{stay} has {} signals and then {:?}", stay.signals.len(), stay.next));
     }
     for (one, other) in history.moving_pairs() {
-        let before = |stay: &Stay<'_>| stay.delivered[..stay.before_signal()].iter().map(|it| it.0).collect::<BTreeSet<_>>();
+        let before =
+            |stay: &Stay<'_>| stay.delivered[..stay.before_signal()].iter().map(|it| it.0).collect::<BTreeSet<_>>();
         if before(one) != before(other) {
             return Err(format!("{one} and {other} are told at different places that it ends"));
         }
@@ -535,7 +536,7 @@ fn one_signal(history: &History<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// 17. A process's transitional set is exactly those members that come from the view it comes from itself.
+/// Property 17. A process's transitional set is exactly those members that come from the view it comes from itself.
 fn transitional_set(history: &History<'_>) -> Result<(), String> {
     for stay in &history.stays {
         if let Some(stranger) = stay.together.iter().find(|node| !stay.view.contains(**node)) {
@@ -544,8 +545,10 @@ fn transitional_set(history: &History<'_>) -> Result<(), String> {
         for other in history.in_view(stay.view.id) {
             let same = other.process == stay.process || (stay.previous.is_some() && other.previous == stay.previous);
             if same != stay.together.contains(&other.process.node) {
-                return Err(format!("{stay} comes from {:?} with {:?}, {other} from {:?}",
-                    stay.previous, stay.together, other.previous));
+                return Err(format!(
+                    "{stay} comes from {:?} with {:?}, {other} from {:?}",
+                    stay.previous, stay.together, other.previous
+                ));
             }
         }
         let told = history.stays.iter().find(|it| it.process == stay.process && it.next == Some(stay.view.id));

@@ -11,6 +11,9 @@ use crate::wire::membership::{Body, Part, Report};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Lives and attempts of a view's members, by rank.
+type Attempts = Vec<(u64, u64)>;
+
 /// How often the pause after an abandoned view doubles.
 const MAX_DOUBLINGS: u32 = 8;
 
@@ -21,7 +24,8 @@ pub(super) struct Gather {
     pub(super) since: Instant,
     /// What this router has of the view it comes from, as of this attempt.
     pub(super) report: Report,
-    /// This router's version when the attempt began.
+    /// When the attempt began, and this router's version then.
+    begun_at: Instant,
     version: u64,
     /// Views abandoned so far, and until when no other is looked for.
     abandoned: u32,
@@ -33,8 +37,7 @@ pub(super) struct Gather {
 #[derive(Debug)]
 struct Proposal {
     view: View,
-    /// Lives and attempts of its members, by rank.
-    attempts: Vec<(u64, u64)>,
+    attempts: Attempts,
     found_at: Instant,
     /// Those who come from this router's view, by their rank in it, and how they end it. None if there was none.
     ending: Option<(Vec<usize>, Ending)>,
@@ -105,10 +108,14 @@ impl Membership {
     /// Delivery stops.
     fn begin(&mut self, now: Instant, cause: Cause) {
         self.stats.gathers += 1;
-        self.note(Entry::Gathering { from: self.held.as_ref().map_or(ViewId::NONE, |held| held.store.view().id), cause });
+        self.note(Entry::Gathering {
+            from: self.held.as_ref().map_or(ViewId::NONE, |held| held.store.view().id),
+            cause,
+        });
         let gather = Gather {
             since: now,
             report: Report::default(),
+            begun_at: now,
             version: 0,
             abandoned: 0,
             calm_until: now,
@@ -124,14 +131,16 @@ impl Membership {
         let version = self.graph.own().version;
         let Phase::Gathering(gather) = &mut self.phase else { panic!("attempts are made while gathering") };
         gather.report = self.held.as_ref().map(|held| held.store.report()).unwrap_or_default();
-        (gather.version, gather.proposal) = (version, None);
+        (gather.begun_at, gather.version, gather.proposal) = (now, version, None);
         self.early.clear();
     }
 
     /// This router was ready for a view that will not be.
     fn abandon(&mut self, now: Instant) {
         let spacing = self.settings.timing.spacing;
-        let Phase::Gathering(gather) = &mut self.phase else { panic!("only those who gather have something to abandon") };
+        let Phase::Gathering(gather) = &mut self.phase else {
+            panic!("only those who gather have something to abandon")
+        };
         let proposal = gather.proposal.take().expect("it was ready for a view");
         let pause = self.rng.jitter(spacing * (1 << gather.abandoned.min(MAX_DOUBLINGS)), 0.5);
         gather.abandoned += 1;
@@ -189,8 +198,9 @@ impl Membership {
         }
     }
 
-    /// The view to come, and the lives and attempts of its members, as far as that is clear.
-    fn find_view(&self, now: Instant) -> Option<(View, Vec<(u64, u64)>)> {
+    /// The view to come, and the lives and attempts of its members, as far as that is clear; and whether none of them is
+    /// ready for another one.
+    fn find_view(&self, now: Instant) -> Option<(View, Attempts, bool)> {
         let Phase::Gathering(gather) = &self.phase else { return None };
         let members = self.graph.clique();
         if gather.calm_until > now || !self.is_decided(now) || !members.iter().all(|&node| self.is_fresh(node)) {
@@ -202,14 +212,15 @@ impl Membership {
         let number = if broken(Rule::NumbersAscend) { 1 } else { 1 + from.max().unwrap_or(0) };
         let mut digest = hash64(&[self.group.to_be_bytes(), number.to_be_bytes()].concat());
         for (node, (incarnation, attempt)) in members.iter().zip(&attempts) {
-            digest = [node.0, *incarnation, *attempt].into_iter().fold(digest, |digest, word| mix64(digest ^ mix64(word)));
+            digest =
+                [node.0, *incarnation, *attempt].into_iter().fold(digest, |digest, word| mix64(digest ^ mix64(word)));
         }
         let id = ViewId { number, digest };
         let spoken_for = |(node, &(incarnation, attempt)): (&NodeId, &(u64, u64))| {
             self.peers.get(node).and_then(|peer| peer.ready_for(incarnation, attempt)).is_some_and(|view| view != id)
         };
         let free = !members.iter().zip(&attempts).any(spoken_for);
-        free.then(|| (View::new(id, members.to_vec()), attempts))
+        Some((View::new(id, members.to_vec()), attempts, free))
     }
 
     // --- stages ------------------------------------------------------------------------------------------------------
@@ -228,7 +239,7 @@ impl Membership {
         let repeat = self.settings.timing.repeat;
         let Phase::Gathering(gather) = &mut self.phase else { return false };
         match (found, &mut gather.proposal) {
-            (Some((view, _)), Some(proposal)) if view.id == proposal.view.id => proposal.doubted = None,
+            (Some((view, ..)), Some(proposal)) if view.id == proposal.view.id => proposal.doubted = None,
             (Some(_), Some(proposal)) if matches!(proposal.stage, Stage::Ready { .. }) => {
                 let since = *proposal.doubted.get_or_insert(now);
                 if since + repeat <= now {
@@ -236,9 +247,9 @@ impl Membership {
                     return true;
                 }
             }
-            (Some((view, attempts)), _) => self.propose(now, view, attempts),
-            (None, Some(proposal)) if !matches!(proposal.stage, Stage::Ready { .. }) => gather.proposal = None,
-            (None, _) => {}
+            (Some((view, attempts, true)), _) => self.propose(now, view, attempts),
+            (_, Some(proposal)) if !matches!(proposal.stage, Stage::Ready { .. }) => gather.proposal = None,
+            _ => {}
         }
         self.complete(now);
         false
@@ -253,7 +264,9 @@ impl Membership {
 
     /// The view that this router is ready for, while it is not there yet.
     pub(super) fn ready_view(&self) -> Option<ViewId> {
-        self.proposal().filter(|proposal| matches!(proposal.stage, Stage::Ready { .. })).map(|proposal| proposal.view.id)
+        self.proposal()
+            .filter(|proposal| matches!(proposal.stage, Stage::Ready { .. }))
+            .map(|proposal| proposal.view.id)
     }
 
     fn all_are_ready(&self) -> bool {
@@ -280,7 +293,7 @@ impl Membership {
         ready && proposal.view.members.iter().zip(&proposal.attempts).any(dead)
     }
 
-    fn propose(&mut self, now: Instant, view: View, attempts: Vec<(u64, u64)>) {
+    fn propose(&mut self, now: Instant, view: View, attempts: Attempts) {
         let ending = self.held.as_ref().map(|held| {
             let reports = self.reports(&view.members, held.store.view());
             (reports.keys().copied().collect(), Ending::of(&reports))
@@ -294,7 +307,8 @@ impl Membership {
 
     /// Reports of those of `members` who come from `old`, by their rank in it.
     fn reports(&self, members: &[NodeId], old: &View) -> BTreeMap<usize, &Report> {
-        let from = |&node: &NodeId| Some((old.rank(node)?, self.report_of(node).filter(|report| report.view == old.id)?));
+        let from =
+            |&node: &NodeId| Some((old.rank(node)?, self.report_of(node).filter(|report| report.view == old.id)?));
         members.iter().filter_map(from).collect()
     }
 
@@ -315,7 +329,9 @@ impl Membership {
     /// If all is here, asks the application for its state.
     fn complete(&mut self, now: Instant) {
         let Phase::Gathering(gather) = &mut self.phase else { return };
-        let Some(proposal) = gather.proposal.as_mut().filter(|it| matches!(it.stage, Stage::Recovering)) else { return };
+        let Some(proposal) = gather.proposal.as_mut().filter(|it| matches!(it.stage, Stage::Recovering)) else {
+            return;
+        };
         let mut rest = Rest { complete_at: now, ..Rest::default() };
         if let (Some(held), Some((_, ending))) = (&mut self.held, &proposal.ending) {
             if !held.store.has(ending) && !broken(Rule::Recover) {
@@ -352,9 +368,12 @@ impl Membership {
         };
         let id = view.id;
         let has = |node: &NodeId| {
-            *node == self.node() || !self.is_gathering() || self.peers.get(node).is_some_and(|it| it.brings(id).is_some())
+            *node == self.node()
+                || !self.is_gathering()
+                || self.peers.get(node).is_some_and(|it| it.brings(id).is_some())
         };
-        let got = view.members.iter().enumerate().filter(|member| has(member.1)).fold(0, |set, (rank, _)| set | 1 << rank);
+        let got =
+            view.members.iter().enumerate().filter(|member| has(member.1)).fold(0, |set, (rank, _)| set | 1 << rank);
         let attempt = attempts[view.rank(self.node()).expect("a router is a member of its own view")].1;
         let state = state.clone();
         for part in Part::cut(attempt, &state) {
@@ -366,7 +385,8 @@ impl Membership {
     /// Says again that this router is ready to those who may not know it, or have not said so themselves.
     pub(super) fn send_ready_again(&mut self, now: Instant) {
         let Some(proposal) = self.proposal() else { return };
-        let (id, me) = (proposal.view.id, proposal.view.rank(self.node()).expect("a router is a member of its own view"));
+        let (id, me) =
+            (proposal.view.id, proposal.view.rank(self.node()).expect("a router is a member of its own view"));
         let open = |&node: &NodeId| {
             let peer = self.peers.get(&node);
             peer.is_some_and(|peer| peer.brings(id).is_none() || peer.got(id) & 1 << me == 0)
@@ -390,10 +410,11 @@ impl Membership {
         let rested = peer.readied_at.is_none_or(|at| now.since(at) >= again);
         match &self.phase {
             // Whoever is ready for a view has heard of the attempt that it is made of.
-            Phase::Gathering(gather) if gather.proposal.as_ref().is_some_and(|it| it.view.id == view) => {
-                if gather.version == self.graph.own().version {
-                    peer.heard = peer.heard.max(peer.needs);
-                }
+            Phase::Gathering(gather)
+                if gather.version == self.graph.own().version
+                    && gather.proposal.as_ref().is_some_and(|it| it.view.id == view) =>
+            {
+                peer.heard = peer.heard.max(peer.needs);
             }
             Phase::Settled if self.held.as_ref().is_some_and(|held| held.lacks(view, got)) && rested => {
                 self.send_ready(now, from);
@@ -413,7 +434,8 @@ impl Membership {
         let own = self.node();
         let together = self.close(rest.before, rest.after, rest.overlong, ending.map(|ending| ending.0));
         let brought = |&node: &NodeId| {
-            let state = if node == own { Some(&state) } else { self.peers.get(&node).and_then(|it| it.brings(view.id)) };
+            let state =
+                if node == own { Some(&state) } else { self.peers.get(&node).and_then(|it| it.brings(view.id)) };
             (node, state.expect("all are ready, with their states").clone())
         };
         let states = view.members.iter().map(brought).collect();
@@ -465,6 +487,24 @@ impl Membership {
         }
     }
 
+    /// How far it came, for a test that waits in vain.
+    #[cfg(test)]
+    pub(super) fn explain(&self, now: Instant) -> String {
+        let fresh: Vec<_> = self.graph.clique().iter().map(|&node| (node.0, self.is_fresh(node))).collect();
+        let proposal = self.proposal().map(|it| match it.stage {
+            Stage::Recovering => "recovering",
+            Stage::Asking(_) => "asking",
+            Stage::Ready { .. } => "ready",
+        });
+        let (closed, decided, found) =
+            (self.graph.is_closed(), self.is_decided(now), self.find_view(now).map(|it| it.0.id));
+        let awaited = self.awaited();
+        let gathering = self.is_gathering();
+        format!(
+            "gathers {gathering}, closed {closed}, decided {decided}, {fresh:?}, {proposal:?}, found {found:?}, awaited {awaited:?}"
+        )
+    }
+
     // --- who does not answer -----------------------------------------------------------------------------------------
 
     /// Those without whom it does not go on.
@@ -483,7 +523,7 @@ impl Membership {
 
     fn awaited_since(&self) -> Instant {
         match (&self.phase, &self.held) {
-            (Phase::Gathering(gather), _) => gather.since,
+            (Phase::Gathering(gather), _) => gather.begun_at.max(self.graph.changed_at()),
             (Phase::Settled, Some(held)) => held.traffic.unquiet_since(),
             _ => Instant::ZERO,
         }

@@ -1,12 +1,12 @@
 //! Joins: whom this router reaches, and what it has, told to whom it concerns until they have heard it.
 
 use super::graph::Taken;
+use super::peer::Peer;
 use super::{Membership, Phase};
 use crate::base::limits::MAX_MEMBERS;
 use crate::base::{Instant, NodeId};
 use crate::wire::cursor::Writer;
 use crate::wire::membership::{Body, Entry, Join, LIMIT, MAX_JOIN, Part};
-use std::collections::BTreeSet;
 
 impl Membership {
     pub(super) fn take_join(&mut self, now: Instant, from: NodeId, incarnation: u64, part: &Part<'_>) {
@@ -69,9 +69,21 @@ impl Membership {
         }
     }
 
+    /// When a join is due to `peer`. While this router delivers, and loses nobody, they are no hurry: who begins and meets many others
+    /// at once tells each of them about all in one.
+    fn join_at(&self, peer: &Peer) -> Option<Instant> {
+        let last = peer.joined_at.filter(|_| !self.is_gathering());
+        let at = last.map_or(Instant::ZERO, |at| at + self.settings.timing.spacing);
+        (peer.due && peer.reachable).then_some(at)
+    }
+
+    pub(super) fn joins_at(&self) -> Option<Instant> {
+        self.peers.values().filter_map(|peer| self.join_at(peer)).min()
+    }
+
     /// Sends joins to those to whom they are due.
     pub(super) fn send_joins(&mut self, now: Instant) {
-        let due = |peer: &super::Peer| peer.due && peer.reachable;
+        let due = |peer: &Peer| self.join_at(peer).is_some_and(|at| at <= now);
         let due: Vec<NodeId> = self.peers.iter().filter(|(_, peer)| due(peer)).map(|(&node, _)| node).collect();
         for node in due {
             self.send_join(now, node, false);
@@ -99,14 +111,18 @@ impl Membership {
 
     /// This router's entry, the receiver's as it is known here, and those of whom the receiver may not hear itself.
     fn entries_for(&self, to: NodeId) -> Vec<Entry> {
-        let mut named: BTreeSet<NodeId> = self.graph.own().reach.iter().copied().chain([self.node(), to]).collect();
+        let mut named: Vec<NodeId> = self.graph.own().reach.iter().copied().chain([self.node(), to]).collect();
+        named.sort_unstable();
+        named.dedup();
         let mut entries = vec![self.graph.own().clone()];
         let concerns = |entry: &&Entry| entry.node != self.node() && !self.graph.mutual(entry.node, to);
         let (receiver, others) = (self.graph.entry(to), self.graph.entries().filter(concerns));
         for entry in receiver.into_iter().chain(others.filter(|entry| entry.node != to)) {
-            let more: BTreeSet<NodeId> = entry.reach.iter().copied().chain([entry.node]).collect();
-            if named.union(&more).count() <= MAX_MEMBERS {
+            let nodes = entry.reach.iter().chain([&entry.node]);
+            let more: Vec<NodeId> = nodes.copied().filter(|node| named.binary_search(node).is_err()).collect();
+            if named.len() + more.len() <= MAX_MEMBERS {
                 named.extend(more);
+                named.sort_unstable();
                 entries.push(entry.clone());
             }
         }

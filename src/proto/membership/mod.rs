@@ -69,6 +69,7 @@
 //! # Timers
 //! | reason | after |
 //! |---|---|
+//! | join | news of whom one reaches: at most once in a spacing to each, while nobody is lost |
 //! | acknowledge | at most once in a spacing; what only says "all have it", and nobody waits for, half a repeat later |
 //! | request | a hole: a spacing, then each repeat |
 //! | repeat | what is unanswered: a repeat, then twice that, to a quarter of the patience, ± 10 % |
@@ -286,6 +287,7 @@ impl Membership {
             (acknowledge, Reason::Acknowledge),
             (request, Reason::Request),
             (stir, Reason::Repeat),
+            (self.joins_at(), Reason::Join),
             (self.is_unanswered().then_some(self.repeat.at), Reason::Repeat),
             (self.decide_at(), Reason::Settle),
             (self.patience_at(), Reason::Patience),
@@ -414,7 +416,9 @@ impl Membership {
     fn take(&mut self, now: Instant, from: NodeId, message: &Message<'_>, bytes: &[u8]) {
         let view = match message.body {
             Body::Join(part) => return self.take_join(now, from, message.incarnation, &part),
-            Body::Ready { view, got, part } => return self.take_ready(now, from, message.incarnation, view, got, &part),
+            Body::Ready { view, got, part } => {
+                return self.take_ready(now, from, message.incarnation, view, got, &part);
+            }
             Body::Heard(serial) => {
                 let heard = serial.min(self.serial);
                 self.peers.entry(from).and_modify(|peer| peer.heard = peer.heard.max(heard));

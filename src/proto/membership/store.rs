@@ -239,7 +239,8 @@ impl Store {
 
     fn put(&mut self, now: Instant, sender: usize, seq: u64, fragment: Fragment) -> Taken {
         let lane = &mut self.lanes[sender];
-        let known = seq <= lane.contiguous || lane.held.contains_key(&seq) || self.order.contains_key(&(fragment.time, sender));
+        let known =
+            seq <= lane.contiguous || lane.held.contains_key(&seq) || self.order.contains_key(&(fragment.time, sender));
         if known && !(broken(Rule::DataOnce) && self.order.len() < WINDOW && sender != self.rank) {
             return Taken::Duplicate;
         }

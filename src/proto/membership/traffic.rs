@@ -194,14 +194,16 @@ impl Membership {
     /// When something missing is asked for.
     pub(super) fn request_at(&self) -> Option<Instant> {
         let timing = self.settings.timing;
-        let due = |since: Instant, asked: Option<Instant>| asked.map_or(since + timing.spacing, |at| at + timing.repeat);
+        let due =
+            |since: Instant, asked: Option<Instant>| asked.map_or(since + timing.spacing, |at| at + timing.repeat);
         self.held.as_ref()?.store.incomplete().map(|(_, since, asked)| due(since, asked)).min()
     }
 
     fn request(&mut self, now: Instant) {
         let timing = self.settings.timing;
         let Some(held) = &mut self.held else { return };
-        let due = |since: Instant, asked: Option<Instant>| asked.map_or(since + timing.spacing, |at| at + timing.repeat);
+        let due =
+            |since: Instant, asked: Option<Instant>| asked.map_or(since + timing.spacing, |at| at + timing.repeat);
         let due: Vec<usize> =
             held.store.incomplete().filter(|it| due(it.1, it.2) <= now).map(|(rank, ..)| rank).collect();
         let view = held.store.view().clone();

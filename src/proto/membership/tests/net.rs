@@ -223,7 +223,9 @@ impl Net {
 
     /// A message of `node` to all, with a number that no other has; `size` bytes, at least 8.
     pub(super) fn multicast(&mut self, node: usize, size: usize, service: Service) {
-        let Some(process) = self.nodes[node].as_ref().filter(|it| it.frozen.is_none()).map(|it| it.process) else { return };
+        let Some(process) = self.nodes[node].as_ref().filter(|it| it.frozen.is_none()).map(|it| it.process) else {
+            return;
+        };
         self.next_message += 1;
         let mut body = self.next_message.to_be_bytes().to_vec();
         body.resize(size.max(8), node as u8);
@@ -387,7 +389,10 @@ impl Net {
             let view = self.member(node).view().ok_or_else(|| format!("{node} has no view"))?;
             if view.members != expected || Some(view.id) != first || self.member(node).is_gathering() {
                 let gathering = self.member(node).is_gathering();
-                return Err(format!("{}: {node} is in {view:?}, gathers: {gathering}, expected {expected:?}", self.now));
+                return Err(format!(
+                    "{}: {node} is in {view:?}, gathers: {gathering}, expected {expected:?}",
+                    self.now
+                ));
             }
         }
         Ok(())
