@@ -135,6 +135,7 @@ fn brief(actions: &[Action]) -> Vec<String> {
 
 fn brief_one(action: &Action) -> String {
     match action {
+        Action::Host(command) => format!("host {command:?}"),
         Action::Command { worker: 0, command } => match command {
             Command::AddLink(link, spec) => format!("add {link} {}", spec.peer.node_id()),
             Command::SetPaths(link, paths) => format!("{} paths of {link}", paths.len()),
