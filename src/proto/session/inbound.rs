@@ -128,12 +128,22 @@ impl Sessions {
             Arrival::NoPacket => self.count(DropReason::PoolExhausted),
             Arrival::Malformed => return self.count(DropReason::Malformed),
         }
+        self.hear_of_peer(now, at);
         let Some(receiver) = self.receivers.get_mut(at).filter(|receiver| !receiver.over) else { return };
         let ask = segment.flags.ack_now || segment.flags.fin;
         if receiver.note_arrival(now, ask, &self.settings, &mut self.rng) {
             self.queue_ack(at);
         }
         self.watch_receiver(at);
+    }
+
+    /// What a stream receives is a sign of life for its other direction.
+    fn hear_of_peer(&mut self, now: Instant, at: u32) {
+        let session = self.receivers.get_mut(at).filter(|receiver| receiver.stream).map(|receiver| receiver.session);
+        let sender = session.and_then(|session| self.session(session).stream()?.sender);
+        if let Some(sender) = sender.and_then(|sender| self.senders.get_mut(sender)) {
+            sender.peer_lives(now);
+        }
     }
 
     /// State for an unknown flow, if it may open and someone waits for it; otherwise its sender is told.

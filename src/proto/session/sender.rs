@@ -18,11 +18,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Questions in a row that go unanswered before a flow can be given up: time alone is no proof, for it also passes while
-/// this very process is frozen.
+/// this very process is frozen. The last of them has [`INSISTENCE`] to be answered: after a freeze the links come up anew.
 const QUESTIONS: u32 = 4;
 /// Longest pause between questions that go unanswered, unless the round trip is longer: fifteen fit into the time after
 /// which a flow is given up, so that a lossy path with a living peer behind it is not taken for a dead peer.
 const INSISTENCE: Duration = Duration::from_secs(2);
+/// Who did not ask for so long, though it had to, was frozen: what it asked before counts no more.
+const FROZEN: Duration = Duration::from_secs(8);
 
 /// Room before the bytes of a kept segment, where its headers go when it is sent.
 const HEADERS: usize = HEADER_LEN + SEGMENT_HEADER_LEN;
@@ -97,6 +99,8 @@ pub(super) struct Sender {
     asked: Option<Instant>,
     /// Questions sent since then.
     unanswered: u32,
+    /// When there were [`QUESTIONS`] of them.
+    doubted: Option<Instant>,
     heard: Instant,
     progress: Instant,
     used: Instant,
@@ -132,6 +136,7 @@ impl Sender {
             probed: now,
             asked: None,
             unanswered: 0,
+            doubted: None,
             heard: now,
             progress: now,
             used: now,
@@ -383,9 +388,25 @@ impl Sender {
     fn note_asked(&mut self, now: Instant, ask: bool) {
         self.asked = self.asked.or(Some(now));
         if ask {
+            self.forget_before_freeze(now);
             self.unanswered = self.unanswered.saturating_add(1);
+            if self.unanswered == QUESTIONS {
+                self.doubted = Some(now);
+            }
             self.probe = false;
             self.probed = now;
+        }
+    }
+
+    /// Something of the peer's own flow arrived: it lives, and may answer yet.
+    pub(super) fn peer_lives(&mut self, now: Instant) {
+        (self.unanswered, self.doubted) = (0, None);
+        self.asked = self.asked.map(|_| now);
+    }
+
+    fn forget_before_freeze(&mut self, now: Instant) {
+        if self.unanswered > 0 && now.since(self.probed) > FROZEN {
+            (self.unanswered, self.doubted) = (0, None);
         }
     }
 
@@ -439,7 +460,7 @@ impl Sender {
         }
         let opened = !self.opened;
         self.opened = true;
-        (self.heard, self.unanswered) = (now, 0);
+        (self.heard, self.unanswered, self.doubted) = (now, 0, None);
         let widened = limit > self.limit;
         self.limit = self.limit.max(limit);
         let in_flight = self.in_flight;
@@ -581,9 +602,11 @@ impl Sender {
     /// what is under way. A stream waits for its reader as long as that lives.
     fn give_up_at(&self, settings: &Settings) -> Option<Instant> {
         // Whoever was frozen asks again first, but not so late that the peer may have forgotten that the flow ended.
-        let asked_enough = self.unanswered >= QUESTIONS;
-        let patience = if asked_enough { settings.give_up } else { (settings.give_up + settings.tombstone) / 2 };
-        let silent = self.asked.map(|since| since + patience);
+        let insisted = |at: Instant| at + self.round_trip.timeout(settings).max(INSISTENCE);
+        let silent = self.asked.map(|since| {
+            let latest = since + (settings.give_up + settings.tombstone) / 2;
+            self.doubted.map_or(latest, |at| insisted(at).max(since + settings.give_up).min(latest))
+        });
         let stuck = (self.in_flight > 0 && !self.stream).then_some(self.progress + settings.refused);
         [silent, stuck].into_iter().flatten().min()
     }
@@ -591,6 +614,7 @@ impl Sender {
     /// Does what is due.
     pub(super) fn handle_timeout(&mut self, now: Instant, settings: &Settings) -> Due {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        self.forget_before_freeze(now);
         if due(self.give_up_at(settings)) {
             return Due::GiveUp;
         }

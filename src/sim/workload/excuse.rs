@@ -8,6 +8,10 @@ const PATIENCE: Duration = Duration::from_secs(28);
 /// A way that lasts so long brings several questions and their answers through: whoever gives up after it has no excuse.
 const WAY: Duration = Duration::from_secs(10);
 
+/// After so long a silence, what gets on again may be news to the other end for this long: what it says of it is on its way,
+/// or was lost once.
+const NEWS: Duration = Duration::from_secs(2);
+
 /// A link that carries something finds out within this that its path has become too narrow.
 const NARROW: Duration = Duration::from_secs(12);
 
@@ -28,6 +32,8 @@ pub(super) struct Excuse {
     /// When it was last seen to get on. What was still under way when the way closed does not count, nor what slips
     /// through a narrow one: its answers may not come back, and it is by these that a sender knows.
     progress: Instant,
+    /// When it got on again after it had got nowhere for [`PATIENCE`].
+    resumed: Option<Instant>,
     way: Way,
     /// Since when the way is a narrow one.
     narrow: Option<Instant>,
@@ -39,7 +45,7 @@ pub(super) struct Excuse {
 impl Excuse {
     /// A flow that begins at `opens`.
     pub(super) const fn new(opens: Instant) -> Excuse {
-        Excuse { progress: opens, way: Way::Whole, narrow: None, since: None, until: opens }
+        Excuse { progress: opens, resumed: None, way: Way::Whole, narrow: None, since: None, until: opens }
     }
 
     /// The flow begins, or begins anew.
@@ -50,6 +56,9 @@ impl Excuse {
     /// Something arrived.
     pub(super) fn gets_on(&mut self, now: Instant) {
         if self.way == Way::Whole {
+            if now.since(self.progress) >= PATIENCE {
+                self.resumed = Some(now);
+            }
             self.progress = now;
         }
     }
@@ -71,7 +80,8 @@ impl Excuse {
 
     /// Whether an end may give up: nothing got on for long, and there was no way that lasted.
     pub(super) fn holds(&self, now: Instant) -> bool {
-        now.since(self.progress) >= PATIENCE && now.since(self.until) >= PATIENCE
+        let news = self.resumed.is_some_and(|resumed| now.since(resumed) < NEWS);
+        (news || now.since(self.progress) >= PATIENCE) && now.since(self.until) >= PATIENCE
     }
 }
 
@@ -90,6 +100,18 @@ mod tests {
             }
         }
         excuse.holds(at(50))
+    }
+
+    #[test]
+    fn who_gets_on_again_at_the_last_moment_may_be_given_up_a_moment_later() {
+        let at = |millis| Instant::from_millis(millis);
+        let mut excuse = Excuse::new(at(0));
+        excuse.note_way(at(1), Way::None);
+        excuse.note_way(at(29_000), Way::Whole);
+        excuse.gets_on(at(29_900));
+        assert!(excuse.holds(at(30_000)), "its answer is on its way");
+        excuse.gets_on(at(30_500));
+        assert!(!excuse.holds(at(32_000)), "that was long enough");
     }
 
     #[test]

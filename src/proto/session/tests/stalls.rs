@@ -142,6 +142,48 @@ fn a_router_that_was_frozen_asks_before_it_gives_up() {
 }
 
 #[test]
+fn questions_after_a_freeze_have_time_to_be_answered() {
+    // Frozen before it asked, and after it had asked in vain for a while.
+    for asked_for in [0, 3_000] {
+        let mut world = World::new(10, 2);
+        let far = world.connect();
+        write_all(&mut world, 0, NEAR, b"on its way when the machine froze");
+        world.wire.loss = 1.0;
+        world.run(ms(asked_for));
+        world.lose_flight();
+        world.now += ms(34_000);
+        // The links come up anew: a second in which it asks more than often enough.
+        world.run(ms(1_000));
+        assert!(!world.app(0, 1).was_reset(), "frozen after {asked_for} ms of asking");
+        world.wire.loss = 0.0;
+        world.run_until(ms(3_000), |world| world.far(far).bytes > 0);
+        assert!(!world.app(0, 1).was_reset());
+        world.finish();
+    }
+}
+
+#[test]
+fn a_peer_that_speaks_again_is_not_given_up_for_what_it_did_not_answer() {
+    let mut world = World::new(10, 2);
+    let far = world.connect();
+    // The far end asks the near one, which stands still, until a moment before it would give up.
+    write_all(&mut world, 1, far, b"nobody is there to read this");
+    world.wire.loss = 1.0;
+    world.run(ms(29_900));
+    assert!(!world.app(1, far.0).was_reset());
+    world.wire.loss = 0.0;
+    write_all(&mut world, 0, NEAR, b"here I am again");
+    world.run_until(ms(100), |world| world.far(far).bytes > 0);
+    // What it asked is lost once more, and then not.
+    world.wire.loss = 1.0;
+    world.run(ms(1_000));
+    world.wire.loss = 0.0;
+    world.run(ms(10_000));
+    assert!(!world.far(far).was_reset() && !world.app(0, NEAR.0).was_reset());
+    world.finish();
+}
+
+#[test]
 fn streams_wait_for_room_that_others_hold_as_long_as_it_takes() {
     let mut world = World::new(11, 2);
     world.datagram(1, 2, 9);
