@@ -10,8 +10,9 @@ use crate::wire::membership::{Body, Entry, Join, LIMIT, MAX_JOIN, Part};
 
 impl Membership {
     pub(super) fn take_join(&mut self, now: Instant, from: NodeId, incarnation: u64, part: &Part<'_>) {
+        let relay_at = now + self.settings.timing.repeat;
         let peer = self.peers.get_mut(&from).expect("a message makes a peer of its sender");
-        let Some(whole) = peer.join(incarnation, part) else { return };
+        let Some(whole) = peer.join(incarnation, part, relay_at) else { return };
         let Ok(join) = Join::parse(&whole) else {
             self.stats.malformed += 1;
             return;
@@ -52,10 +53,10 @@ impl Membership {
             Taken::Known => {}
             Taken::Full => self.stats.crowded += 1,
             Taken::Newer => {
-                // Those who do not hear it themselves.
-                for (&other, peer) in &mut self.peers {
-                    peer.due |= peer.reachable && other != from && other != node && !self.graph.mutual(other, node);
-                }
+                // Those who do not hear it themselves; many soon will.
+                let at = now + self.settings.timing.repeat;
+                let others = self.peers.iter_mut().filter(|(other, _)| **other != from && **other != node);
+                others.for_each(|(_, peer)| peer.relay_at = peer.relay_at.or(Some(at)));
             }
         }
     }
@@ -74,7 +75,19 @@ impl Membership {
     fn join_at(&self, peer: &Peer) -> Option<Instant> {
         let last = peer.joined_at.filter(|_| !self.is_gathering());
         let at = last.map_or(Instant::ZERO, |at| at + self.settings.timing.spacing);
-        (peer.due && peer.reachable).then_some(at)
+        let at = if peer.due { Some(at) } else { None };
+        at.into_iter().chain(peer.relay_at).min().filter(|_| peer.reachable)
+    }
+
+    /// Finds out who is to be told what others said.
+    fn relay(&mut self, now: Instant) {
+        let (own, graph) = (self.node(), &self.graph);
+        for (&node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.relay_at.is_some_and(|at| at <= now)) {
+            peer.relay_at = None;
+            let hears = |other: NodeId| other == own || other == node || graph.mutual(other, node);
+            let news = graph.entries().any(|entry| !hears(entry.node));
+            (peer.due, peer.full) = (peer.due || news, peer.full || news);
+        }
     }
 
     pub(super) fn joins_at(&self) -> Option<Instant> {
@@ -83,12 +96,13 @@ impl Membership {
 
     /// Sends joins to those to whom they are due.
     pub(super) fn send_joins(&mut self, now: Instant) {
-        let due = |peer: &Peer| self.join_at(peer).is_some_and(|at| at <= now);
+        self.relay(now);
+        let due = |peer: &Peer| peer.due && self.join_at(peer).is_some_and(|at| at <= now);
         let due: Vec<NodeId> = self.peers.iter().filter(|(_, peer)| due(peer)).map(|(&node, _)| node).collect();
         for node in due {
             self.send_join(now, node, false);
             let serial = self.serial;
-            self.peers.entry(node).and_modify(|peer| (peer.due, peer.needs) = (false, serial));
+            self.peers.entry(node).and_modify(|peer| (peer.due, peer.full, peer.needs) = (false, false, serial));
         }
     }
 
@@ -98,8 +112,9 @@ impl Membership {
             Phase::Gathering(gather) => Some(gather.report.clone()),
             _ => None,
         };
+        let full = answer || self.peers.get(&to).is_some_and(|peer| peer.full);
         let wants = self.graph.entry(to).is_none() || (report.is_some() && !self.is_fresh(to));
-        let join = Join { answer, wants, entries: self.entries_for(to), report };
+        let join = Join { answer, wants, entries: self.entries_for(to, full), report };
         let mut buffer = [0; MAX_JOIN];
         let mut writer = Writer::new(&mut buffer);
         assert_eq!(join.emit(&mut writer), Ok(()), "a join is bounded");
@@ -109,13 +124,14 @@ impl Membership {
         self.peers.entry(to).and_modify(|peer| peer.joined_at = Some(now));
     }
 
-    /// This router's entry, the receiver's as it is known here, and those of whom the receiver may not hear itself.
-    fn entries_for(&self, to: NodeId) -> Vec<Entry> {
+    /// This router's entry, the receiver's as it is known here and, if it is to be full, those of whom the receiver may not
+    /// hear itself.
+    fn entries_for(&self, to: NodeId, full: bool) -> Vec<Entry> {
         let mut named: Vec<NodeId> = self.graph.own().reach.iter().copied().chain([self.node(), to]).collect();
         named.sort_unstable();
         named.dedup();
         let mut entries = vec![self.graph.own().clone()];
-        let concerns = |entry: &&Entry| entry.node != self.node() && !self.graph.mutual(entry.node, to);
+        let concerns = |entry: &&Entry| full && entry.node != self.node() && !self.graph.mutual(entry.node, to);
         let (receiver, others) = (self.graph.entry(to), self.graph.entries().filter(concerns));
         for entry in receiver.into_iter().chain(others.filter(|entry| entry.node != to)) {
             let nodes = entry.reach.iter().chain([&entry.node]);

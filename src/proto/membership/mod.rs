@@ -64,12 +64,12 @@
 //! | messages waiting for the next view | those 128 | refused alike |
 //! | messages of the next view that come before it begins | 256 | dropped and counted: they are asked for |
 //! | state | [`MAX_STATE`] | nothing is brought, and the journal says so |
-//! | a message | [`MAX_PAYLOAD`](crate::base::limits::MAX_PAYLOAD) | refused |
+//! | a message | [`MAX_PAYLOAD`] | refused |
 //!
 //! # Timers
 //! | reason | after |
 //! |---|---|
-//! | join | news of whom one reaches: at most once in a spacing to each, while nobody is lost |
+//! | join | news of whom one reaches: at most once in a spacing to each, while nobody is lost; what others said, to who has not heard it from them a repeat later |
 //! | acknowledge | at most once in a spacing; what only says "all have it", and nobody waits for, half a repeat later |
 //! | request | a hole: a spacing, then each repeat |
 //! | repeat | what is unanswered: a repeat, then twice that, to a quarter of the patience, ± 10 % |
@@ -302,9 +302,10 @@ impl Membership {
             self.stats.misplaced += 1;
             return;
         }
+        let relay_at = now + self.settings.timing.repeat;
         let Some(peer) = self.peer(now, node) else { return };
         (peer.reachable, peer.heard_at, peer.gone) = (true, now, None);
-        peer.begin_anew();
+        peer.begin_anew(relay_at);
         self.stir_repeat(now);
         self.note(Entry::Reached(node));
     }

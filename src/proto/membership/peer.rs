@@ -25,8 +25,11 @@ pub(super) struct Peer {
     /// The last join that it must take in, and the last one that it says it has.
     pub(super) needs: u64,
     pub(super) heard: u64,
-    /// A join is due.
+    /// A join is due; it is to tell of others, too.
     pub(super) due: bool,
+    pub(super) full: bool,
+    /// When it is told of those whom it does not hear itself by then.
+    pub(super) relay_at: Option<Instant>,
     /// When it was last sent a join, a ready message, an acknowledgement, in answer to something.
     pub(super) joined_at: Option<Instant>,
     pub(super) readied_at: Option<Instant>,
@@ -57,6 +60,8 @@ impl Peer {
             needs: 0,
             heard: 0,
             due: false,
+            full: false,
+            relay_at: None,
             joined_at: None,
             readied_at: None,
             acked_at: None,
@@ -68,17 +73,18 @@ impl Peer {
         self.reachable && !self.mute && self.gone.is_none()
     }
 
-    /// It may have forgotten what it was told.
-    pub(super) fn begin_anew(&mut self) {
+    /// It may have forgotten what it was told. Of others it is told at `relay_at`.
+    pub(super) fn begin_anew(&mut self, relay_at: Instant) {
+        self.relay_at = Some(relay_at);
         (self.life, self.joins, self.ready) = (0, Parts::default(), Ready::default());
         (self.heard, self.due) = (0, true);
     }
 
     /// Part of a join: the whole when it was the last part.
-    pub(super) fn join(&mut self, incarnation: u64, part: &Part<'_>) -> Option<Vec<u8>> {
+    pub(super) fn join(&mut self, incarnation: u64, part: &Part<'_>, relay_at: Instant) -> Option<Vec<u8>> {
         if incarnation > self.life {
             if self.life > 0 {
-                self.begin_anew();
+                self.begin_anew(relay_at);
             }
             self.life = incarnation;
         }

@@ -43,7 +43,7 @@ fn time_to_lose_one(count: usize, gone: usize) -> Duration {
 #[test]
 fn a_view_takes_two_message_delays_after_all_have_noticed() {
     let delay = Weather::CLEAR.delay;
-    for (count, gone) in [(3, 0), (8, 7), (64, 40)] {
+    for (count, gone) in [(3, 0), (8, 7), (64, 0), (64, 40)] {
         assert_eq!(time_to_lose_one(count, gone), 2 * delay, "{gone} of {count}");
     }
 }
@@ -210,7 +210,6 @@ fn recorded_inputs_replay_to_the_same_actions() {
         again.handle(now, input);
     }
     replayed.extend(std::iter::from_fn(|| again.poll_action()));
-    // A state is given while actions are taken, so only their order among each other is the same.
-    assert_eq!(replayed.len(), net.actions.len());
+    assert_eq!(replayed, net.actions);
     assert!(replayed.len() > 50);
 }

@@ -54,7 +54,7 @@ pub(super) struct Net {
     pub(super) nodes: Vec<Option<Node>>,
     lives: Vec<u64>,
     /// Whether messages pass from one to the other; both ways are cut alike unless a test says otherwise.
-    passes: Vec<Vec<bool>>,
+    pub(super) passes: Vec<Vec<bool>>,
     changes: u64,
     changed: BTreeMap<(usize, usize), u64>,
     pub(super) timing: Timing,
@@ -64,6 +64,8 @@ pub(super) struct Net {
     pub(super) record: Vec<(Instant, Input)>,
     pub(super) actions: Vec<Action>,
     pub(super) messages: u64,
+    /// Messages that are not what was sent.
+    pub(super) torn: Vec<String>,
     pub(super) installed_at: Vec<Instant>,
     /// Number of a router's life so far: an incarnation below that of the life before is for tests.
     pub(super) incarnations: BTreeMap<usize, u64>,
@@ -103,6 +105,7 @@ impl Net {
             record: Vec::new(),
             actions: Vec::new(),
             messages: 0,
+            torn: Vec::new(),
             installed_at: vec![Instant::ZERO; count],
             incarnations: BTreeMap::new(),
             next_message: 0,
@@ -269,13 +272,16 @@ impl Net {
                 Action::Send { to, bytes } => self.carry(node, index(to), &bytes),
                 Action::WantState { pending } => {
                     let mut state = id(node).0.to_be_bytes().to_vec();
-                    state.extend(pending.iter().flat_map(|delivery| &delivery.body[..8]));
+                    state.extend(pending.iter().flat_map(|delivery| delivery.body.iter().take(8)));
                     state.truncate(crate::base::limits::MAX_STATE);
                     self.input(node, Input::State(state));
                 }
                 Action::Deliver(Delivery { from, service, body }) => {
-                    let number = u64::from_be_bytes(body[..8].try_into().expect("numbered"));
-                    assert!(body[8..].iter().all(|&byte| usize::from(byte) == index(from)), "a message is whole");
+                    let whole = body.len() >= 8 && body[8..].iter().all(|&byte| usize::from(byte) == index(from));
+                    if !whole {
+                        self.torn.push(format!("{}: {node} delivers a torn message of {from:?}", self.now));
+                    }
+                    let number = body.first_chunk().map_or(0, |number| u64::from_be_bytes(*number));
                     self.trace.add(process, Event::Deliver(number, service));
                 }
                 Action::Transitional { together } => self.trace.add(process, Event::Signal(together)),

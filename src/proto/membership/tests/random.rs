@@ -26,6 +26,9 @@ pub(super) fn run(seed: u64) -> Result<Net, String> {
         let explain = |node: usize| format!("{node}: {}\n", net.member(node).explain(net.now));
         lines.chain((0..net.count()).map(explain)).collect::<String>()
     };
+    if let Some(torn) = net.torn.first() {
+        return Err(torn.clone());
+    }
     settle(&mut net, healed).map_err(|why| format!("{why}\nhealed {healed}\n{}", journal(&net)))?;
     evs::check(&net.trace, true).map_err(|broken| format!("{broken}\n{}", journal(&net)))?;
     Ok(net)
