@@ -29,11 +29,15 @@ pub(crate) const TARGETS: &[Target] = &[
     ("admin_line", admin_line),
     ("handshake", handshake),
     ("routing", routing),
+    ("membership", membership),
+    ("vip", vip),
     ("identity", identity),
     ("config", config),
     ("security_room", security_room),
     ("link_room", link_room),
     ("session_room", session_room),
+    ("membership_room", membership_room),
+    ("vip_room", vip_room),
     ("histogram", histogram),
     ("perf_line", perf_line),
     ("shared_memory", shared_memory),
@@ -120,6 +124,29 @@ pub(crate) fn routing(data: &[u8]) {
             let _ = request.origins().count();
         }
         _ => {}
+    }
+}
+
+/// What members of a group say to each other; what parses must emit the same bytes.
+pub(crate) fn membership(data: &[u8]) {
+    use sinew::wire::membership::{Join, Message};
+    if let Ok(message) = Message::parse(data) {
+        let mut buffer = vec![0; data.len()];
+        let mut writer = Writer::new(&mut buffer);
+        message.emit(&mut writer).expect("a parsed message fits");
+        assert_eq!(writer.written(), data);
+    }
+    let _ = Join::parse(data);
+}
+
+/// What members agree on about service addresses; what parses must emit the same bytes.
+pub(crate) fn vip(data: &[u8]) {
+    use sinew::wire::vip::{Message, State};
+    if let Ok(message) = Message::parse(data) {
+        assert_eq!(message.emit(), data);
+    }
+    if let Ok(state) = State::parse(data) {
+        assert_eq!(state.emit(), data);
     }
 }
 
@@ -366,6 +393,137 @@ pub(crate) fn link_room(data: &[u8]) {
             pool.release(packet);
         }
         while link.poll_event().is_some() {}
+    }
+}
+
+/// Two members and what becomes of what they say: passed on, lost, doubled, late, damaged; and whatever a third one says.
+pub(crate) fn membership_room(data: &[u8]) {
+    use sinew::proto::membership::{Action, Input, Membership, Service, Settings, Suspicion, Timing};
+    let mut now = Instant::from_millis(1);
+    let group: sinew::base::GroupName = "fuzzed".parse().expect("a good name");
+    let ids = [NodeId(1), NodeId(2)];
+    let member = |node: NodeId| {
+        let settings = Settings { group: group.clone(), node, incarnation: 1, timing: Timing::FAST };
+        Membership::new(now, settings, Rng::from_u64(node.0))
+    };
+    let mut members = ids.map(member);
+    members[0].handle(now, Input::Reachable(ids[1]));
+    members[1].handle(now, Input::Reachable(ids[0]));
+    let mut wire: VecDeque<(usize, NodeId, Vec<u8>)> = VecDeque::new();
+    for piece in pieces(data) {
+        let Some((&selector, rest)) = piece.split_first() else { continue };
+        now += std::time::Duration::from_millis(u64::from(selector >> 5));
+        let at = usize::from(selector & 1);
+        match selector >> 1 & 7 {
+            0 => {
+                wire.pop_front();
+            }
+            1 => wire.extend(wire.front().cloned()),
+            2 => wire.rotate_left(1.min(wire.len())),
+            3 => {
+                for ((_, _, bytes), noise) in wire.front_mut().into_iter().zip([rest]) {
+                    let at = noise.first().map_or(0, |&at| usize::from(at)) % bytes.len().max(1);
+                    bytes.iter_mut().skip(at).zip(noise).for_each(|(byte, noise)| *byte ^= noise);
+                }
+            }
+            4 => members[at].handle(now, Input::Multicast { body: rest.to_vec(), service: Service::Agreed }),
+            5 => members[at].handle(now, Input::Unreachable(ids[1 - at], Suspicion::NoRoute)),
+            6 => members[at].handle(now, Input::Reachable(if rest.is_empty() { ids[1 - at] } else { NodeId(3) })),
+            _ => wire.push_back((at, NodeId(3), rest.to_vec())),
+        }
+        if let Some((to, from, bytes)) = wire.pop_front() {
+            members[to].handle(now, Input::Message { from, bytes });
+        }
+        for at in 0..2 {
+            if members[at].poll_timeout().is_some_and(|(due, _)| due <= now) {
+                members[at].handle(now, Input::Timer);
+            }
+            while let Some(action) = members[at].poll_action() {
+                match action {
+                    Action::WantState { .. } => members[at].handle(now, Input::State(vec![at as u8])),
+                    Action::Send { to, bytes } if to == ids[1 - at] && wire.len() < 64 => {
+                        wire.push_back((1 - at, ids[at], bytes));
+                    }
+                    _ => {}
+                }
+            }
+            assert!(members[at].holdings().iter().all(|(_, held, most)| held <= most), "{:?}", members[at].holdings());
+        }
+    }
+}
+
+/// A member that shares two sets, and whatever it is told by the others, by its host side and by operators.
+pub(crate) fn vip_room(data: &[u8]) {
+    use sinew::base::{View, ViewId};
+    use sinew::proto::vip::{Action, Command, Coverage, HostReport, Input, SetSpec, Settings, Vip};
+    use std::time::Duration;
+    let mut now = Instant::from_millis(1);
+    let ids = [NodeId(1), NodeId(2), NodeId(3)];
+    let set = |name: &str, last: u8| SetSpec {
+        name: name.to_owned(),
+        addresses: vec![std::net::IpAddr::from([192, 0, 2, last])],
+        interfaces: vec!["eth0".to_owned()],
+        coverage: Coverage::Component,
+        preferences: Vec::new(),
+    };
+    let settings = Settings {
+        node: ids[0],
+        members: ids.map(|id| (id, id.to_string())).to_vec(),
+        sets: vec![set("a", 1), set("b", 2)],
+        weight: 1,
+        checks: vec![vec![0]],
+        maturity: Duration::from_millis(50),
+        lease: Duration::from_millis(50),
+        linger: Duration::from_millis(100),
+        balance: Some(Duration::from_millis(400)),
+        moves: 1,
+    };
+    let mut room = Vip::new(now, settings, Rng::from_u64(1));
+    let (mut number, mut own) = (0, Vec::new());
+    for piece in pieces(data) {
+        let Some((&selector, rest)) = piece.split_first() else { continue };
+        now += Duration::from_millis(u64::from(selector >> 5) * 7);
+        let (from, place) = (ids[usize::from(selector) % 3], usize::from(selector >> 4 & 1));
+        let input = match selector & 15 {
+            0 | 1 => Input::Message { from, body: rest.to_vec() },
+            2 | 3 => {
+                number += 1;
+                let members: Vec<NodeId> = if place == 0 { ids.to_vec() } else { vec![ids[0], from.max(ids[1])] };
+                room.handle(now, Input::WantState { pending: Vec::new() });
+                while let Some(action) = room.poll_action() {
+                    if let Action::State(state) = action {
+                        own = state;
+                    }
+                }
+                let states =
+                    members.iter().map(|&node| (node, if node == ids[0] { own.clone() } else { rest.to_vec() }));
+                let states = states.collect();
+                let view = View::new(ViewId { number, digest: u64::from(selector) }, members);
+                Input::View { view, together: vec![ids[0]], states }
+            }
+            4 => Input::WantState { pending: vec![(from, rest.to_vec())] },
+            5 => Input::LastHeard { node: from, at: now },
+            6 => Input::Command { id: 1, command: Command::Move { set: "a".to_owned(), to: Some(from) } },
+            7 => Input::Command { id: 2, command: Command::Drain(from) },
+            8 => Input::Command { id: 3, command: Command::Balance },
+            9 => Input::Health { check: place, ok: !rest.is_empty() },
+            10 => Input::Host(HostReport::Acquired { set: place }),
+            11 => Input::Host(HostReport::Released { set: place }),
+            12 => Input::Host(HostReport::Failed { set: place, why: String::new() }),
+            13 => Input::Host(HostReport::Lapsed),
+            14 => Input::Host(HostReport::Carrier { interface: "eth0".to_owned(), up: !rest.is_empty() }),
+            _ => Input::Timer,
+        };
+        room.handle(now, input);
+        // What it says to all, it hears itself.
+        let mut said = Vec::new();
+        while let Some(action) = room.poll_action() {
+            if let Action::Multicast(body) = action {
+                said.push(body);
+            }
+        }
+        said.into_iter().for_each(|body| room.handle(now, Input::Message { from: ids[0], body }));
+        while room.poll_action().is_some() {}
     }
 }
 
