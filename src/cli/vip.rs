@@ -18,119 +18,217 @@ use std::time::{Duration, Instant};
 #[command(after_help = "\
 Example:
   sinew vip status
-  sinew vip status --check || echo a set is not covered
   sinew vip move web b         to b, make before break: no packet is lost
   sinew vip drain a            take everything from a before it is worked on
-  sinew vip undrain a
-  sinew vip pin web b          to b whenever it is there
   sinew show views             what happened to the views and the sets, and why
 
 Orders can be given at any member; what they say holds for all, also for those who come later. An
 order is done when the command ends: a moved set is answered for by its new owner.
 
-JSON of status: {\"view\": {\"id\", \"members\", \"gathering\", \"since_s\"}, \"members\": [{\"name\", \"node\",
-\"here\", \"this\", \"excluded\", \"able\", \"owns\", \"weight\"}, ...], \"sets\": [{\"set\", \"addresses\", \"owner\",
-\"acquired\", \"from\", \"here\", \"pin\", \"paused\", \"unable\"}, ...], \"degraded\": [text, ...]}; an order
-answers {\"done\": true}.
-
-Exit codes: 0 shown or done, 1 it could not be, or with --check a set is not covered, 2 wrong
-command line, 3 no router answers.")]
+Exit codes: 0 shown or done, 1 it could not be, 2 wrong command line, 3 no router answers.")]
 pub(super) struct Args {
     #[command(subcommand)]
     what: What,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Which member answers for which set
-    Status {
-        /// Exit with 1 if a set is not answered for
-        #[arg(long)]
-        check: bool,
-        /// Show it again and again, so far apart (`2`, `500ms`)
-        #[arg(short = 'i', long, value_name = "DURATION", value_parser = units::duration_or_seconds)]
-        watch: Option<Duration>,
-    },
-    /// Move a set: to a member, or to the one that suits it best
-    Move {
-        /// The set's name
-        set: String,
-        /// The member's name
-        to: Option<String>,
-    },
-    /// Take everything from a member, and give it nothing until it is undrained
-    Drain {
-        /// The member's name
-        member: String,
-    },
-    /// Let a member have sets again
-    Undrain {
-        /// The member's name
-        member: String,
-    },
-    /// Give a set to a member whenever that can hold it
-    Pin {
-        /// The set's name
-        set: String,
-        /// The member's name
-        to: String,
-    },
-    /// Let a set be where it is
-    Unpin {
-        /// The set's name
-        set: String,
-    },
-    /// Leave a set where it is, as long as its owner is there
-    Pause {
-        /// The set's name
-        set: String,
-    },
-    /// Let a paused set move again
-    Resume {
-        /// The set's name
-        set: String,
-    },
-    /// Spread the sets as well as they can be, at once
-    Balance,
+    Status(Status),
+    Move(Move),
+    Drain(Drain),
+    Undrain(Undrain),
+    Pin(Pin),
+    Unpin(Unpin),
+    Pause(Pause),
+    Resume(Resume),
+    Balance(Balance),
+}
+
+// How an order is answered. (No doc comment: it would take the place of the commands' own.)
+#[derive(Debug, clap::Args)]
+struct Answer {
+    /// Print JSON: {\"done\": true}
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show which member answers for which set
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip status
+  sinew vip status -i 1
+  sinew vip status --check || echo a set is not covered
+
+JSON: {\"view\": {\"id\", \"members\": [name, ...], \"gathering\", \"since_s\"}, \"members\": [{\"name\",
+\"node\", \"here\", \"this\", \"excluded\", \"able\", \"owns\", \"weight\"}, ...], \"sets\": [{\"set\",
+\"addresses\", \"owner\", \"acquired\", \"from\", \"here\", \"pin\", \"paused\", \"unable\"}, ...],
+\"degraded\": [text, ...]}
+
+Exit codes: 0 shown, 1 it could not be, or with --check a set is not covered, 2 wrong command
+line, 3 no router answers.")]
+struct Status {
+    /// Exit with 1 if a set is not answered for
+    #[arg(long)]
+    check: bool,
+    /// Show it again and again, so far apart (`2`, `500ms`)
+    #[arg(short = 'i', long, value_name = "DURATION", value_parser = units::duration_or_seconds)]
+    watch: Option<Duration>,
+    /// Print JSON, one document a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Move a set: to a member, or to the one that suits it best
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip move web b         the new owner answers before the old one lets go
+  sinew vip move web           to whoever has least to do
+
+Exit codes: 0 it is there, 1 it could not be moved, 2 wrong command line, 3 no router answers.")]
+struct Move {
+    /// The set's name
+    set: String,
+    /// The member's name
+    to: Option<String>,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// Take everything from a member, and give it nothing until it is undrained
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip drain a            before a is worked on; done when it holds nothing
+
+Exit codes: 0 it holds nothing, 1 it could not be drained, 2 wrong command line, 3 no router
+answers.")]
+struct Drain {
+    /// The member's name
+    member: String,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// Let a drained member have sets again
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip undrain a          sets come back as the spread is made better
+
+Exit codes: 0 done, 1 it could not be, 2 wrong command line, 3 no router answers.")]
+struct Undrain {
+    /// The member's name
+    member: String,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// Give a set to a member whenever that can hold it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip pin web b          to others only while b is away
+
+Exit codes: 0 done, 1 it could not be, 2 wrong command line, 3 no router answers.")]
+struct Pin {
+    /// The set's name
+    set: String,
+    /// The member's name
+    to: String,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// Let a pinned set be where it is
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip unpin web
+
+Exit codes: 0 done, 1 it could not be, 2 wrong command line, 3 no router answers.")]
+struct Unpin {
+    /// The set's name
+    set: String,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// Leave a set where it is, as long as its owner is there
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip pause web          it moves for nothing but the loss of its owner
+
+Exit codes: 0 done, 1 it could not be, 2 wrong command line, 3 no router answers.")]
+struct Pause {
+    /// The set's name
+    set: String,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// Let a paused set move again
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip resume web
+
+Exit codes: 0 done, 1 it could not be, 2 wrong command line, 3 no router answers.")]
+struct Resume {
+    /// The set's name
+    set: String,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+/// Spread the sets as well as they can be, at once
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sinew vip balance            instead of a few at a time, every `balance` of the configuration
+
+Exit codes: 0 done, 1 it could not be, 2 wrong command line, 3 no router answers.")]
+struct Balance {
+    #[command(flatten)]
+    answer: Answer,
 }
 
 pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
-    let router = Router::connect(socket)?;
-    let stop = Stop::on_signals();
-    let order = match args.what {
-        What::Status { check, watch } => return status(&router, &stop, args.json, check, watch),
-        What::Move { set, to } => VipOrder::Move { set, to },
-        What::Drain { member } => VipOrder::Drain { member },
-        What::Undrain { member } => VipOrder::Undrain { member },
-        What::Pin { set, to } => VipOrder::Pin { set, to },
-        What::Unpin { set } => VipOrder::Unpin { set },
-        What::Pause { set } => VipOrder::Pause { set },
-        What::Resume { set } => VipOrder::Resume { set },
-        What::Balance => VipOrder::Balance,
+    let (order, answer) = match args.what {
+        What::Status(args) => return status(&Router::connect(socket)?, &args),
+        What::Move(Move { set, to, answer }) => (VipOrder::Move { set, to }, answer),
+        What::Drain(Drain { member, answer }) => (VipOrder::Drain { member }, answer),
+        What::Undrain(Undrain { member, answer }) => (VipOrder::Undrain { member }, answer),
+        What::Pin(Pin { set, to, answer }) => (VipOrder::Pin { set, to }, answer),
+        What::Unpin(Unpin { set, answer }) => (VipOrder::Unpin { set }, answer),
+        What::Pause(Pause { set, answer }) => (VipOrder::Pause { set }, answer),
+        What::Resume(Resume { set, answer }) => (VipOrder::Resume { set }, answer),
+        What::Balance(Balance { answer }) => (VipOrder::Balance, answer),
     };
+    let (router, stop) = (Router::connect(socket)?, Stop::on_signals());
     match stop.or_exit(|| router.request(&Request::Vip { order }))? {
-        Response::Ordered if args.json => output::json(&json!({ "done": true })),
+        Response::Ordered if answer.json => output::json(&json!({ "done": true })),
         Response::Ordered => Ok(()),
         _ => Err(unexpected()),
     }
 }
 
-fn status(router: &Router, stop: &Stop, json: bool, check: bool, watch: Option<Duration>) -> Result<(), Failure> {
+fn status(router: &Router, args: &Status) -> Result<(), Failure> {
+    let stop = Stop::on_signals();
     let mut next = Instant::now();
     loop {
-        let covered = show_status(router, json)?;
-        let Some(pause) = watch else {
-            return if covered || !check { Ok(()) } else { Err(Failure::Degraded) };
+        let covered = show_status(router, args.json)?;
+        let Some(pause) = args.watch else {
+            return if covered || !args.check { Ok(()) } else { Err(Failure::Degraded) };
         };
         next += pause;
         stop.sleep_until(next);
         if stop.is_set() {
             return Ok(());
         }
-        if !json {
+        if !args.json {
             output::line("")?;
         }
     }

@@ -117,17 +117,17 @@ fn a_command_that_hangs_is_a_bad_answer_and_holds_nobody_up() {
         [command("sleep 1000"), command("false"), command("true"), command("/no/such"), Question::File(file.clone())];
     let mut care = Care::of(&questions, None);
     // The hanging one has a timeout of 200 ms; meanwhile the file comes and goes.
-    let begin = std::time::Instant::now();
-    let mut changes = 0;
     assert!(!care.verdict(4));
-    while begin.elapsed() < Duration::from_millis(150) {
+    let changes = (0..5).map(|_| {
+        let begin = std::time::Instant::now();
         std::fs::write(&file, "").expect("is written");
         assert!(care.verdict(4));
         std::fs::remove_file(&file).expect("is removed");
         assert!(!care.verdict(4));
-        changes += 1;
-    }
-    assert!(changes > 2, "a command that hangs has held others up");
+        begin.elapsed()
+    });
+    let quickest = changes.min().expect("there were some");
+    assert!(quickest < Duration::from_millis(200), "a command that hangs has held others up: {quickest:?}");
     assert_eq!([0, 1, 2, 3].map(|check| care.verdict(check)), [false, false, true, false]);
 }
 
