@@ -15,12 +15,12 @@ impl Control {
     pub(super) fn vips(&self, now: Instant) -> Response {
         let Some(cluster) = &self.cluster else { return Response::Error { message: NO_CLUSTER.to_owned() } };
         let view = cluster.membership().view();
-        let view = ViewEntry {
+        let view = Box::new(ViewEntry {
             id: view.map_or_else(String::new, |view| view.id.to_string()),
             members: view.into_iter().flat_map(|view| &view.members).map(|&node| self.name_of(node)).collect(),
             gathering: cluster.membership().is_gathering(),
             since_s: now.since(cluster.since()).as_secs_f64(),
-        };
+        });
         let mut members: Vec<VipMemberEntry> = cluster.vip().members().map(|member| self.member(member)).collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         let written = &self.config.vip.as_ref().map_or(&[][..], |vip| &vip.sets);

@@ -182,7 +182,7 @@ pub enum Response {
     /// Answer to [`Request::Vips`].
     Vips {
         /// The view that this router is in.
-        view: ViewEntry,
+        view: Box<ViewEntry>,
         /// All configured members, by name.
         members: Vec<VipMemberEntry>,
         /// All sets, in the order of the configuration.
