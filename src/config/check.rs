@@ -101,7 +101,7 @@ fn read_file(
         file.sections("link", report).into_iter().filter_map(|link| read_link(link, &surroundings, report)).collect();
     check_links(&links, report);
     let fixed = fixed_addresses(listen, &links);
-    let around = Around { name: surroundings.name, members: &members, fixed: &fixed };
+    let around = Around { name: surroundings.name, members: &members, fixed: &fixed, directory };
     let vip = read_vip(file.section("vip", report), &around, report);
     file.finish(report);
     let members: Vec<Member> = members.into_iter().map(|(member, _)| member).collect();

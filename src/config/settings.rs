@@ -308,6 +308,12 @@ pub struct Vip {
     pub moves: u16,
     /// The sets.
     pub sets: Vec<VipSet>,
+    /// This router's health checks.
+    pub checks: Vec<VipCheck>,
+    /// Program and arguments that run when a set comes or goes.
+    pub hook: Option<Vec<String>>,
+    /// Who runs commands; the router's own user if none.
+    pub user: Option<String>,
 }
 
 impl Default for Vip {
@@ -322,6 +328,9 @@ impl Default for Vip {
             balance: Some(Duration::from_secs(4)),
             moves: 1,
             sets: Vec::new(),
+            checks: Vec::new(),
+            hook: None,
+            user: None,
         }
     }
 }
@@ -337,6 +346,54 @@ pub struct VipSet {
     pub coverage: Coverage,
     /// Members that are to have it rather than others, most preferred first.
     pub prefer: Vec<String>,
+    /// They are a router's: neighbour advertisements say so.
+    pub router: bool,
+}
+
+/// A health check: a question that is asked again and again, and what its answers amount to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VipCheck {
+    /// Its name.
+    pub name: String,
+    /// What is asked.
+    pub question: Question,
+    /// Time from one question to the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Good answers in a row that make it well.
+    pub rise: u32,
+    /// Bad answers in a row that make it unwell.
+    pub fall: u32,
+    /// Names of the sets that this router cannot have while it is unwell; all of them if none is named.
+    pub sets: Vec<String>,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// Does a process with this name live?
+    Process(String),
+    /// Does the process live whose number this file has?
+    PidFile(PathBuf),
+    /// Does somebody accept connections there?
+    Tcp(SocketAddr),
+    /// Is a request answered with a status from 200 to 399?
+    Http {
+        /// Where.
+        address: SocketAddr,
+        /// The `Host` it is asked as.
+        host: String,
+        /// What is asked for.
+        path: String,
+    },
+    /// Does a program, with these arguments, end with exit code 0?
+    Command(Vec<String>),
+    /// Does this file exist?
+    File(PathBuf),
+    /// Has this interface a carrier?
+    Carrier(String),
 }
 
 /// A service address.

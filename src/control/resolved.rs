@@ -2,7 +2,7 @@
 
 use crate::base::limits::{MAX_LINKS, MAX_NODES};
 use crate::base::{AddressPair, Identity, NodeId, PublicIdentity};
-use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Vip, VipSet};
+use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Vip, VipCheck, VipSet};
 use crate::dataplane::messages::{LinkSpec, PathSpec};
 use crate::proto::{link, membership, routing, vip};
 use std::collections::BTreeMap;
@@ -85,12 +85,20 @@ impl Resolved {
                 preferences: set.prefer.iter().map(id).collect::<Result<_, String>>()?,
             })
         };
+        let check = |check: &VipCheck| {
+            let place = |name: &String| {
+                let found = written.sets.iter().position(|set| set.name == *name);
+                found.ok_or_else(|| format!("vip: check `{}`: no set is called `{name}`", check.name))
+            };
+            let sets = check.sets.iter().map(place).collect::<Result<_, String>>()?;
+            Ok(vip::CheckSpec { name: check.name.clone(), sets })
+        };
         let settings = vip::Settings {
             node,
             members,
             sets: written.sets.iter().map(set).collect::<Result<_, String>>()?,
             weight: written.weight,
-            checks: Vec::new(),
+            checks: written.checks.iter().map(check).collect::<Result<_, String>>()?,
             maturity: written.maturity,
             lease: written.lease,
             linger: written.linger,
@@ -158,5 +166,34 @@ pub(super) const fn metric(metric: Metric) -> routing::Metric {
         Metric::Latency => routing::Metric::Latency,
         Metric::Loss => routing::Metric::Loss,
         Metric::Expected => routing::Metric::Expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_for;
+    use std::path::Path;
+
+    /// The configuration of router a, of three, with this in it.
+    fn resolved(more: &str) -> Resolved {
+        let identities = [1, 2, 3].map(|seed| Identity::from_seed([seed; 32]));
+        let mut text = "name = \"a\"\nkey = \"a.key\"\n".to_owned();
+        for (name, identity) in ["a", "b", "c"].iter().zip(&identities) {
+            text += &format!("[[member]]\nname = \"{name}\"\npublic = \"{}\"\n", identity.public());
+        }
+        let config = parse_for(Path::new("a.toml"), &(text + more), 4).unwrap_or_else(|errors| panic!("{errors}"));
+        Resolved::new(&config, &identities[0]).expect("is right")
+    }
+
+    #[test]
+    fn checks_withdraw_the_sets_that_they_name() {
+        let set =
+            |name: &str, last: u8| format!("[[vip.set]]\nname = \"{name}\"\naddresses = [\"192.0.2.{last}@eth0\"]\n");
+        let check = |name: &str, sets: &str| format!("[[vip.check]]\nname = \"{name}\"\nfile = \"/up\"\n{sets}\n");
+        let text = set("web", 10) + &set("mail", 11) + &check("one", "sets = [\"mail\"]") + &check("every", "");
+        let (_, settings) = resolved(&text).cluster.expect("is there");
+        let spec = |name: &str, sets: &[usize]| vip::CheckSpec { name: name.to_owned(), sets: sets.to_vec() };
+        assert_eq!(settings.checks, [spec("one", &[1]), spec("every", &[])]);
     }
 }
