@@ -33,7 +33,7 @@ pub use check::{KeyClaim, LookAtKey, default_idle, parse_for};
 pub use errors::{Errors, Mistake};
 pub use render::{cores_value, idle_word, realtime_value, to_toml};
 pub use settings::{
-    Clients, Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Member, Metric, Question, Routing,
+    Clients, Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Member, Metric, Profile, Question, Routing,
     SocketWait, Telemetry, Vip, VipAddress, VipCheck, VipSet, Workers,
 };
 pub use suggest::closest;

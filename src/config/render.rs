@@ -1,8 +1,8 @@
 //! A configuration back to text, for what writes configurations: the lab, and tools that set up many routers.
 
 use super::settings::{
-    Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Metric, Offload, Question, SocketWait, Telemetry,
-    Vip, VipCheck,
+    Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Metric, Offload, Profile, Question, SocketWait,
+    Telemetry, Vip, VipCheck,
 };
 use super::units::{show_duration, show_rate};
 use base64::Engine as _;
@@ -71,6 +71,7 @@ fn put_vip(text: &mut String, vip: &Vip) {
         writeln!(text, "{key} = {value}").expect("writing to a string does not fail");
     };
     text.push_str("\n[vip]\n");
+    put(text, "profile", quoted(profile_word(vip.profile)));
     put(text, "members", list(&vip.members));
     put(text, "weight", vip.weight.to_string());
     put(text, "maturity", quoted(&show_duration(vip.maturity)));
@@ -120,6 +121,14 @@ fn check_entries(check: &VipCheck) -> Vec<(&'static str, String)> {
 
 fn list(texts: &[String]) -> String {
     format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+}
+
+const fn profile_word(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Safe => "safe",
+        Profile::Fast => "fast",
+        Profile::Wan => "wan",
+    }
 }
 
 const fn coverage_word(coverage: Coverage) -> &'static str {

@@ -292,6 +292,8 @@ pub enum Exposure {
 /// Service addresses that a group of routers holds together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vip {
+    /// How fast it is, where that is not said in detail.
+    pub profile: Profile,
     /// The group: names of members, this router's too.
     pub members: Vec<String>,
     /// This router's share of the sets, against the others' weights.
@@ -319,11 +321,13 @@ pub struct Vip {
 impl Default for Vip {
     /// What is not written.
     fn default() -> Vip {
+        let profile = Profile::Safe;
         Vip {
+            profile,
             members: Vec::new(),
             weight: 1,
             maturity: Duration::from_secs(5),
-            lease: Duration::from_millis(50),
+            lease: profile.lease(),
             linger: Duration::from_secs(1),
             balance: Some(Duration::from_secs(4)),
             moves: 1,
@@ -331,6 +335,50 @@ impl Default for Vip {
             checks: Vec::new(),
             hook: None,
             user: None,
+        }
+    }
+}
+
+/// How fast a group notices that a member is gone, and what that takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// On one network, on machines that have other things to do.
+    Safe,
+    /// On one quiet network, on machines that run the router in real time.
+    Fast,
+    /// In different places.
+    Wan,
+}
+
+impl Profile {
+    /// On links to members: the time between hellos, and the silence after which a link is dead. Of hellos, five, nine and
+    /// six may be lost in a row.
+    pub const fn liveness(self) -> (Duration, Duration) {
+        let (hello, dead) = match self {
+            Profile::Safe => (10, 60),
+            Profile::Fast => (1, 10),
+            Profile::Wan => (40, 280),
+        };
+        (Duration::from_millis(hello), Duration::from_millis(dead))
+    }
+
+    /// Shorter than it takes to notice that a member is gone, so that nobody waits for it; but for the fast one, where the
+    /// kernel's clock is too coarse for that.
+    pub const fn lease(self) -> Duration {
+        Duration::from_millis(match self {
+            Profile::Safe => 50,
+            Profile::Fast => 20,
+            Profile::Wan => 250,
+        })
+    }
+
+    /// The real-time priority of the thread that keeps the lease, if it has one: above that of workers, whose time it does
+    /// not take, and below the kernel's own threads.
+    pub const fn realtime(self) -> Option<u8> {
+        match self {
+            Profile::Fast => Some(20),
+            Profile::Safe | Profile::Wan => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::Identity;
-use crate::config::settings::{Coverage, LinkPath, Question, Vip, VipAddress, VipCheck, VipSet};
+use crate::config::settings::{Coverage, LinkPath, Profile, Question, Vip, VipAddress, VipCheck, VipSet};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -396,7 +396,9 @@ fn vips() -> impl Strategy<Value = Option<Vip>> {
             let time = Duration::from_millis;
             let members = vec!["a".to_owned(), "b".to_owned()];
             let balance = balance.map(time);
+            let profile = [Profile::Safe, Profile::Fast, Profile::Wan][usize::from(moves % 3)];
             Vip {
+                profile,
                 members,
                 weight,
                 maturity: time(maturity),
@@ -614,6 +616,33 @@ fn mistakes_in_checks_and_hooks_say_what_to_write() {
 }
 
 #[test]
+fn a_profile_chooses_what_is_not_written() {
+    let link = |more: &str| format!("[[link]]\npeer = \"b\"\nremote = \"192.0.2.2:5300\"\n{more}\n");
+    let ms = |duration: Duration| duration.as_millis();
+    let chosen = |vip: &str, more: &str| {
+        let config = read(&(pair("") + &link(more) + "[vip]\n" + vip + "\n" + SET)).expect("is right");
+        (ms(config.links[0].hello), ms(config.links[0].dead), ms(config.vip.expect("is there").lease))
+    };
+    assert_eq!(chosen("", ""), (10, 60, 50), "`safe` is the default");
+    assert_eq!(chosen("profile = \"safe\"", ""), (10, 60, 50));
+    assert_eq!(chosen("profile = \"fast\"", ""), (1, 10, 20));
+    assert_eq!(chosen("profile = \"wan\"", ""), (40, 280, 250));
+    assert_eq!(chosen("profile = \"fast\"\nlease = \"1s\"", "hello = \"5ms\"\ndead = \"15ms\""), (5, 15, 1000));
+    assert_eq!(chosen("profile = \"fast\"", "dead = \"50ms\""), (1, 50, 20), "the hello is still the profile's");
+    assert_eq!(chosen("profile = \"safe\"", "hello = \"5ms\""), (5, 30, 50), "and so is the ratio");
+    let apart = pair("") + &link("") + "[vip]\nprofile = \"fast\"\nmembers = [\"a\"]\n" + SET;
+    let apart = read(&apart).expect("is right");
+    assert_eq!((ms(apart.links[0].hello), ms(apart.links[0].dead)), (40, 280), "links to others are as ever");
+    let wrong = only_mistake(&(pair("") + "[vip]\nprofile = \"quick\"\n" + SET));
+    assert!(
+        wrong.contains("`quick` is not a value of `profile`") && wrong.contains("`safe`, `fast`, `wan`"),
+        "{wrong}"
+    );
+    let wrong = only_mistake(&(pair("") + &link("dead = \"20ms\"") + SET));
+    assert!(wrong.contains("`dead` is 20ms, less than three hellos") && wrong.contains("at least 30ms"), "{wrong}");
+}
+
+#[test]
 fn mistakes_in_a_group_say_what_to_write() {
     let wrong = |vip: &str, set: &str| {
         only_mistake(
@@ -630,7 +659,7 @@ fn mistakes_in_a_group_say_what_to_write() {
         ("weight = 0", right, "`weight` cannot be 0", "from 1 to 1000"),
         ("lease = \"5ms\"", right, "`5ms` is out of range", "from 20ms to 10s"),
         ("balance = \"often\"", right, "`often` is not a duration", "write \"off\", or a duration"),
-        ("set_size = 3", right, "unknown key `set_size`", "[vip] knows `members`"),
+        ("set_size = 3", right, "unknown key `set_size`", "[vip] knows `profile`, `members`"),
         ("", "", "this [[vip.set]] has no `addresses`", "list its addresses"),
         ("", "addresses = []", "a set of 0 addresses", "from 1 to 64"),
         ("", "addresses = [\"192.0.2.10\"]", "not said on which interface", "`interface = \"eth0\"`"),

@@ -6,7 +6,7 @@
 
 use super::check::{duration, member_name};
 use super::health::{program, read_checks};
-use super::settings::{Coverage, Member, Vip, VipAddress, VipSet};
+use super::settings::{Coverage, Member, Profile, Vip, VipAddress, VipSet};
 use super::suggest::closest;
 use super::units::show_duration;
 use super::written::{At, Report, Section};
@@ -21,25 +21,39 @@ const MAX_INTERFACE: usize = 15;
 /// Shortest lease: the kernel's own clock ticks every 4 ms, and a lease is refreshed several times.
 const MIN_LEASE: Duration = Duration::from_millis(20);
 
-/// What `[vip]` is checked against.
+/// What the sets and checks are read against.
 pub(super) struct Around<'a> {
-    /// This router.
-    pub(super) name: Option<&'a str>,
-    /// All routers of the network.
-    pub(super) members: &'a [(Member, Range<usize>)],
     /// Addresses by which routers find each other, which must not move.
     pub(super) fixed: &'a [IpAddr],
     /// Where relative paths start.
     pub(super) directory: &'a Path,
 }
 
-/// Reads `[vip]`; none if it is not written.
-pub(super) fn read_vip(mut section: Section<'_, '_>, around: &Around<'_>, report: &mut Report) -> Option<Vip> {
+/// What links must know of `[vip]`, before the rest of it can be read.
+pub(super) struct Group {
+    pub(super) profile: Profile,
+    pub(super) members: Vec<String>,
+}
+
+/// Reads who holds addresses together, and how fast they are; none if `[vip]` is not written.
+pub(super) fn read_group(
+    section: &mut Section<'_, '_>,
+    name: Option<&str>,
+    members: &[(Member, Range<usize>)],
+    report: &mut Report,
+) -> Option<Group> {
     if !section.is_written() {
         return None;
     }
-    let default = Vip::default();
-    let members = read_members(&mut section, around, report);
+    let words = [("safe", Profile::Safe), ("fast", Profile::Fast), ("wan", Profile::Wan)];
+    let profile = section.word("profile", &words, report).unwrap_or(Profile::Safe);
+    Some(Group { profile, members: read_members(section, name, members, report) })
+}
+
+/// Reads the rest of `[vip]`.
+pub(super) fn read_vip(mut section: Section<'_, '_>, group: Group, around: &Around<'_>, report: &mut Report) -> Vip {
+    let Group { profile, members } = group;
+    let default = Vip { lease: profile.lease(), ..Vip::default() };
     let weight = section.number("weight", 1..=1000, report).map_or(default.weight, |weight| weight.value as u16);
     let mut time = |key, least, most, default| {
         section.parsed(key, report, |text| duration(text, least, most)).map_or(default, |time| time.value)
@@ -68,12 +82,17 @@ pub(super) fn read_vip(mut section: Section<'_, '_>, around: &Around<'_>, report
     }
     let checks = read_checks(section.sections("check", report), &sets, around.directory, report);
     section.finish(report);
-    Some(Vip { members, weight, maturity, lease, linger, balance, moves, sets, checks, hook, user })
+    Vip { profile, members, weight, maturity, lease, linger, balance, moves, sets, checks, hook, user }
 }
 
 /// The group: all routers of the network, if it is not said.
-fn read_members(section: &mut Section<'_, '_>, around: &Around<'_>, report: &mut Report) -> Vec<String> {
-    let known = || around.members.iter().map(|(member, _)| member.name.as_str());
+fn read_members(
+    section: &mut Section<'_, '_>,
+    name: Option<&str>,
+    members: &[(Member, Range<usize>)],
+    report: &mut Report,
+) -> Vec<String> {
+    let known = || members.iter().map(|(member, _)| member.name.as_str());
     let place = section.key_span("members");
     let Some(written) = section.texts("members", report) else {
         let all: Vec<String> = known().map(str::to_owned).collect();
@@ -86,7 +105,7 @@ fn read_members(section: &mut Section<'_, '_>, around: &Around<'_>, report: &mut
         return all;
     };
     check_names(&written.value, known(), "no [[member]] is called", report);
-    if let Some(name) = around.name.filter(|name| !written.value.iter().any(|member| member.value == *name)) {
+    if let Some(name) = name.filter(|name| !written.value.iter().any(|member| member.value == *name)) {
         let help = format!("add `{name}`, or leave [vip] out of this router's file");
         report.add(&written.span, "this router is not among the group's members", help);
     }

@@ -2,7 +2,7 @@
 
 use crate::base::limits::{MAX_LINKS, MAX_NODES};
 use crate::base::{AddressPair, Identity, NodeId, PublicIdentity};
-use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Vip, VipCheck, VipSet};
+use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Profile, Vip, VipCheck, VipSet};
 use crate::dataplane::messages::{LinkSpec, PathSpec};
 use crate::proto::{link, membership, routing, vip};
 use std::collections::BTreeMap;
@@ -110,7 +110,11 @@ impl Resolved {
             node,
             // Control has the clock that it is taken from.
             incarnation: 0,
-            timing: membership::Timing::SAFE,
+            timing: match written.profile {
+                Profile::Safe => membership::Timing::SAFE,
+                Profile::Fast => membership::Timing::FAST,
+                Profile::Wan => membership::Timing::WAN,
+            },
         };
         Ok((group, settings))
     }
@@ -195,5 +199,22 @@ mod tests {
         let (_, settings) = resolved(&text).cluster.expect("is there");
         let spec = |name: &str, sets: &[usize]| vip::CheckSpec { name: name.to_owned(), sets: sets.to_vec() };
         assert_eq!(settings.checks, [spec("one", &[1]), spec("every", &[])]);
+    }
+
+    #[test]
+    fn a_profile_sets_the_pace_of_links_and_of_agreement() {
+        let link = |peer: &str| format!("[[link]]\npeer = \"{peer}\"\nremote = \"192.0.2.2:5300\"\n");
+        let set = "[[vip.set]]\nname = \"web\"\naddresses = [\"192.0.2.10@eth0\"]\n";
+        for (profile, timing, hello) in [
+            ("safe", membership::Timing::SAFE, 10),
+            ("fast", membership::Timing::FAST, 1),
+            ("wan", membership::Timing::WAN, 40),
+        ] {
+            let group = format!("[vip]\nprofile = \"{profile}\"\nmembers = [\"a\", \"b\"]\n");
+            let resolved = resolved(&(group + set + &link("b") + &link("c")));
+            assert_eq!(resolved.cluster.expect("is there").0.timing, timing);
+            let hellos = resolved.links.iter().map(|link| link.settings.hello.as_millis());
+            assert_eq!(hellos.collect::<Vec<_>>(), [hello, 40], "b is a member, c is none");
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(in super::super) fn configured(vip: &Vip) -> io::Result<Settings> {
         sets: vip.sets.iter().map(set).collect(),
         lease: vip.lease,
         refresh: REFRESH,
-        realtime: None,
+        realtime: vip.profile.realtime(),
         checks: vip.checks.iter().map(check).collect(),
         hook: vip.hook.clone().map(|command| Hook { command, patience: HOOK_PATIENCE }),
         user,
@@ -100,6 +100,13 @@ mod tests {
         let check =
             Check { question: Question::File("/up".into()), interval: times.0, timeout: times.1, rise: 3, fall: 4 };
         assert_eq!(settings.checks, [check]);
+    }
+
+    #[test]
+    fn only_the_fast_profile_is_kept_in_real_time() {
+        let realtime = |profile| configured(&Vip { profile, ..Vip::default() }).expect("is right").realtime;
+        assert!(realtime(written::Profile::Fast).is_some());
+        assert_eq!([written::Profile::Safe, written::Profile::Wan].map(realtime), [None, None]);
     }
 
     #[test]
