@@ -322,6 +322,14 @@ impl Host {
         &self.degraded
     }
 
+    /// What was counted and how things are, for people and tools.
+    pub fn figures(&self) -> serde_json::Value {
+        let mut figures = serde_json::to_value(self.stats()).expect("a struct of numbers");
+        figures["degraded"] = (!self.degraded.is_empty()).into();
+        figures["dead"] = self.is_dead().into();
+        figures
+    }
+
     /// What was counted.
     pub fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
