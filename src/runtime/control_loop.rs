@@ -473,6 +473,7 @@ impl ControlLoop {
     }
 
     /// Performs an action; gives it back if its worker's ring is full.
+    #[allow(clippy::result_large_err, reason = "it is given back as it came, once in a while")]
     fn perform(&mut self, action: Action) -> Result<(), Action> {
         let full = |worker: usize| self.parts.workers[worker].commands.is_full();
         match action {
