@@ -11,13 +11,15 @@
 //!                             ▼                                                        ▲
 //!        worker thread:    session → forwarding → link → security → [UDP] → security → link → forwarding → session
 //!                                        ▲ immutable table, swapped whole                │ reports
-//!        control (one thread): routing, admin requests                             ◄─────┘
+//!        control (one thread): routing, membership, vip, admin requests            ◄─────┘
 //! ```
 //!
 //! *Workers* are threads, pinned where cores are named. Each owns its sockets, packet pool, links and sessions outright:
 //! no locks, no shared mutable state, no allocation per packet after warm-up. *Control* is one thread that runs all that is
 //! not per packet and publishes an immutable forwarding table. Commands flow down and reports flow up over bounded
 //! rings. Link liveness runs in the workers, so a busy control thread never looks like a dead link.
+//! Service addresses that routers hold together are decided in control and held by a thread of their own, whose right to
+//! them the kernel takes away when nobody renews it.
 //!
 //! A flow's hash picks its lane, worker k's port here to worker k's there, at every router alike, so a message on its way
 //! stays with the worker it came to. What must change workers (a session lives where its port is at home) crosses by a
@@ -46,7 +48,10 @@
 //! | What is on the wire? | [`wire`] |
 //! | Who may speak to us? | [`proto::security`] |
 //! | How do routers agree on the map? | [`proto::routing`] |
+//! | Who is together, and in which order do they hear messages? | [`proto::membership`] |
 //! | Which router holds a service address? | [`proto::vip`] |
+//! | How does a machine hold it, and lose it when its router dies? | [`runtime::vip`] |
+//! | How do these two meet? | `control/cluster.rs` |
 //! | How does an application use this? | [`client`] |
 //! | How do its records reach a worker? | [`shm`] |
 //! | What holds when everything goes wrong? | [`sim::check`] |

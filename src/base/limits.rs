@@ -31,6 +31,8 @@ pub const MAX_MEMBERS: usize = 64;
 pub const MAX_SETS: usize = 512;
 /// Service addresses of one set.
 pub const MAX_SET_ADDRESSES: usize = 64;
+/// Health checks of one router: each is asked by the same thread.
+pub const MAX_CHECKS: usize = 64;
 /// Largest state that a member brings into a view, bytes.
 pub const MAX_STATE: usize = 16 * 1024;
 /// Workers of one router: as many as a hello can name, and their rings to each other still take little memory.

@@ -459,6 +459,8 @@ mod tests {
     use crate::base::{LinkId, LinkMetrics, NodeId, Obstacle, Rng};
     use crate::dataplane::messages::{DriverStats, LinkReport, ShardStats};
     use crate::proto::link::Link;
+    use crate::proto::{membership, vip as vip_room};
+    use crate::runtime::vip as host;
     use crate::telemetry::stages::STAGES;
     use crate::telemetry::{DropReason, Drops, Histogram, hlog};
     use std::collections::BTreeSet;
@@ -526,9 +528,37 @@ c        down   1m 15s       -           -          -       -      -            
         worker
     }
 
+    /// The same with what the first worker's figures carry of service addresses.
+    fn with_service_addresses(mut worker: Value) -> Value {
+        let figures = |stats: serde_json::Result<Value>, gauges: Value| {
+            let mut figures = stats.expect("plain figures");
+            gauges.as_object().into_iter().flatten().for_each(|(key, value)| figures[key] = value.clone());
+            figures
+        };
+        let gauges = json!({"view_members": 3, "gathering": false});
+        worker["membership"] = figures(serde_json::to_value(membership::Stats::default()), gauges);
+        let gauges = json!({"sets_configured": 1, "sets_owned": 1, "sets_covered": 1, "overruled": false});
+        worker["vip"] = figures(serde_json::to_value(vip_room::Stats::default()), gauges);
+        let gauges = json!({"degraded": false, "dead": false});
+        worker["vip_host"] = figures(serde_json::to_value(host::Stats::default()), gauges);
+        worker["vip_sets"] = json!([{"set": "web", "state": "owning", "owned": true, "covered": true, "able": true}]);
+        worker
+    }
+
+    #[test]
+    fn every_figure_of_service_addresses_has_a_help_of_its_own() {
+        let worker = with_service_addresses(json!({}));
+        let metrics = prometheus::render(&[worker], str::to_owned).expect("renders");
+        let helps: Vec<&str> = metrics.lines().filter(|line| line.starts_with("# HELP sinew_")).collect();
+        assert!(helps.len() > 50, "{metrics}");
+        let without: Vec<&&str> = helps.iter().filter(|line| line.contains(" See `")).collect();
+        assert!(without.is_empty(), "{without:?}");
+    }
+
     #[test]
     fn the_metrics_are_what_a_strict_reader_takes_and_the_dashboard_names_no_others() {
-        let metrics = prometheus::render(&[everything(), everything()], |_| "b".to_owned()).expect("renders");
+        let workers = [with_service_addresses(everything()), everything()];
+        let metrics = prometheus::render(&workers, |_| "b".to_owned()).expect("renders");
         let series = prometheus::strict::read(&metrics).unwrap_or_else(|error| panic!("{error}\n{metrics}"));
         let names: BTreeSet<&str> = series.keys().filter_map(|series| series.split('{').next()).collect();
         assert!(names.len() > 150, "{names:?}");

@@ -7,7 +7,7 @@ use super::settings::{
 };
 use super::suggest::closest;
 use super::units;
-use super::vip::{Around, read_vip};
+use super::vip::{Around, Group, read_group, read_vip};
 use super::written::{self, At, Report, Section};
 use crate::base::identity::BadIdentity;
 use crate::base::limits::MAX_WORKERS;
@@ -96,13 +96,16 @@ fn read_file(
         file.sections("member", report).into_iter().filter_map(|section| read_member(section, report)).collect();
     file.missing("member", "list every router of the network, this one too, each as a [[member]]", report);
     check_members(&members, name.as_ref(), report);
-    let surroundings = Surroundings { name: name.as_ref().map(|name| name.value.as_str()), listen, members: &members };
+    let own = name.as_ref().map(|name| name.value.as_str());
+    let mut vip = file.section("vip", report);
+    let group = read_group(&mut vip, own, &members, report);
+    let surroundings = Surroundings { name: own, listen, members: &members, group: group.as_ref() };
     let links: Vec<(Link, Range<usize>)> =
         file.sections("link", report).into_iter().filter_map(|link| read_link(link, &surroundings, report)).collect();
     check_links(&links, report);
     let fixed = fixed_addresses(listen, &links);
-    let around = Around { name: surroundings.name, members: &members, fixed: &fixed };
-    let vip = read_vip(file.section("vip", report), &around, report);
+    let around = Around { fixed: &fixed, directory };
+    let vip = group.map(|group| read_vip(vip, group, &around, report));
     file.finish(report);
     let members: Vec<Member> = members.into_iter().map(|(member, _)| member).collect();
     let links = links.into_iter().map(|(link, _)| link).collect();
@@ -338,6 +341,8 @@ struct Surroundings<'a> {
     name: Option<&'a str>,
     listen: SocketAddr,
     members: &'a [(Member, Range<usize>)],
+    /// Those with whom this router holds service addresses.
+    group: Option<&'a Group>,
 }
 
 fn read_link(
@@ -365,6 +370,9 @@ fn read_link(
     let peer = peer?;
     let mut link = Link { paths, ..Link::new(peer.value, None) };
     link.preshared_key = preshared_key;
+    if let Some(group) = around.group.filter(|group| group.members.contains(&link.peer)) {
+        (link.hello, link.dead) = group.profile.liveness();
+    }
     // Who writes only `hello` keeps the ratio of the defaults.
     let ratio = link.dead.as_millis() / link.hello.as_millis();
     if let Some(hello) = hello {

@@ -12,11 +12,12 @@
 //! | `suggest` | did you mean …? |
 //! | [`errors`] | mistakes and how they are shown |
 //! | `render` | a configuration back to text |
-//! | `vip` | from the one to the other, for `[vip]` |
+//! | `vip`, `health` | from the one to the other, for `[vip]` and for its `[[vip.check]]`s |
 //! | [`plan`] | the difference between two: what a reload can apply |
 
 mod check;
 pub mod errors;
+mod health;
 pub mod plan;
 mod render;
 pub mod settings;
@@ -32,8 +33,8 @@ pub use check::{KeyClaim, LookAtKey, default_idle, parse_for};
 pub use errors::{Errors, Mistake};
 pub use render::{cores_value, idle_word, realtime_value, to_toml};
 pub use settings::{
-    Clients, Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Member, Metric, Routing, SocketWait,
-    Telemetry, Vip, VipAddress, VipSet, Workers,
+    Clients, Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Member, Metric, Profile, Question, Routing,
+    SocketWait, Telemetry, Vip, VipAddress, VipCheck, VipSet, Workers,
 };
 pub use suggest::closest;
 

@@ -1,7 +1,8 @@
 //! A configuration back to text, for what writes configurations: the lab, and tools that set up many routers.
 
 use super::settings::{
-    Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Metric, Offload, SocketWait, Telemetry, Vip,
+    Config, Congestion, Cores, Coverage, Exposure, Idle, Io, Link, Metric, Offload, Profile, Question, SocketWait,
+    Telemetry, Vip, VipCheck,
 };
 use super::units::{show_duration, show_rate};
 use base64::Engine as _;
@@ -70,6 +71,7 @@ fn put_vip(text: &mut String, vip: &Vip) {
         writeln!(text, "{key} = {value}").expect("writing to a string does not fail");
     };
     text.push_str("\n[vip]\n");
+    put(text, "profile", quoted(profile_word(vip.profile)));
     put(text, "members", list(&vip.members));
     put(text, "weight", vip.weight.to_string());
     put(text, "maturity", quoted(&show_duration(vip.maturity)));
@@ -77,6 +79,8 @@ fn put_vip(text: &mut String, vip: &Vip) {
     put(text, "linger", quoted(&show_duration(vip.linger)));
     put(text, "balance", quoted(&vip.balance.map_or("off".to_owned(), show_duration)));
     put(text, "moves", vip.moves.to_string());
+    vip.hook.iter().for_each(|hook| put(text, "hook", list(hook)));
+    vip.user.iter().for_each(|user| put(text, "user", quoted(user)));
     for set in &vip.sets {
         text.push_str("\n[[vip.set]]\n");
         put(text, "name", quoted(&set.name));
@@ -84,11 +88,47 @@ fn put_vip(text: &mut String, vip: &Vip) {
         put(text, "addresses", list(&addresses));
         put(text, "coverage", quoted(coverage_word(set.coverage)));
         put(text, "prefer", list(&set.prefer));
+        put(text, "router", set.router.to_string());
     }
+    for check in &vip.checks {
+        text.push_str("\n[[vip.check]]\n");
+        check_entries(check).into_iter().for_each(|(key, value)| put(text, key, value));
+    }
+}
+
+fn check_entries(check: &VipCheck) -> Vec<(&'static str, String)> {
+    let mut entries = vec![("name", quoted(&check.name))];
+    entries.extend(match &check.question {
+        Question::Process(name) => vec![("process", quoted(name))],
+        Question::PidFile(path) => vec![("pid_file", quoted_path(path))],
+        Question::Tcp(address) => vec![("tcp", quoted(&address.to_string()))],
+        Question::Http { address, host, path } => {
+            vec![("http", quoted(&format!("http://{address}{path}"))), ("host", quoted(host))]
+        }
+        Question::Command(command) => vec![("command", list(command))],
+        Question::File(path) => vec![("file", quoted_path(path))],
+        Question::Carrier(name) => vec![("carrier", quoted(name))],
+    });
+    entries.push(("interval", quoted(&show_duration(check.interval))));
+    entries.push(("timeout", quoted(&show_duration(check.timeout))));
+    entries.push(("rise", check.rise.to_string()));
+    entries.push(("fall", check.fall.to_string()));
+    if !check.sets.is_empty() {
+        entries.push(("sets", list(&check.sets)));
+    }
+    entries
 }
 
 fn list(texts: &[String]) -> String {
     format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+}
+
+const fn profile_word(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Safe => "safe",
+        Profile::Fast => "fast",
+        Profile::Wan => "wan",
+    }
 }
 
 const fn coverage_word(coverage: Coverage) -> &'static str {

@@ -292,6 +292,8 @@ pub enum Exposure {
 /// Service addresses that a group of routers holds together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vip {
+    /// How fast it is, where that is not said in detail.
+    pub profile: Profile,
     /// The group: names of members, this router's too.
     pub members: Vec<String>,
     /// This router's share of the sets, against the others' weights.
@@ -308,20 +310,75 @@ pub struct Vip {
     pub moves: u16,
     /// The sets.
     pub sets: Vec<VipSet>,
+    /// This router's health checks.
+    pub checks: Vec<VipCheck>,
+    /// Program and arguments that run when a set comes or goes.
+    pub hook: Option<Vec<String>>,
+    /// Who runs commands; the router's own user if none.
+    pub user: Option<String>,
 }
 
 impl Default for Vip {
     /// What is not written.
     fn default() -> Vip {
+        let profile = Profile::Safe;
         Vip {
+            profile,
             members: Vec::new(),
             weight: 1,
             maturity: Duration::from_secs(5),
-            lease: Duration::from_millis(50),
+            lease: profile.lease(),
             linger: Duration::from_secs(1),
             balance: Some(Duration::from_secs(4)),
             moves: 1,
             sets: Vec::new(),
+            checks: Vec::new(),
+            hook: None,
+            user: None,
+        }
+    }
+}
+
+/// How fast a group notices that a member is gone, and what that takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// On one network, on machines that have other things to do.
+    Safe,
+    /// On one quiet network, on machines that run the router in real time.
+    Fast,
+    /// In different places.
+    Wan,
+}
+
+impl Profile {
+    /// On links to members: the time between hellos, and the silence after which a link is dead. Of hellos, five, nine and
+    /// six may be lost in a row.
+    pub const fn liveness(self) -> (Duration, Duration) {
+        let (hello, dead) = match self {
+            Profile::Safe => (10, 60),
+            Profile::Fast => (1, 10),
+            Profile::Wan => (40, 280),
+        };
+        (Duration::from_millis(hello), Duration::from_millis(dead))
+    }
+
+    /// Shorter than it takes to notice that a member is gone, so that nobody waits for it; but for the fast one, where the
+    /// kernel's clock is too coarse for that.
+    pub const fn lease(self) -> Duration {
+        Duration::from_millis(match self {
+            Profile::Safe => 50,
+            Profile::Fast => 20,
+            Profile::Wan => 250,
+        })
+    }
+
+    /// The real-time priority of the thread that keeps the lease, if it has one: above that of workers, whose time it does
+    /// not take, and below the kernel's own threads.
+    pub const fn realtime(self) -> Option<u8> {
+        match self {
+            Profile::Fast => Some(20),
+            Profile::Safe | Profile::Wan => None,
         }
     }
 }
@@ -337,6 +394,54 @@ pub struct VipSet {
     pub coverage: Coverage,
     /// Members that are to have it rather than others, most preferred first.
     pub prefer: Vec<String>,
+    /// They are a router's: neighbour advertisements say so.
+    pub router: bool,
+}
+
+/// A health check: a question that is asked again and again, and what its answers amount to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VipCheck {
+    /// Its name.
+    pub name: String,
+    /// What is asked.
+    pub question: Question,
+    /// Time from one question to the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Good answers in a row that make it well.
+    pub rise: u32,
+    /// Bad answers in a row that make it unwell.
+    pub fall: u32,
+    /// Names of the sets that this router cannot have while it is unwell; all of them if none is named.
+    pub sets: Vec<String>,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// Does a process with this name live?
+    Process(String),
+    /// Does the process live whose number this file has?
+    PidFile(PathBuf),
+    /// Does somebody accept connections there?
+    Tcp(SocketAddr),
+    /// Is a request answered with a status from 200 to 399?
+    Http {
+        /// Where.
+        address: SocketAddr,
+        /// The `Host` it is asked as.
+        host: String,
+        /// What is asked for.
+        path: String,
+    },
+    /// Does a program, with these arguments, end with exit code 0?
+    Command(Vec<String>),
+    /// Does this file exist?
+    File(PathBuf),
+    /// Has this interface a carrier?
+    Carrier(String),
 }
 
 /// A service address.

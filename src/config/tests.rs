@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::Identity;
-use crate::config::settings::{Coverage, LinkPath, Vip, VipAddress, VipSet};
+use crate::config::settings::{Coverage, LinkPath, Profile, Question, Vip, VipAddress, VipCheck, VipSet};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -175,7 +175,7 @@ fn the_list_of_keys_is_that_of_the_reader() {
                 Some(section) => section.to_owned() + "\n",
                 None => unreachable!("split gives at least one part"),
             };
-            let errors = read(&format!("{section}{key} = true\n")).expect_err("true is no value of any key");
+            let errors = read(&format!("{section}{key} = 1979-05-27\n")).expect_err("a date is no value of any key");
             assert!(!errors.to_string().contains("unknown key"), "{errors}");
             assert!(errors.to_string().contains(&format!("`{key}` is")), "{errors}");
         }
@@ -336,6 +336,39 @@ fn links() -> impl Strategy<Value = Link> {
     )
 }
 
+fn questions() -> impl Strategy<Value = Question> {
+    let address = any::<bool>().prop_flat_map(|four| {
+        let ip = if four { [127, 0, 0, 1].into() } else { std::net::IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]) };
+        (1u16..).prop_map(move |port| std::net::SocketAddr::new(ip, port))
+    });
+    let http = (address.clone(), "[a-z]{1,9}(:[0-9]{1,4})?", "/[!-~]{0,30}");
+    prop_oneof![
+        "[ -.0-~]{1,15}".prop_map(Question::Process),
+        "/[ -~]{1,30}".prop_map(|path| Question::PidFile(path.into())),
+        address.prop_map(Question::Tcp),
+        http.prop_map(|(address, host, path)| Question::Http { address, host, path }),
+        prop::collection::vec("/\\PC{0,9}", 1..4).prop_map(Question::Command),
+        "/[ -~]{1,30}".prop_map(|path| Question::File(path.into())),
+        "eth[0-9]{1,3}".prop_map(Question::Carrier),
+    ]
+}
+
+fn checks() -> impl Strategy<Value = Vec<VipCheck>> {
+    let check = (questions(), 100u64..10_000, 1u64..60_000, 1u32..=1000, 1u32..=1000, any::<bool>());
+    prop::collection::vec(check, 0..4).prop_map(|checks| {
+        let check = |(place, (question, interval, timeout, rise, fall, all))| VipCheck {
+            name: format!("check{place}"),
+            question,
+            interval: Duration::from_millis(interval),
+            timeout: Duration::from_millis(timeout),
+            rise,
+            fall,
+            sets: if all { Vec::new() } else { vec!["set0".to_owned()] },
+        };
+        checks.into_iter().enumerate().map(check).collect()
+    })
+}
+
 fn vips() -> impl Strategy<Value = Option<Vip>> {
     let address = (any::<bool>(), "[a-z]{1,8}[0-9]{0,3}").prop_filter("no lo", |(_, name)| name != "lo");
     let set = (prop::collection::vec(address, 1..4), any::<bool>());
@@ -351,16 +384,21 @@ fn vips() -> impl Strategy<Value = Option<Vip>> {
                 .collect(),
             coverage: Coverage::Component,
             prefer: preferring.then(|| "b".to_owned()).into_iter().collect(),
+            router: preferring,
         };
         sets.into_iter().enumerate().map(set).collect::<Vec<_>>()
     });
     let times = (20u64..10_000, 0u64..60_000, 0u64..600_000, prop::option::of(100u64..3_600_000));
-    let vip =
-        (sets, times, 1u16..=1000, 1u16..=512).prop_map(|(sets, (lease, linger, maturity, balance), weight, moves)| {
+    let commands =
+        (checks(), prop::option::of(prop::collection::vec("[a-z]{1,9}", 1..4)), prop::option::of("[a-z]{1,9}"));
+    let vip = (sets, times, 1u16..=1000, 1u16..=512, commands).prop_map(
+        |(sets, (lease, linger, maturity, balance), weight, moves, (checks, hook, user))| {
             let time = Duration::from_millis;
             let members = vec!["a".to_owned(), "b".to_owned()];
             let balance = balance.map(time);
+            let profile = [Profile::Safe, Profile::Fast, Profile::Wan][usize::from(moves % 3)];
             Vip {
+                profile,
                 members,
                 weight,
                 maturity: time(maturity),
@@ -369,8 +407,12 @@ fn vips() -> impl Strategy<Value = Option<Vip>> {
                 balance,
                 moves,
                 sets,
+                checks,
+                hook,
+                user,
             }
-        });
+        },
+    );
     prop::option::of(vip)
 }
 
@@ -480,12 +522,124 @@ fn a_group_has_its_defaults() {
         addresses: vec![at("203.0.113.10", "eth0"), at("2001:db8::10", "eth1")],
         coverage: Coverage::Component,
         prefer: Vec::new(),
+        router: false,
     };
     let members = vec!["a".to_owned(), "b".to_owned()];
     assert_eq!(vip, Vip { members, sets: vec![web], ..Vip::default() });
     let off = read(&(pair("") + "[vip]\nbalance = \"off\"\nlease = \"20ms\"\nlinger = \"0s\"\nweight = 7\n" + set));
     let off = off.expect("is right").vip.expect("is there");
     assert_eq!((off.balance, off.lease, off.linger, off.weight), (None, Duration::from_millis(20), Duration::ZERO, 7));
+}
+
+const SET: &str = "[[vip.set]]\nname = \"web\"\naddresses = [\"192.0.2.10@eth0\"]\n";
+
+#[test]
+fn a_check_asks_one_thing_and_has_its_defaults() {
+    let around = pair("") + "[vip]\nhook = [\"tell\", \"-v\"]\nuser = \"nobody\"\n" + SET + "router = true\n";
+    let read_check = |question: &str| {
+        let text = format!("{around}[[vip.check]]\nname = \"it\"\n{question}\n");
+        read(&text).expect("is right").vip.expect("is there")
+    };
+    let vip = read_check("process = \"nginx\"\n");
+    let check = VipCheck {
+        name: "it".to_owned(),
+        question: Question::Process("nginx".to_owned()),
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 2,
+        sets: Vec::new(),
+    };
+    assert_eq!(vip.checks, [check]);
+    assert_eq!((vip.hook, vip.user.as_deref()), (Some(vec!["tell".to_owned(), "-v".to_owned()]), Some("nobody")));
+    assert!(vip.sets[0].router);
+    let local = |port| ([127, 0, 0, 1], port).into();
+    let http = |address, host: &str, path: &str| Question::Http { address, host: host.into(), path: path.into() };
+    for (written, question) in [
+        ("pid_file = \"it.pid\"", Question::PidFile("etc/it.pid".into())),
+        ("file = \"/run/up\"", Question::File("/run/up".into())),
+        ("carrier = \"eth1\"", Question::Carrier("eth1".into())),
+        ("tcp = \"127.0.0.1:80\"", Question::Tcp(local(80))),
+        ("command = [\"/bin/true\"]", Question::Command(vec!["/bin/true".into()])),
+        ("http = \"http://127.0.0.1:8080/a?b=c\"", http(local(8080), "127.0.0.1:8080", "/a?b=c")),
+        ("http = \"http://127.0.0.1\"\nhost = \"x.example\"", http(local(80), "x.example", "/")),
+        ("http = \"http://[::1]/\"", http("[::1]:80".parse().expect("an address"), "[::1]", "/")),
+    ] {
+        assert_eq!(read_check(written).checks[0].question, question, "{written}");
+    }
+    let slow = &read_check("command = [\"true\"]\nfall = 1\nsets = [\"web\"]").checks[0];
+    assert_eq!((slow.interval, slow.fall, &slow.sets[..]), (Duration::from_secs(1), 1, &["web".to_owned()][..]));
+}
+
+#[test]
+fn mistakes_in_checks_and_hooks_say_what_to_write() {
+    let in_group = |vip: &str, rest: &str| only_mistake(&(pair("") + "[vip]\n" + vip + "\n" + SET + rest + "\n"));
+    for (vip, set, said, help) in [
+        ("hook = []", "", "`hook` has no program", "`hook = [\"/usr/local/bin/tell\", \"--now\"]`"),
+        ("hook = \"tell\"", "", "`hook` is text, not a list", "write a list"),
+        ("hook = [\"bin/tell\"]", "", "`bin/tell` is found nowhere", "its whole path"),
+        ("user = \"root:root\"", "", "`root:root` cannot be a user", "/etc/passwd"),
+        ("", "router = \"on\"", "`router` is text, not true or false", "without quotes"),
+    ] {
+        let shown = in_group(vip, set);
+        assert!(shown.contains(said) && shown.contains(help), "{said}: {shown}");
+    }
+    for (check, said, help) in [
+        ("", "this [[vip.check]] has none of `process`", "say what is asked"),
+        ("process = \"a\"\nfile = \"b\"", "one check asks for `process` and for `file`", "of each"),
+        ("process = \"/usr/sbin/nginx\"", "cannot be the name of a process", "`ps -o comm`"),
+        ("process = \"a-very-long-name\"", "keeps 15 letters", "write `a-very-long-nam`"),
+        ("tcp = \"localhost:80\"", "`localhost:80` is not an address and port", "names are not looked up"),
+        ("tcp = \"0.0.0.0:80\"", "nobody can be asked at 0.0.0.0:80", "own address"),
+        ("http = \"https://192.0.2.1/\"", "does not begin with `http://`", "use a `command`"),
+        ("http = \"http://web/\"", "names no address", "names are not looked up"),
+        ("http = \"http://192.0.2.1/a b\"", "written with %", "http://127.0.0.1:8080/health"),
+        ("tcp = \"192.0.2.1:80\"\nhost = \"web\"", "`host` is for checks over HTTP", "ask with `http`"),
+        ("http = \"http://192.0.2.1/\"\nhost = \"a b\"", "`a b` cannot be a host", "www.example.org"),
+        ("command = []", "`command` has no program", "as in `command ="),
+        ("command = [\"true\"]\ninterval = \"50ms\"", "`50ms` is out of range", "from 100ms to 1h"),
+        ("file = \"a\"\ntimeout = \"0s\"", "`0s` is out of range", "from 1ms to 1min"),
+        ("file = \"a\"\nfall = 0", "`fall` cannot be 0", "from 1 to 1000"),
+        ("file = \"a\"\nsets = [\"mail\"]", "no [[vip.set]] is called `mail`", "there are web"),
+        ("file = \"a\"\nsets = []", "withdraws nothing", "leave `sets` out"),
+        ("carrier = \"lo\"", "on `lo`", "name the interface"),
+        ("file = \"a\"\n[[vip.check]]\nname = \"it\"\nfile = \"b\"", "two checks are called `it`", "of its own"),
+        ("file = \"a\"\nrouter = true", "unknown key `router`", "it belongs to a [[vip.set]]"),
+    ] {
+        let shown = in_group("", &format!("[[vip.check]]\nname = \"it\"\n{check}"));
+        assert!(shown.contains(said) && shown.contains(help), "{said}: {shown}");
+    }
+    let shown = in_group("", "[[vip.check]]\nname = \"it\"\nfall = 2\ntcp = \"nowhere\"");
+    assert!(shown.starts_with("etc/a.toml:18:7: ") && shown.contains("^^^^^^^^^"), "{shown}");
+    let many: String = (0..65).map(|it| format!("[[vip.check]]\nname = \"c{it}\"\nfile = \"a\"\n")).collect();
+    assert!(in_group("", &many).contains("a router has at most 64"));
+}
+
+#[test]
+fn a_profile_chooses_what_is_not_written() {
+    let link = |more: &str| format!("[[link]]\npeer = \"b\"\nremote = \"192.0.2.2:5300\"\n{more}\n");
+    let ms = |duration: Duration| duration.as_millis();
+    let chosen = |vip: &str, more: &str| {
+        let config = read(&(pair("") + &link(more) + "[vip]\n" + vip + "\n" + SET)).expect("is right");
+        (ms(config.links[0].hello), ms(config.links[0].dead), ms(config.vip.expect("is there").lease))
+    };
+    assert_eq!(chosen("", ""), (10, 60, 50), "`safe` is the default");
+    assert_eq!(chosen("profile = \"safe\"", ""), (10, 60, 50));
+    assert_eq!(chosen("profile = \"fast\"", ""), (1, 10, 20));
+    assert_eq!(chosen("profile = \"wan\"", ""), (40, 280, 250));
+    assert_eq!(chosen("profile = \"fast\"\nlease = \"1s\"", "hello = \"5ms\"\ndead = \"15ms\""), (5, 15, 1000));
+    assert_eq!(chosen("profile = \"fast\"", "dead = \"50ms\""), (1, 50, 20), "the hello is still the profile's");
+    assert_eq!(chosen("profile = \"safe\"", "hello = \"5ms\""), (5, 30, 50), "and so is the ratio");
+    let apart = pair("") + &link("") + "[vip]\nprofile = \"fast\"\nmembers = [\"a\"]\n" + SET;
+    let apart = read(&apart).expect("is right");
+    assert_eq!((ms(apart.links[0].hello), ms(apart.links[0].dead)), (40, 280), "links to others are as ever");
+    let wrong = only_mistake(&(pair("") + "[vip]\nprofile = \"quick\"\n" + SET));
+    assert!(
+        wrong.contains("`quick` is not a value of `profile`") && wrong.contains("`safe`, `fast`, `wan`"),
+        "{wrong}"
+    );
+    let wrong = only_mistake(&(pair("") + &link("dead = \"20ms\"") + SET));
+    assert!(wrong.contains("`dead` is 20ms, less than three hellos") && wrong.contains("at least 30ms"), "{wrong}");
 }
 
 #[test]
@@ -505,7 +659,7 @@ fn mistakes_in_a_group_say_what_to_write() {
         ("weight = 0", right, "`weight` cannot be 0", "from 1 to 1000"),
         ("lease = \"5ms\"", right, "`5ms` is out of range", "from 20ms to 10s"),
         ("balance = \"often\"", right, "`often` is not a duration", "write \"off\", or a duration"),
-        ("set_size = 3", right, "unknown key `set_size`", "[vip] knows `members`"),
+        ("set_size = 3", right, "unknown key `set_size`", "[vip] knows `profile`, `members`"),
         ("", "", "this [[vip.set]] has no `addresses`", "list its addresses"),
         ("", "addresses = []", "a set of 0 addresses", "from 1 to 64"),
         ("", "addresses = [\"192.0.2.10\"]", "not said on which interface", "`interface = \"eth0\"`"),

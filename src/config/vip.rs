@@ -1,16 +1,19 @@
-//! `[vip]` and `[[vip.set]]`: service addresses that the members of a group hold together.
+//! `[vip]` and `[[vip.set]]`: service addresses that the members of a group hold together. Its `[[vip.check]]`s are read in
+//! `health`.
 //!
 //! What the members must have alike is checked as far as one file shows it; that they do have it alike they tell each
 //! other by a digest.
 
 use super::check::{duration, member_name};
-use super::settings::{Coverage, Member, Vip, VipAddress, VipSet};
+use super::health::{program, read_checks};
+use super::settings::{Coverage, Member, Profile, Vip, VipAddress, VipSet};
 use super::suggest::closest;
 use super::units::show_duration;
 use super::written::{At, Report, Section};
 use crate::base::limits::{MAX_MEMBERS, MAX_SET_ADDRESSES, MAX_SETS};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 /// Longest name of an interface, bytes (IFNAMSIZ with the final zero).
@@ -18,23 +21,39 @@ const MAX_INTERFACE: usize = 15;
 /// Shortest lease: the kernel's own clock ticks every 4 ms, and a lease is refreshed several times.
 const MIN_LEASE: Duration = Duration::from_millis(20);
 
-/// What `[vip]` is checked against.
+/// What the sets and checks are read against.
 pub(super) struct Around<'a> {
-    /// This router.
-    pub(super) name: Option<&'a str>,
-    /// All routers of the network.
-    pub(super) members: &'a [(Member, Range<usize>)],
     /// Addresses by which routers find each other, which must not move.
     pub(super) fixed: &'a [IpAddr],
+    /// Where relative paths start.
+    pub(super) directory: &'a Path,
 }
 
-/// Reads `[vip]`; none if it is not written.
-pub(super) fn read_vip(mut section: Section<'_, '_>, around: &Around<'_>, report: &mut Report) -> Option<Vip> {
+/// What links must know of `[vip]`, before the rest of it can be read.
+pub(super) struct Group {
+    pub(super) profile: Profile,
+    pub(super) members: Vec<String>,
+}
+
+/// Reads who holds addresses together, and how fast they are; none if `[vip]` is not written.
+pub(super) fn read_group(
+    section: &mut Section<'_, '_>,
+    name: Option<&str>,
+    members: &[(Member, Range<usize>)],
+    report: &mut Report,
+) -> Option<Group> {
     if !section.is_written() {
         return None;
     }
-    let default = Vip::default();
-    let members = read_members(&mut section, around, report);
+    let words = [("safe", Profile::Safe), ("fast", Profile::Fast), ("wan", Profile::Wan)];
+    let profile = section.word("profile", &words, report).unwrap_or(Profile::Safe);
+    Some(Group { profile, members: read_members(section, name, members, report) })
+}
+
+/// Reads the rest of `[vip]`.
+pub(super) fn read_vip(mut section: Section<'_, '_>, group: Group, around: &Around<'_>, report: &mut Report) -> Vip {
+    let Group { profile, members } = group;
+    let default = Vip { lease: profile.lease(), ..Vip::default() };
     let weight = section.number("weight", 1..=1000, report).map_or(default.weight, |weight| weight.value as u16);
     let mut time = |key, least, most, default| {
         section.parsed(key, report, |text| duration(text, least, most)).map_or(default, |time| time.value)
@@ -44,6 +63,8 @@ pub(super) fn read_vip(mut section: Section<'_, '_>, around: &Around<'_>, report
     let maturity = time("maturity", Duration::ZERO, Duration::from_secs(600), default.maturity);
     let balance = section.parsed("balance", report, interval).map_or(default.balance, |balance| balance.value);
     let moves = section.number("moves", 1..=MAX_SETS as u64, report).map_or(default.moves, |moves| moves.value as u16);
+    let hook = section.texts("hook", report).and_then(|hook| program("hook", &hook, report));
+    let user = section.parsed("user", report, user_name).map(|user| user.value);
     let written = section.sections("set", report);
     section.missing("set", "add the sets of addresses, each as a [[vip.set]], or leave [vip] out", report);
     let mut sets: Vec<VipSet> = Vec::new();
@@ -59,13 +80,19 @@ pub(super) fn read_vip(mut section: Section<'_, '_>, around: &Around<'_>, report
         }
         sets.extend(read_set(set, &members, &sets, around, report));
     }
+    let checks = read_checks(section.sections("check", report), &sets, around.directory, report);
     section.finish(report);
-    Some(Vip { members, weight, maturity, lease, linger, balance, moves, sets })
+    Vip { profile, members, weight, maturity, lease, linger, balance, moves, sets, checks, hook, user }
 }
 
 /// The group: all routers of the network, if it is not said.
-fn read_members(section: &mut Section<'_, '_>, around: &Around<'_>, report: &mut Report) -> Vec<String> {
-    let known = || around.members.iter().map(|(member, _)| member.name.as_str());
+fn read_members(
+    section: &mut Section<'_, '_>,
+    name: Option<&str>,
+    members: &[(Member, Range<usize>)],
+    report: &mut Report,
+) -> Vec<String> {
+    let known = || members.iter().map(|(member, _)| member.name.as_str());
     let place = section.key_span("members");
     let Some(written) = section.texts("members", report) else {
         let all: Vec<String> = known().map(str::to_owned).collect();
@@ -78,7 +105,7 @@ fn read_members(section: &mut Section<'_, '_>, around: &Around<'_>, report: &mut
         return all;
     };
     check_names(&written.value, known(), "no [[member]] is called", report);
-    if let Some(name) = around.name.filter(|name| !written.value.iter().any(|member| member.value == *name)) {
+    if let Some(name) = name.filter(|name| !written.value.iter().any(|member| member.value == *name)) {
         let help = format!("add `{name}`, or leave [vip] out of this router's file");
         report.add(&written.span, "this router is not among the group's members", help);
     }
@@ -93,7 +120,7 @@ fn read_members(section: &mut Section<'_, '_>, around: &Around<'_>, report: &mut
 }
 
 /// Names that nobody has, and names that stand twice.
-fn check_names<'a>(
+pub(super) fn check_names<'a>(
     written: &[At<String>],
     known: impl Iterator<Item = &'a str> + Clone,
     wrong: &str,
@@ -128,6 +155,7 @@ fn read_set(
     let coverage_span = section.key_span("coverage");
     let coverage = section.word("coverage", &words, report).unwrap_or(Coverage::Component);
     let prefer = section.texts("prefer", report).map_or(Vec::new(), |prefer| prefer.value);
+    let router = section.flag("router", report).unwrap_or(false);
     check_names(&prefer, members.iter().map(String::as_str), "no member of the group is called", report);
     section.finish(report);
     if coverage == Coverage::Majority && members.len() < 3 {
@@ -141,7 +169,7 @@ fn read_set(
     let interface = interface.map(|interface| interface.value);
     let addresses = read_addresses(&addresses?, interface.as_deref(), before, around, report);
     let prefer = prefer.into_iter().map(|member| member.value).collect();
-    Some(VipSet { name: name?.value, addresses, coverage, prefer })
+    Some(VipSet { name: name?.value, addresses, coverage, prefer, router })
 }
 
 fn read_addresses(
@@ -208,7 +236,7 @@ fn vip_address(text: &str, interface: Option<&str>) -> Result<VipAddress, (Strin
     Ok(VipAddress { ip, interface: interface_name(interface)? })
 }
 
-fn interface_name(text: &str) -> Result<String, (String, String)> {
+pub(super) fn interface_name(text: &str) -> Result<String, (String, String)> {
     let plain = text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '@'));
     if text.is_empty() || text.len() > MAX_INTERFACE || !plain || matches!(text, "." | "..") {
         let help = format!("`ip link` lists their names; they have at most {MAX_INTERFACE} letters");
@@ -217,6 +245,14 @@ fn interface_name(text: &str) -> Result<String, (String, String)> {
     if text == "lo" {
         let help = "name the interface on the network where the address is asked for";
         return Err(("nobody else reaches an address on `lo`".to_owned(), help.to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
+fn user_name(text: &str) -> Result<String, (String, String)> {
+    if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, ':' | '/')) {
+        let help = "name a user of this machine, as in `user = \"nobody\"`: /etc/passwd lists them";
+        return Err((format!("`{text}` cannot be a user"), help.to_owned()));
     }
     Ok(text.to_owned())
 }

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key, by where it belongs.
-pub(super) const KEYS: [(&str, &[&str]); 11] = [
+pub(super) const KEYS: [(&str, &[&str]); 12] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
     ("[workers]", &["count", "cores", "io", "offload", "idle", "realtime", "pool", "socket_buffer"]),
     ("[memory]", &["lock"]),
@@ -30,8 +30,15 @@ pub(super) const KEYS: [(&str, &[&str]); 11] = [
     ("a [[member]]", &["name", "public"]),
     ("a [[link]]", &["peer", "remote", "path", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
     ("a [[link.path]]", &["remote", "local", "cost"]),
-    ("[vip]", &["members", "weight", "maturity", "lease", "linger", "balance", "moves"]),
-    ("a [[vip.set]]", &["name", "addresses", "interface", "coverage", "prefer"]),
+    ("[vip]", &["profile", "members", "weight", "maturity", "lease", "linger", "balance", "moves", "hook", "user"]),
+    ("a [[vip.set]]", &["name", "addresses", "interface", "coverage", "prefer", "router"]),
+    (
+        "a [[vip.check]]",
+        &[
+            "name", "process", "pid_file", "tcp", "http", "host", "command", "file", "carrier", "interval", "timeout",
+            "rise", "fall", "sets",
+        ],
+    ),
 ];
 /// What messages about syntax begin with.
 const NOT_TOML: &str = "not TOML: ";
@@ -211,6 +218,22 @@ impl<'a, 't> Section<'a, 't> {
         Some(At { value: texts, span: value.span() })
     }
 
+    /// True or false.
+    pub(super) fn flag(&mut self, key: &'static str, report: &mut Report) -> Option<bool> {
+        let value = self.get(key)?;
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            let message = format!("`{key}` is {}, not true or false", kind(value.get_ref()));
+            report.add(&value.span(), message, "write `true` or `false`, without quotes");
+        }
+        flag
+    }
+
+    /// Whether a key is written.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     /// Whether there is such a table at all.
     pub(super) const fn is_written(&self) -> bool {
         self.table.is_some()
@@ -249,9 +272,15 @@ impl<'a, 't> Section<'a, 't> {
 
     /// Reports that `key` is not there.
     pub(super) fn missing(&self, key: &str, help: &str, report: &mut Report) {
-        let written = self.table.is_some_and(|table| table.contains_key(key));
-        if !written && !report.torn {
+        if !self.has(key) && !report.torn {
             report.add(&self.span, format!("{} has no `{key}`", self.called()), help);
+        }
+    }
+
+    /// Reports that none of `keys` is there.
+    pub(super) fn missing_all(&self, keys: &[&str], help: &str, report: &mut Report) {
+        if !keys.iter().any(|key| self.has(key)) && !report.torn {
+            report.add(&self.span, format!("{} has none of {}", self.called(), list(keys)), help);
         }
     }
 
@@ -275,7 +304,7 @@ impl<'a, 't> Section<'a, 't> {
     fn called(&self) -> String {
         match self.name {
             "the file" => self.name.to_owned(),
-            name @ ("member" | "link" | "path" | "set") => format!("this [[{}]]", title(name)),
+            name @ ("member" | "link" | "path" | "set" | "check") => format!("this [[{}]]", title(name)),
             name => format!("[{name}]"),
         }
     }
@@ -286,6 +315,7 @@ fn title(key: &str) -> &str {
     match key {
         "path" => "link.path",
         "set" => "vip.set",
+        "check" => "vip.check",
         key => key,
     }
 }

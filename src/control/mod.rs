@@ -733,12 +733,14 @@ impl Control {
         response
     }
 
-    /// Control's own counters travel with worker 0's, under `control`.
+    /// Control's own counters travel with worker 0's: under `control`, and the group's as
+    /// [`Control::cluster_figures`] names them.
     fn add_own_figures(&self, workers: &mut [Value]) {
         if let Some(Value::Object(first)) = workers.first_mut() {
             let routing = serde_json::to_value(self.routing.stats()).expect("a struct of numbers");
             let own = serde_json::json!({ "routing": routing, "refused_messages": self.refused_messages });
             first.insert("control".to_owned(), own);
+            first.extend(self.cluster_figures());
         }
     }
 

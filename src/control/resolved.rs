@@ -2,7 +2,7 @@
 
 use crate::base::limits::{MAX_LINKS, MAX_NODES};
 use crate::base::{AddressPair, Identity, NodeId, PublicIdentity};
-use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Vip, VipSet};
+use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Profile, Vip, VipCheck, VipSet};
 use crate::dataplane::messages::{LinkSpec, PathSpec};
 use crate::proto::{link, membership, routing, vip};
 use std::collections::BTreeMap;
@@ -85,12 +85,20 @@ impl Resolved {
                 preferences: set.prefer.iter().map(id).collect::<Result<_, String>>()?,
             })
         };
+        let check = |check: &VipCheck| {
+            let place = |name: &String| {
+                let found = written.sets.iter().position(|set| set.name == *name);
+                found.ok_or_else(|| format!("vip: check `{}`: no set is called `{name}`", check.name))
+            };
+            let sets = check.sets.iter().map(place).collect::<Result<_, String>>()?;
+            Ok(vip::CheckSpec { name: check.name.clone(), sets })
+        };
         let settings = vip::Settings {
             node,
             members,
             sets: written.sets.iter().map(set).collect::<Result<_, String>>()?,
             weight: written.weight,
-            checks: Vec::new(),
+            checks: written.checks.iter().map(check).collect::<Result<_, String>>()?,
             maturity: written.maturity,
             lease: written.lease,
             linger: written.linger,
@@ -102,7 +110,11 @@ impl Resolved {
             node,
             // Control has the clock that it is taken from.
             incarnation: 0,
-            timing: membership::Timing::SAFE,
+            timing: match written.profile {
+                Profile::Safe => membership::Timing::SAFE,
+                Profile::Fast => membership::Timing::FAST,
+                Profile::Wan => membership::Timing::WAN,
+            },
         };
         Ok((group, settings))
     }
@@ -158,5 +170,51 @@ pub(super) const fn metric(metric: Metric) -> routing::Metric {
         Metric::Latency => routing::Metric::Latency,
         Metric::Loss => routing::Metric::Loss,
         Metric::Expected => routing::Metric::Expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_for;
+    use std::path::Path;
+
+    /// The configuration of router a, of three, with this in it.
+    fn resolved(more: &str) -> Resolved {
+        let identities = [1, 2, 3].map(|seed| Identity::from_seed([seed; 32]));
+        let mut text = "name = \"a\"\nkey = \"a.key\"\n".to_owned();
+        for (name, identity) in ["a", "b", "c"].iter().zip(&identities) {
+            text += &format!("[[member]]\nname = \"{name}\"\npublic = \"{}\"\n", identity.public());
+        }
+        let config = parse_for(Path::new("a.toml"), &(text + more), 4).unwrap_or_else(|errors| panic!("{errors}"));
+        Resolved::new(&config, &identities[0]).expect("is right")
+    }
+
+    #[test]
+    fn checks_withdraw_the_sets_that_they_name() {
+        let set =
+            |name: &str, last: u8| format!("[[vip.set]]\nname = \"{name}\"\naddresses = [\"192.0.2.{last}@eth0\"]\n");
+        let check = |name: &str, sets: &str| format!("[[vip.check]]\nname = \"{name}\"\nfile = \"/up\"\n{sets}\n");
+        let text = set("web", 10) + &set("mail", 11) + &check("one", "sets = [\"mail\"]") + &check("every", "");
+        let (_, settings) = resolved(&text).cluster.expect("is there");
+        let spec = |name: &str, sets: &[usize]| vip::CheckSpec { name: name.to_owned(), sets: sets.to_vec() };
+        assert_eq!(settings.checks, [spec("one", &[1]), spec("every", &[])]);
+    }
+
+    #[test]
+    fn a_profile_sets_the_pace_of_links_and_of_agreement() {
+        let link = |peer: &str| format!("[[link]]\npeer = \"{peer}\"\nremote = \"192.0.2.2:5300\"\n");
+        let set = "[[vip.set]]\nname = \"web\"\naddresses = [\"192.0.2.10@eth0\"]\n";
+        for (profile, timing, hello) in [
+            ("safe", membership::Timing::SAFE, 10),
+            ("fast", membership::Timing::FAST, 1),
+            ("wan", membership::Timing::WAN, 40),
+        ] {
+            let group = format!("[vip]\nprofile = \"{profile}\"\nmembers = [\"a\", \"b\"]\n");
+            let resolved = resolved(&(group + set + &link("b") + &link("c")));
+            assert_eq!(resolved.cluster.expect("is there").0.timing, timing);
+            let hellos = resolved.links.iter().map(|link| link.settings.hello.as_millis());
+            assert_eq!(hellos.collect::<Vec<_>>(), [hello, 40], "b is a member, c is none");
+        }
     }
 }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::base::{DownReason, LinkMetrics};
 use crate::config::settings::{
-    Config, Congestion, Link as LinkConfig, LinkPath, Member, Metric, Routing, Telemetry, Workers,
+    Config, Congestion, Coverage, Link as LinkConfig, LinkPath, Member, Metric, Question, Routing, Telemetry, Vip,
+    VipAddress, VipCheck, VipSet, Workers,
 };
 use crate::dataplane::messages::{Carrier, LinkReport, MoveReason, Refusal};
 use crate::proto::link::Link as DataLink;
@@ -579,6 +580,59 @@ fn a_connection_has_a_limit_of_listeners() {
     bench.report(Report::SessionClosed(SessionId(3)));
     assert_eq!(bench.ask(ANN, Request::OpenListener { port: 0 }).len(), 1);
     assert_eq!(bench.input(Input::ClientGone(ANN)).len(), clients::LISTENERS, "the one that opens, and the others");
+}
+
+/// A router that is alone in its group, with one set and a check of it.
+fn lone_member() -> Bench {
+    let address = VipAddress { ip: [192, 0, 2, 10].into(), interface: "eth0".to_owned() };
+    let (coverage, prefer) = (Coverage::Component, Vec::new());
+    let set = VipSet { name: "web".to_owned(), addresses: vec![address], coverage, prefer, router: false };
+    let check = VipCheck {
+        name: "up".to_owned(),
+        question: Question::File("/up".into()),
+        interval: ms(100),
+        timeout: ms(100),
+        rise: 1,
+        fall: 1,
+        sets: vec!["web".to_owned()],
+    };
+    let (members, maturity) = (vec!["a".to_owned()], Duration::ZERO);
+    let vip = Vip { members, maturity, sets: vec![set], checks: vec![check], ..Vip::default() };
+    Bench::with(Config { vip: Some(vip), ..config("a", &[]) }).0
+}
+
+#[test]
+fn figures_of_service_addresses_are_those_of_the_moment() {
+    let mut bench = lone_member();
+    let figures = |bench: &mut Bench| {
+        bench.ask(ANN, Request::Stats);
+        let actions = bench.report(Report::Stats(Box::default()));
+        let Some(Action::Reply { response: Response::Stats { workers }, .. }) = actions.first() else {
+            panic!("{actions:?}")
+        };
+        workers[0].clone()
+    };
+    let before = figures(&mut bench);
+    let set = |state: &str, held: bool, able: bool| serde_json::json!([{"set": "web", "state": state, "owned": held, "covered": held, "able": able}]);
+    assert_eq!(before["vip_sets"], set("idle", false, false), "the check has found nothing yet");
+    assert_eq!((&before["membership"]["views"], &before["membership"]["view_members"]), (&1.into(), &1.into()));
+    let Response::Vips { sets, .. } = bench.answer(Request::Vips) else { panic!() };
+    assert_eq!(sets[0].unable.as_deref(), Some("the check `up` has found nothing yet"));
+
+    bench.input(Input::Health { check: 0, ok: true });
+    bench.wait(ms(1_000));
+    bench.input(Input::Host(HostReport::Acquired { set: 0 }));
+    bench.wait(ms(1_000));
+    let after = figures(&mut bench);
+    assert_eq!(after["vip_sets"], set("owning", true, true));
+    let vip = &after["vip"];
+    assert_eq!((&vip["acquired"], &vip["sets_owned"], &vip["sets_covered"]), (&1.into(), &1.into(), &1.into()));
+    assert_eq!(vip["overruled"], false);
+
+    bench.input(Input::Health { check: 0, ok: false });
+    bench.wait(ms(1_000));
+    assert_eq!(figures(&mut bench)["vip_sets"], set("releasing", false, false));
+    assert!(figures(&mut Bench::new(&[])).get("vip_sets").is_none(), "who shares none has none");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::base::{Instant, NodeId};
 use crate::proto::membership::{self, Cause, Suspicion};
 use crate::proto::vip::{self, Command};
 use crate::wire::admin::{JournalEntry, Response, ViewEntry, VipEntry, VipMemberEntry, VipOrder};
+use serde_json::{Value, json};
 
 /// What is answered where there are none.
 pub(super) const NO_CLUSTER: &str =
@@ -40,6 +41,43 @@ impl Control {
             unable: set.unable,
         });
         Response::Vips { view, members, sets: sets.collect(), degraded: Vec::new() }
+    }
+
+    /// What is counted of the group that shares service addresses, and each set as it is now; nothing if there is none.
+    pub(super) fn cluster_figures(&self) -> Vec<(String, Value)> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let (membership, vip) = (cluster.membership(), cluster.vip());
+        let with = |stats: serde_json::Result<Value>, gauges: Value| {
+            let mut figures = stats.expect("a struct of numbers");
+            if let (Value::Object(figures), Value::Object(gauges)) = (&mut figures, gauges) {
+                figures.extend(gauges);
+            }
+            figures
+        };
+        let view_members = membership.view().map_or(0, |view| view.members.len());
+        let gauges = json!({ "view_members": view_members, "gathering": membership.is_gathering() });
+        let membership = with(serde_json::to_value(membership.stats()), gauges);
+        let sets: Vec<vip::SetView> = vip.sets().collect();
+        let count = |is: fn(&vip::SetView) -> bool| sets.iter().filter(|set| is(set)).count();
+        let gauges = json!({
+            "sets_configured": sets.len(),
+            "sets_owned": count(is_owned),
+            "sets_covered": count(is_covered),
+            "overruled": vip.is_overruled(),
+        });
+        let vip = with(serde_json::to_value(vip.stats()), gauges);
+        let figures = |set: &vip::SetView| {
+            json!({
+                "set": set.name,
+                "state": stage(set.here),
+                "owned": is_owned(set),
+                "covered": is_covered(set),
+                "able": set.unable.is_none(),
+            })
+        };
+        let sets: Vec<Value> = sets.iter().map(figures).collect();
+        let named = [("membership", membership), ("vip", vip), ("vip_sets", Value::Array(sets))];
+        named.map(|(name, figures)| (name.to_owned(), figures)).into()
     }
 
     fn member(&self, member: vip::MemberView) -> VipMemberEntry {
@@ -194,6 +232,16 @@ impl Control {
             Entry::Mature => "this router has waited for the others for long enough".to_owned(),
         }
     }
+}
+
+/// Whether this router answers for it.
+fn is_owned(set: &vip::SetView) -> bool {
+    set.here == vip::Stage::Owning
+}
+
+/// Whether its owner says that it answers for it.
+fn is_covered(set: &vip::SetView) -> bool {
+    set.owner.is_some() && set.acquired
 }
 
 const fn stage(stage: vip::Stage) -> &'static str {

@@ -4,6 +4,10 @@ use std::io;
 
 /// Linux 3 capability sets: two words each (`_LINUX_CAPABILITY_VERSION_3`).
 const VERSION: u32 = 0x2008_0522;
+/// Commands of another group.
+pub const SETGID: u32 = 6;
+/// Commands of another user.
+pub const SETUID: u32 = 7;
 /// Bind ports below 1024.
 const NET_BIND_SERVICE: u32 = 10;
 /// Socket buffers beyond the system's limit.

@@ -23,6 +23,7 @@ use crate::wire::admin::{Request, Response};
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -472,6 +473,7 @@ impl ControlLoop {
     }
 
     /// Performs an action; gives it back if its worker's ring is full.
+    #[allow(clippy::result_large_err, reason = "it is given back as it came, once in a while")]
     fn perform(&mut self, action: Action) -> Result<(), Action> {
         let full = |worker: usize| self.parts.workers[worker].commands.is_full();
         match action {
@@ -490,12 +492,12 @@ impl ControlLoop {
                     client.shares_memory = wanted;
                 }
             }
-            Action::Reply { client: ClientId(client @ OWN..), response } => self.answered(client, response),
             Action::Reply { client, mut response } => {
-                if let (Response::Vips { degraded, .. }, Some((host, _))) = (&mut response, &self.parts.host) {
-                    degraded.extend_from_slice(host.degraded());
+                self.complete(&mut response);
+                match client.0 {
+                    OWN.. => self.answered(client.0, response),
+                    client => self.answer(client, &response),
                 }
-                self.answer(client.0, &response);
             }
             Action::Host(command) => {
                 let refused = self.parts.host.as_mut().and_then(|(host, _)| host.command(command).err());
@@ -507,6 +509,22 @@ impl ControlLoop {
             Action::Exit => self.exit = true,
         }
         Ok(())
+    }
+
+    /// Adds to an answer what this machine knows of its service addresses.
+    fn complete(&self, response: &mut Response) {
+        let Some((host, _)) = &self.parts.host else { return };
+        match response {
+            Response::Vips { degraded, .. } => degraded.extend_from_slice(host.degraded()),
+            Response::Stats { workers } => {
+                // Answers about sessions have the same form, and nothing of this.
+                let first = workers.first_mut().and_then(Value::as_object_mut);
+                if let Some(first) = first.filter(|first| first.contains_key("vip")) {
+                    first.insert("vip_host".to_owned(), host.figures());
+                }
+            }
+            _ => {}
+        }
     }
 
     fn push(&mut self, worker: usize, message: ToWorker) {

@@ -13,11 +13,11 @@ use super::notify::notify;
 use super::ring::{Crossings, RING_SLOTS, Receiver, Sender, ToWorker, crossings, ring};
 use super::sessions::Limits;
 use super::signals::Signals;
-use super::vip::{self, Address, Host, Pulse, Set};
+use super::vip::{self, Host, Pulse};
 use super::worker::{Place, Worker};
 use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{self, Identity, Rng, WallTime};
-use crate::config::settings::{Clients, Config, Member, Metric, Routing, Telemetry, Vip, VipAddress, VipSet, Workers};
+use crate::config::settings::{Clients, Config, Member, Metric, Routing, Telemetry, Vip, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -39,9 +39,6 @@ const RELEASE_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 /// Connected sockets opened in advance for each link, as only the start has the privilege of large buffers. A link takes one
 /// each time it comes up; later ones have the buffers that the system grants to all.
 const STOCK: usize = 4;
-
-/// What is held is announced again so often: switches and neighbours forget.
-const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Why a router did not start, or stopped by itself. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -269,18 +266,7 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
 
 /// What holds service addresses on this host.
 fn hold(vip: &Vip, clock: Clock, workers: usize, stop: &Stop) -> Result<(Host, Pulse), RunError> {
-    let address = |address: &VipAddress| Address { interface: address.interface.clone(), address: address.ip };
-    let set = |set: &VipSet| Set { name: set.name.clone(), addresses: set.addresses.iter().map(address).collect() };
-    let settings = vip::Settings {
-        sets: vip.sets.iter().map(set).collect(),
-        lease: vip.lease,
-        refresh: REFRESH,
-        router: false,
-        realtime: None,
-        checks: Vec::new(),
-        hook: None,
-        user: None,
-    };
+    let settings = vip::configured(vip).map_err(RunError::Vip)?;
     let host = Host::start(settings, clock, &stop.bell).map_err(RunError::Vip)?;
     Ok((host, Pulse::new(clock.now(), workers, vip.lease)))
 }

@@ -1,7 +1,7 @@
 //! What a figure among a router's statistics is, by its name.
 
 /// Figures that come and go.
-const GAUGES: [&str; 21] = [
+const GAUGES: [&str; 25] = [
     "pool",
     "core",
     "in_use",
@@ -23,6 +23,10 @@ const GAUGES: [&str; 21] = [
     "clock_error_us",
     "sessions",
     "flows",
+    "view_members",
+    "sets_configured",
+    "sets_covered",
+    "sets_owned",
 ];
 
 /// Whether the figure at the end of this path (keys joined by dots) comes and goes; if not it only grows, and its change

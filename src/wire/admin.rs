@@ -147,7 +147,9 @@ pub enum Response {
         routes: Vec<RouteEntry>,
     },
     /// Answer to [`Request::Stats`] and [`Request::Sessions`]: one object a worker, as in the documentation of
-    /// `dataplane::messages::ShardStats`.
+    /// `dataplane::messages::ShardStats`. To [`Request::Stats`] the first has what is counted beside the workers, too: `control`
+    /// and, where service addresses are shared, `membership`, `vip`, `vip_host` (objects of figures) and `vip_sets`: of each
+    /// set an object with `set` (its name), `state`, `owned`, `covered` and `able`.
     Stats {
         /// One per worker.
         workers: Vec<serde_json::Value>,

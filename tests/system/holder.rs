@@ -71,12 +71,12 @@ fn settings(told: &str) -> Settings {
         let (address, interface) = text.split_once('@').expect("an address and an interface");
         Address { interface: interface.into(), address: address.parse().expect("an address") }
     };
-    let set = |text: &str| Set { name: text.into(), addresses: text.split_whitespace().map(place).collect() };
+    let set =
+        |text: &str| Set { name: text.into(), addresses: text.split_whitespace().map(place).collect(), router: false };
     Settings {
         sets: parts.map(set).collect(),
         lease: Duration::from_millis(lease),
         refresh: Duration::from_secs(30),
-        router: false,
         realtime: None,
         checks: Vec::new(),
         hook: std::env::var(HOOK).ok().map(|file| Hook {

@@ -33,7 +33,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
     ("pool and reports", &["pool", "pool_peak", "reports_waiting", "reports_peak"]),
 ];
 /// Shown by themselves, or by another command.
-const APART: [&str; 6] = ["drops", "datagram_drops", "message_drops", "links", "sessions", "histograms"];
+const APART: [&str; 7] = ["drops", "datagram_drops", "message_drops", "links", "sessions", "histograms", "vip_sets"];
 /// The workers' figures at one moment, and how long after the ones before.
 pub(super) struct Sample<'a> {
     /// One object a worker.
@@ -59,6 +59,7 @@ impl Sample<'_> {
             let mut latencies = latency_table("latency");
             self.groups(worker, before, &mut text, &mut latencies);
             self.put(&mut text, &latencies);
+            self.put(&mut text, &sets(&worker["vip_sets"]));
         }
         self.put(&mut text, &self.drops());
         for (number, worker) in self.workers.iter().enumerate() {
@@ -198,6 +199,16 @@ fn driver(worker: &Value) -> String {
     [backend, core, scheduling].into_iter().flatten().collect()
 }
 
+/// The sets of service addresses, as this router sees them now.
+fn sets(sets: &Value) -> Table {
+    let mut table = Table::new(["service addresses", "here", "covered", "could be here"]);
+    let yes = |flag: &Value| if *flag == true { "yes" } else { "no" }.to_owned();
+    for set in sets.as_array().into_iter().flatten() {
+        table.row([plain(&set["set"]), plain(&set["state"]), yes(&set["covered"]), yes(&set["able"])]);
+    }
+    table
+}
+
 fn total_drops(workers: &[Value]) -> Drops {
     let of = |value: &Value| serde_json::from_value::<Drops>(value.clone()).unwrap_or_default();
     let mut sum = Drops::default();
@@ -258,7 +269,8 @@ mod tests {
         let turn = json!({"count": 9, "mean_us": 2.0, "sd_us": 0.1, "p50_us": 1.5, "p90_us": 2.0, "p99_us": 3.0,
             "p999_us": 4.0, "max_us": 5.0});
         json!({"datagrams_in": datagrams, "strays": 0, "pool": [5, 4096], "drops": {"no-route": 2}, "turn": turn,
-            "security": {"handshakes_done": 3}, "future": 8,
+            "security": {"handshakes_done": 3}, "future": 8, "vip": {"acquired": 6, "overruled": true},
+            "vip_sets": [{"set": "web", "state": "owning", "owned": true, "covered": true, "able": false}],
             "driver": {"backend": "mmsg", "backend_reason": "mmsg (as configured)", "calls": 12, "core": 3,
                 "core_reason": "auto, isolated", "scheduling": "real time, priority 10"},
             "links": [{"link": 0, "peer": "00000000000000aa", "up": true, "remote": "192.0.2.2:5300",
@@ -296,6 +308,8 @@ mod tests {
             "one turn of the worker's loop",
             "other",
             "future",
+            "overruled",
+            "web                owning  yes      no",
         ] {
             assert!(shown.contains(part), "{part} is not in\n{shown}");
         }

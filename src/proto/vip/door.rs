@@ -18,8 +18,8 @@ pub struct Settings {
     pub sets: Vec<SetSpec>,
     /// This router's share of the sets, against the others' weights, from 1 to [`MAX_WEIGHT`](crate::wire::vip::MAX_WEIGHT).
     pub weight: u16,
-    /// This router's health checks, and the sets that each withdraws when it fails; all sets if it names none.
-    pub checks: Vec<Vec<usize>>,
+    /// This router's health checks.
+    pub checks: Vec<CheckSpec>,
     /// How long a router that starts waits for members that hold something, before it takes anything. The same on all.
     pub maturity: Duration,
     /// For how long the kernel of a member lets it answer without word from its daemon. The same on all.
@@ -30,6 +30,15 @@ pub struct Settings {
     pub balance: Option<Duration>,
     /// How many sets move each time, at most. The same on all.
     pub moves: u16,
+}
+
+/// A health check, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSpec {
+    /// What people call it.
+    pub name: String,
+    /// The sets that it withdraws when it fails; all sets if it names none.
+    pub sets: Vec<usize>,
 }
 
 /// A set of addresses that move as one.
@@ -88,7 +97,7 @@ impl Settings {
         assert!(self.members.iter().any(|(node, _)| *node == self.node), "this router is a member");
         assert!((1..=crate::wire::vip::MAX_WEIGHT).contains(&self.weight), "the configuration bounds the weight");
         assert!(self.sets.iter().all(|set| set.addresses.len() <= MAX_SET_ADDRESSES), "the configuration bounds them");
-        let named = self.checks.iter().flatten().all(|&set| set < self.sets.len());
+        let named = self.checks.iter().flat_map(|check| &check.sets).all(|&set| set < self.sets.len());
         assert!(named, "checks name sets that there are");
     }
 }

@@ -72,8 +72,8 @@ mod show;
 mod tests;
 
 pub use door::{
-    Action, Cause, Command, Coverage, Entry, HostCommand, HostReport, Input, MemberView, Reason, SetSpec, SetView,
-    Settings, Stats,
+    Action, Cause, CheckSpec, Command, Coverage, Entry, HostCommand, HostReport, Input, MemberView, Reason, SetSpec,
+    SetView, Settings, Stats,
 };
 pub use post::Stage;
 
@@ -437,11 +437,10 @@ impl Vip {
     /// Why this router can not hold a set.
     fn unable(&self, set: usize) -> Option<String> {
         let concerns = |sets: &[usize]| sets.is_empty() || sets.contains(&set);
-        let mut checks = self.settings.checks.iter().zip(&self.checks).enumerate();
-        let check = checks.find(|(_, (sets, found))| **found != Some(true) && concerns(sets));
-        if let Some((check, (_, found))) = check {
+        let mut checks = self.settings.checks.iter().zip(&self.checks);
+        if let Some((check, found)) = checks.find(|(check, found)| **found != Some(true) && concerns(&check.sets)) {
             let what = if found.is_some() { "fails" } else { "has found nothing yet" };
-            return Some(format!("check {check} {what}"));
+            return Some(format!("the check `{}` {what}", check.name));
         }
         let interfaces = &self.settings.sets[set].interfaces;
         if let Some(dark) = interfaces.iter().find(|name| self.dark.contains(name)) {

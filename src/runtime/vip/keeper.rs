@@ -436,14 +436,14 @@ impl Keeper {
     fn announce(&mut self) {
         let mut room = ANNOUNCEMENTS;
         let (now, refresh) = (self.parts.clock.now(), self.parts.settings.refresh);
-        for holding in &mut self.sets {
+        for (set, holding) in self.sets.iter_mut().enumerate() {
             let Holding::Held(held) = holding else { continue };
             if !held.schedule.is_due(now) {
                 continue;
             }
             for &Placed { index, address } in &held.placed {
                 let mac = self.parts.watch.link(index).and_then(|link| link.mac);
-                let router = self.parts.settings.router;
+                let router = self.parts.settings.sets[set].router;
                 let sent = mac.map(|mac| self.parts.announcer.announce(index, mac, address, router));
                 match sent {
                     Some(Ok(())) => add(&self.shared.announced, 1),
@@ -595,7 +595,7 @@ impl Keeper {
         if self.parts.settings.hook.is_none() {
             return;
         }
-        let Set { name, addresses } = &self.parts.settings.sets[set];
+        let Set { name, addresses, .. } = &self.parts.settings.sets[set];
         let placed = addresses.iter().map(|placed| format!("{}@{}", placed.address, placed.interface));
         let addresses = placed.collect::<Vec<_>>().join(" ");
         if self.jobs.push(Job { event, set, name: name.clone(), addresses }).is_err() {

@@ -58,6 +58,7 @@
 mod addresses;
 mod announce;
 mod attendant;
+mod configured;
 mod health;
 mod hooks;
 mod keeper;
@@ -67,6 +68,7 @@ mod pulse;
 mod tests;
 mod watch;
 
+pub(super) use configured::configured;
 pub use health::{Check, Question};
 pub use hooks::{Event, Hook, User};
 pub use pulse::Pulse;
@@ -118,6 +120,8 @@ pub struct Set {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<Address>,
+    /// They are a router's: advertisements say so.
+    pub router: bool,
 }
 
 /// What a host is told at its start.
@@ -129,8 +133,6 @@ pub struct Settings {
     pub lease: Duration,
     /// Time between two announcements of what is held long since.
     pub refresh: Duration,
-    /// The sets' addresses are a router's: advertisements say so.
-    pub router: bool,
     /// The keeper's real-time priority, if it is to have one.
     pub realtime: Option<u8>,
     /// Health checks, by their number.
@@ -318,6 +320,14 @@ impl Host {
     /// What is not promised on this machine, and why.
     pub fn degraded(&self) -> &[String] {
         &self.degraded
+    }
+
+    /// What was counted and how things are, for people and tools.
+    pub fn figures(&self) -> serde_json::Value {
+        let mut figures = serde_json::to_value(self.stats()).expect("a struct of numbers");
+        figures["degraded"] = (!self.degraded.is_empty()).into();
+        figures["dead"] = self.is_dead().into();
+        figures
     }
 
     /// What was counted.

@@ -10,6 +10,7 @@
 //! | a figure of a link's path | `sinew_link_path_…`, with the label `path` too: its addresses |
 //! | `…_us`, `…_ms`, `…_ppm` | `…_seconds`, `…_ratio` |
 //! | `…_us` beside a histogram of the same | `…_latest_seconds` |
+//! | a set of service addresses, in `vip_sets` | `sinew_vip_set_…`, with the label `set`; its state is a label too |
 //! | `metrics` of a link, which routing goes by | `sinew_link_advertised_…` |
 //!
 //! Every family has one HELP and one TYPE line, its samples follow at once, and every series is there once: workers,
@@ -33,7 +34,7 @@ const BY_REASON: [&str; 4] = ["drops", "datagram_drops", "message_drops", "send_
 /// Figures of a class of messages.
 const CLASSES: [&str; 3] = ["best_effort", "reliable", "control"];
 /// What is shown of its own, or means nothing as a series.
-const APART: [&str; 4] = ["links", "sessions", "histograms", "link"];
+const APART: [&str; 5] = ["links", "sessions", "histograms", "link", "vip_sets"];
 /// Gauges of something else than things.
 const UNITS: [(&str, &str); 4] =
     [("window", "_bytes"), ("in_flight", "_bytes"), ("pacing_rate", "_bytes_per_second"), ("pmtu", "_bytes")];
@@ -97,6 +98,7 @@ pub fn render(workers: &[Value], name: impl Fn(&str) -> String) -> Result<String
                 families.object("sinew_link_path", "", &format!("{labels},path=\"{addresses}\""), path);
             }
         }
+        families.vip_sets(&worker["vip_sets"]);
         for entry in worker["histograms"].as_array().into_iter().flatten() {
             let Some(stage) = stages::of(entry["name"].as_str().unwrap_or_default()) else { continue };
             let (prefix, labels) = match entry["peer"].as_str() {
@@ -121,6 +123,16 @@ impl Families {
             let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
         }
         text
+    }
+
+    /// Sets of service addresses. They are the router's, not a worker's.
+    fn vip_sets(&mut self, sets: &Value) {
+        for set in sets.as_array().into_iter().flatten() {
+            let labels = format!("set=\"{}\"", escaped(set["set"].as_str().unwrap_or_default()));
+            self.object("sinew_vip_set", "", &labels, set);
+            let state = escaped(set["state"].as_str().unwrap_or_default());
+            self.sample("sinew_vip_set_state", "gauge", &format!("{labels},state=\"{state}\""), 1.0);
+        }
     }
 
     /// Everything in an object. `prefix` is the metric's name so far, `path` the keys so far.
@@ -235,6 +247,8 @@ mod tests {
             "drops": {"no-route": 4},
             "driver": {"backend": "uring", "turns": 7, "commands": {"peak": 2}},
             "sessions": [{"port": 9}],
+            "vip": {"acquired": 3, "sets_owned": 1, "overruled": false},
+            "vip_sets": [{"set": "we\"b", "state": "owning", "owned": true, "covered": true, "able": false}],
             "links": [{
                 "peer": "00ff", "link": 5, "up": true, "since": {"secs": 2, "nanos": 500_000_000},
                 "metrics": {"rtt": {"secs": 0, "nanos": 20_500_000}, "loss_ppm": 1000},
@@ -276,6 +290,12 @@ mod tests {
             &format!("sinew_link_queue_wait_seconds_bucket{{{link},class=\"reliable\",le=\"+Inf\"}} 4\n"),
             &format!("sinew_link_queue_wait_seconds_count{{{link},class=\"reliable\"}} 4\n"),
             "sinew_turn_seconds_count{worker=\"0\"} 4\n",
+            "# TYPE sinew_vip_acquired_total counter\nsinew_vip_acquired_total{worker=\"0\"} 3\n",
+            "# TYPE sinew_vip_sets_owned gauge\nsinew_vip_sets_owned{worker=\"0\"} 1\n",
+            "sinew_vip_overruled{worker=\"0\"} 0\n",
+            "# TYPE sinew_vip_set_owned gauge\nsinew_vip_set_owned{set=\"we\\\"b\"} 1\n",
+            "sinew_vip_set_able{set=\"we\\\"b\"} 0\n",
+            "sinew_vip_set_state{set=\"we\\\"b\",state=\"owning\"} 1\n",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }

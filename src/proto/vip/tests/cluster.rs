@@ -119,7 +119,7 @@ pub(super) fn settings(node: usize, nodes: usize, sets: usize) -> Settings {
         members: (0..nodes).map(|node| (id(node), format!("m{node}"))).collect(),
         sets: (0..sets).map(set).collect(),
         weight: 1,
-        checks: vec![Vec::new()],
+        checks: vec![CheckSpec::default()],
         maturity: MATURITY,
         lease: LEASE,
         linger: LINGER,
