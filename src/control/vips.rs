@@ -26,7 +26,11 @@ impl Control {
         let written = &self.config.vip.as_ref().map_or(&[][..], |vip| &vip.sets);
         let sets = cluster.vip().sets().zip(written.iter()).map(|(set, written)| VipEntry {
             set: set.name,
-            addresses: written.addresses.iter().map(|address| format!("{}@{}", address.ip, address.interface)).collect(),
+            addresses: written
+                .addresses
+                .iter()
+                .map(|address| format!("{}@{}", address.ip, address.interface))
+                .collect(),
             owner: set.owner.map(|node| self.name_of(node)),
             acquired: set.acquired,
             from: set.from.map(|node| self.name_of(node)),

@@ -264,7 +264,18 @@ impl Host {
             std::thread::Builder::new().name("sinew-vip".into()).spawn(move || keeper.run())?,
             std::thread::Builder::new().name("sinew-vip-care".into()).spawn(move || attendant.run())?,
         ];
-        Ok(Host { clock, commands, lapse_seen: false, reports, verdicts, shared, bells, threads, degraded, _lock: lock })
+        Ok(Host {
+            clock,
+            commands,
+            lapse_seen: false,
+            reports,
+            verdicts,
+            shared,
+            bells,
+            threads,
+            degraded,
+            _lock: lock,
+        })
     }
 
     /// Has a command executed; gives it back if too many wait.

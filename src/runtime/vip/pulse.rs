@@ -35,7 +35,12 @@ impl Pulse {
     }
 
     /// Passes on the oldest sign of life, and asks for the next.
-    pub(in crate::runtime) fn beat<'a>(&mut self, now: Instant, host: &Host, workers: impl Iterator<Item = &'a mut Sender<ToWorker>>) {
+    pub(in crate::runtime) fn beat<'a>(
+        &mut self,
+        now: Instant,
+        host: &Host,
+        workers: impl Iterator<Item = &'a mut Sender<ToWorker>>,
+    ) {
         if now < self.next {
             return;
         }
