@@ -1,7 +1,9 @@
 //! Members that share virtual addresses, as operators run them, and a client that asks a thousand times a second: how
 //! long nobody answers when something happens to the one that does, and whether ever a second one answers.
 //!
-//! Bounds are several times what a quiet machine shows, since this one may not be quiet; what was measured is printed.
+//! Leases and the patience of links are ten times what a quiet network allows, and bounds generous: on a machine that stops
+//! a process for a moment no owner is to lapse that was not struck. What was measured is printed; `perf/failover` measures
+//! how quick it can be.
 
 use crate::lan::{Traffic, Trail};
 use crate::members::{Group, Members, name, status};
@@ -11,12 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// How long nobody may answer after a fault that must be noticed first: quiet machines show a tenth of it.
-const NOTICED: Duration = Duration::from_millis(1500);
-/// The same for a death that the kernel tells of.
-const TOLD: Duration = Duration::from_millis(1000);
+/// Between hellos, until a link is dead, and of a lease, in milliseconds.
+const STEADY: [u64; 3] = [50, 600, 500];
+/// The same where nobody is to be suspected, whatever the machine does.
+const CALM: [u64; 3] = [50, 3000, 3000];
+/// How long nobody may answer after a fault that must be noticed first.
+const NOTICED: Duration = Duration::from_secs(3);
+/// The same for what members tell each other, or the kernel tells them.
+const TOLD: Duration = Duration::from_secs(2);
 /// What a loaded machine may add to a lease: an answer that was sent is read that much later.
-const LATE: Duration = Duration::from_millis(150);
+const LATE: Duration = Duration::from_millis(300);
 /// Long enough for what is still to come.
 const WHILE: Duration = Duration::from_millis(300);
 const SET: usize = 0;
@@ -27,7 +33,7 @@ fn both() -> Vec<IpAddr> {
 }
 
 fn three() -> Members {
-    Members::started(Group::quick(3, vec![both()]))
+    Members::started(Group::new(3, vec![both()], STEADY))
 }
 
 fn probes(members: &Members) -> Vec<Traffic> {
@@ -44,7 +50,7 @@ fn probed<T>(members: &mut Members, happens: impl FnOnce(&mut Members) -> T) -> 
     std::thread::sleep(WHILE);
     let struck = Instant::now();
     let told = happens(members);
-    assert!(traffic[0].answers_within(WHILE), "nobody answers any more");
+    assert!(traffic[0].answers_within(TOLD / 4), "nobody answers any more");
     (struck, finish(traffic), told)
 }
 
@@ -61,18 +67,18 @@ fn lost(trail: &Trail) -> u64 {
     trail.lost().iter().map(|range| range.end() + 1 - range.start()).sum()
 }
 
-/// The client knows where both addresses are, and nobody else answers, however it is asked.
-fn only_one_answers(members: &Members, owner: usize) {
-    for address in both() {
-        assert_eq!(members.lan.probe(address, WHILE), Some(owner as u8), "{address}");
-        assert_eq!(members.lan.believed(address), Some(members.lan.places[owner].mac), "{address}");
-    }
-    for address in both() {
-        // One that handed it over accepts for a while what is still on its way.
-        members.eventually(&format!("only {} answers to {address}", name(owner)), || {
-            (members.lan.answerers(address) == [owner]).then_some(())
-        });
-    }
+/// The client knows where both addresses are, and nobody answers, however it is asked, but the one that all agree on; soon,
+/// since who handed them over accepts for a while what is still on its way.
+fn only_one_answers(members: &Members) {
+    let answered = |address: IpAddr, owner: usize| {
+        let known = members.lan.probe(address, TOLD) == Some(owner as u8)
+            && members.lan.believed(address) == Some(members.lan.places[owner].mac);
+        known && members.lan.answerers(address) == [owner]
+    };
+    members.eventually("one member answers, and the client knows which", || {
+        let owner = members.settled()[SET];
+        both().into_iter().all(|address| answered(address, owner)).then_some(())
+    });
 }
 
 /// Nothing of this member was heard from one lease after `struck` on.
@@ -98,7 +104,7 @@ fn of_whom_the_owner_is_killed_take_over_and_it_comes_back_with_nothing() {
         });
         outage("kill -9", struck, &trails, TOLD);
         silent_after_a_lease(&members, owner, struck, &trails);
-        only_one_answers(&members, next);
+        only_one_answers(&members);
         both().iter().for_each(|&address| assert!(members.lan.has(owner, address), "the kernel alone silences it"));
 
         let (struck, trails, owners) = probed(&mut members, |members| {
@@ -108,7 +114,7 @@ fn of_whom_the_owner_is_killed_take_over_and_it_comes_back_with_nothing() {
         outage("its return", struck, &trails, TOLD);
         assert_eq!(owners, [next], "nothing moves without need");
         both().iter().for_each(|&address| assert!(!members.lan.has(owner, address), "{address} was left"));
-        only_one_answers(&members, next);
+        only_one_answers(&members);
     });
 }
 
@@ -142,7 +148,7 @@ fn of_whom_the_owner_freezes_take_over_and_it_never_answers_when_it_goes_on() {
         outage("resumed", resumed, &trails[..1], TOLD);
         assert!(given || owners == [next], "neither of the two that had it has it: {owners:?}");
         members.lan.forget(asked_of_it);
-        only_one_answers(&members, owners[SET]);
+        only_one_answers(&members);
     });
 }
 
@@ -200,7 +206,7 @@ fn merged(members: &mut Members, before: usize, cut: &[usize]) {
     outage("merge", healed, &trails, TOLD);
     let last = |trail: &Trail| trail.answers.last().map(|answer| usize::from(answer.who));
     trails.iter().for_each(|trail| assert_eq!(last(trail), Some(owner), "the client was with {}", name(before)));
-    only_one_answers(members, owner);
+    only_one_answers(members);
 }
 
 #[test]
@@ -216,8 +222,7 @@ fn of_whom_the_owner_loses_its_carrier_take_over() {
         outage("carrier loss", struck, &trails, NOTICED);
         assert_ne!(next, owner);
         members.lan.plug(owner, true);
-        let owner = members.settled()[SET];
-        only_one_answers(&members, owner);
+        only_one_answers(&members);
     });
 }
 
@@ -225,7 +230,7 @@ fn of_whom_the_owner_loses_its_carrier_take_over() {
 fn that_end_in_order_or_are_told_to_hand_over_lose_nothing() {
     let name = "cluster::that_end_in_order_or_are_told_to_hand_over_lose_nothing";
     system_test(name, Machine::Alone, || {
-        let mut members = Members::started(Group::calm(3, vec![both()]));
+        let mut members = Members::started(Group::new(3, vec![both()], CALM));
         members.settled();
         let traffic: Vec<Traffic> = both().into_iter().map(|address| members.lan.traffic(address, 1000)).collect();
         let mut owners = vec![members.settled()[SET]];
@@ -245,7 +250,7 @@ fn that_end_in_order_or_are_told_to_hand_over_lose_nothing() {
         std::thread::sleep(WHILE);
         members.signal(asked, libc::SIGTERM);
         let end = members.ended(asked);
-        let left = members.settled()[SET];
+        members.settled();
         std::thread::sleep(WHILE);
         for (address, trail) in both().iter().zip(finish(traffic)) {
             let gap = trail.longest_gap(trail.answers[0].at);
@@ -256,7 +261,7 @@ fn that_end_in_order_or_are_told_to_hand_over_lose_nothing() {
         }
         assert!(end.success(), "{end}: {}", members.log(asked));
         both().iter().for_each(|&address| assert!(!members.lan.has(asked, address), "{address} was left"));
-        only_one_answers(&members, left);
+        only_one_answers(&members);
     });
 }
 
@@ -276,7 +281,7 @@ fn asked(members: &Members, member: usize, line: &str) -> Value {
 fn with_another_configuration_are_refused_aloud_and_the_others_go_on() {
     let name = "cluster::with_another_configuration_are_refused_aloud_and_the_others_go_on";
     system_test(name, Machine::Alone, || {
-        let mut members = Members::new(Group::quick(3, vec![both()]));
+        let mut members = Members::new(Group::new(3, vec![both()], STEADY));
         let text = std::fs::read_to_string(members.config(2)).expect("has a configuration");
         let other = text.replace("10.66.0.100", "10.66.0.150");
         std::fs::write(members.config(2), other).expect("is written");
@@ -299,7 +304,8 @@ fn with_another_configuration_are_refused_aloud_and_the_others_go_on() {
         members.ended(owner);
         let last = 1 - owner;
         members.eventually("the other equal one takes over", || (owner_of(&members, last) == Some(last)).then_some(()));
-        assert_eq!(members.lan.answerers(both()[0]), [last]);
+        // The killed one's lease may not be over.
+        members.eventually("only it answers", || (members.lan.answerers(both()[0]) == [last]).then_some(()));
         let its_own: IpAddr = "10.66.0.150".parse().expect("an address");
         assert!(!members.lan.has(2, its_own) && !members.lan.has(2, both()[0]), "c holds something");
         assert!(members.running().contains(&2) && members.status(2).is_ok(), "c runs on");
@@ -351,7 +357,7 @@ fn many(sets: u8) -> Vec<Vec<IpAddr>> {
 fn with_two_hundred_sets_share_them_and_those_of_one_that_dies() {
     let name = "cluster::with_two_hundred_sets_share_them_and_those_of_one_that_dies";
     system_test(name, Machine::Alone, || {
-        let mut members = Members::started(Group::calm(5, many(200)));
+        let mut members = Members::started(Group::new(5, many(200), CALM));
         let owners = members.settled();
         assert_spread(&owners, 5);
         assert_eq!(roll(&members), answered_by(&owners));
@@ -367,7 +373,7 @@ fn with_two_hundred_sets_share_them_and_those_of_one_that_dies() {
             (0..200).all(by).then(|| struck.elapsed())
         });
         say(&format!("200 sets, one of five killed: all covered after {covered:.1?}, as another says"));
-        assert!(covered < NOTICED * 2, "{covered:?}");
+        assert!(covered < NOTICED, "{covered:?}");
         let after = members.settled();
         assert_spread(&after, 4);
         let moved = owners.iter().zip(&after).filter(|(before, after)| before != after).count();

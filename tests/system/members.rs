@@ -37,15 +37,9 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// As quick as a quiet network allows.
-    pub(crate) fn quick(members: usize, sets: Vec<Vec<IpAddr>>) -> Group {
-        let [hello, dead, lease] = [10, 60, 50].map(Duration::from_millis);
-        Group { members, sets, hello, dead, lease }
-    }
-
-    /// Slow to suspect anybody, for where nobody is to be suspected on a machine that has stopped for a moment.
-    pub(crate) fn calm(members: usize, sets: Vec<Vec<IpAddr>>) -> Group {
-        let [hello, dead, lease] = [50, 3000, 3000].map(Duration::from_millis);
+    /// With these times between hellos, until a link is dead, and of a lease, in milliseconds.
+    pub(crate) fn new(members: usize, sets: Vec<Vec<IpAddr>>, times: [u64; 3]) -> Group {
+        let [hello, dead, lease] = times.map(Duration::from_millis);
         Group { members, sets, hello, dead, lease }
     }
 }
@@ -117,7 +111,7 @@ impl Members {
         let name = name(member);
         let mut text = format!(
             "name = \"{name}\"\nkey = \"{name}.key\"\nlisten = \"{}:5300\"\ncontrol_socket = \"{name}.sock\"\n\
-             [vip]\nmaturity = \"1s\"\nlease = \"{}ms\"\nlinger = \"300ms\"\nbalance = \"off\"\n",
+             [vip]\nmaturity = \"1s\"\nlease = \"{}ms\"\nbalance = \"off\"\n",
             host(member),
             lease.as_millis()
         );
