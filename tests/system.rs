@@ -19,6 +19,7 @@
 //! | `reload` | SIGHUP, good and bad configurations |
 //! | `workers` | routers with several workers, as many as their neighbours or not |
 //! | `vip` | virtual addresses: reached, handed over, silent when their owner is killed, stopped or hangs |
+//! | `cluster` | members that share virtual addresses: killed, frozen, cut off, moved, unequal |
 //! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
 // Tests of real processes wait for real time.
@@ -32,12 +33,16 @@ mod chain;
 mod chaos;
 #[path = "system/clients.rs"]
 mod clients;
+#[path = "system/cluster.rs"]
+mod cluster;
 #[path = "system/holder.rs"]
 mod holder;
 #[path = "system/lan.rs"]
 mod lan;
 #[path = "system/loopback.rs"]
 mod loopback;
+#[path = "system/members.rs"]
+mod members;
 #[path = "system/paths.rs"]
 mod paths;
 #[path = "system/reload.rs"]

@@ -1,4 +1,5 @@
-//! perf/transit, perf/compare and perf/clients: what one router costs that forwards between neighbours on this machine.
+//! perf/transit, perf/compare and perf/clients: what one router costs that forwards between neighbours on this machine; and
+//! perf/failover: how soon another router answers for one that does not.
 //!
 //! ```text
 //!   second core, one thread             first core
@@ -12,6 +13,7 @@
 //! | `transit` | the router's cells: saturation, CPU, latency, loss |
 //! | `compare` | the router beside bare forwarders and TCP |
 //! | `clients` | applications: round trips at one router, streams through two |
+//! | `failover` | service addresses whose owners are killed, stopped, cut off, moved; beside keepalived |
 
 // The measurement is made of clocks and threads.
 #![allow(clippy::disallowed_methods)]
@@ -19,9 +21,12 @@
 mod bench;
 mod clients;
 mod compare;
+mod failover;
 mod transit;
 
+use bench::report::Report;
 use clap::{Parser, Subcommand};
+use std::io;
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
@@ -41,27 +46,33 @@ enum Command {
     Compare(compare::Args),
     #[command(bin_name = "perf/clients")]
     Clients(clients::Args),
+    #[command(bin_name = "perf/failover")]
+    Failover(failover::Args),
 }
 
 fn main() -> ExitCode {
     let Args { command, bench } = Args::parse();
     let Some(command) = command.filter(|_| bench) else {
         // `cargo test --benches` builds and runs this too; a measurement is no test.
-        println!("This is run by perf/transit, perf/compare and perf/clients.");
+        println!("This is run by perf/transit, perf/compare, perf/clients and perf/failover.");
         return ExitCode::SUCCESS;
     };
-    let (json, report) = match &command {
-        Command::Transit(args) => (args.common.json, transit::run(args)),
-        Command::Compare(args) => (args.common.json, compare::run(args)),
-        Command::Clients(args) => (args.common.json, clients::run(args)),
+    let shown = match &command {
+        Command::Transit(args) => shown(args.common.json, transit::run(args)),
+        Command::Compare(args) => shown(args.common.json, compare::run(args)),
+        Command::Clients(args) => shown(args.common.json, clients::run(args)),
+        Command::Failover(args) => failover::run(args),
     };
-    match report {
-        Ok(report) if json => println!("{}", report.json()),
-        Ok(report) => print!("{}", report.text()),
+    match shown {
+        Ok(text) => print!("{text}"),
         Err(error) => {
             eprintln!("perf: {error}");
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+fn shown(json: bool, report: io::Result<Report>) -> io::Result<String> {
+    report.map(|report| if json { format!("{}\n", report.json()) } else { report.text() })
 }

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Where everybody echoes.
-const PORT: u16 = 7700;
+pub(crate) const PORT: u16 = 7700;
 
 /// One host.
 pub(crate) struct Place {
@@ -104,6 +104,16 @@ impl Lan {
         self.fabric.run(turn).expect("a port can be turned");
     }
 
+    /// Lets nothing more pass between a host and the bridge, or lets it pass again; the carrier stays.
+    pub(crate) fn cut(&self, number: usize, cut: bool) {
+        let turn = || {
+            let mut netlink = Netlink::open()?;
+            let (port, bridge) = (netlink.index(&format!("p{number}"))?, netlink.index("br0")?);
+            netlink.set_master(port, if cut { 0 } else { bridge })
+        };
+        self.fabric.run(turn).expect("a port can be taken off the bridge");
+    }
+
     /// Whether a host has this address.
     pub(crate) fn has(&self, number: usize, address: IpAddr) -> bool {
         self.places[number].namespace.run(|| UdpSocket::bind((address, 0)).map(drop)).is_ok()
@@ -118,6 +128,23 @@ impl Lan {
     pub(crate) fn forget(&self, address: IpAddr) {
         // It may know nothing.
         let _ = self.in_host(self.client(), |netlink, index| netlink.delete_neighbour(index, address));
+    }
+
+    /// Lets the client believe that an address is at this host, whatever it hears, until it forgets it.
+    pub(crate) fn pin(&self, address: IpAddr, number: usize) {
+        let mac = self.places[number].mac;
+        self.in_host(self.client(), |netlink, index| netlink.add_neighbour(index, address, mac)).expect("is written");
+    }
+
+    /// The hosts that answer to this address whoever sends it to them; the client then knows nothing of it.
+    pub(crate) fn answerers(&self, address: IpAddr) -> Vec<usize> {
+        let answers = |&host: &usize| {
+            self.pin(address, host);
+            self.probe(address, Duration::from_millis(100)).is_some()
+        };
+        let found = (0..self.client()).filter(answers).collect();
+        self.forget(address);
+        found
     }
 
     /// Whether the client is answered by somebody at this address within this time; by whom.
@@ -147,6 +174,15 @@ impl Lan {
 
     /// The client sends so many numbered packets a second to an address, until the end is asked for.
     pub(crate) fn traffic(&self, address: IpAddr, rate: u32) -> Traffic {
+        self.send(address, rate, UNHEARD)
+    }
+
+    /// As [`Lan::traffic`] a thousand times a second, without a pause where nobody answers: how long nobody does is asked.
+    pub(crate) fn probes(&self, address: IpAddr) -> Traffic {
+        self.send(address, 1000, u32::MAX)
+    }
+
+    fn send(&self, address: IpAddr, rate: u32, most: u32) -> Traffic {
         let open = || {
             let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
             socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
@@ -157,7 +193,7 @@ impl Lan {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (theirs, told) = (Arc::clone(&stop), Arc::clone(&answered));
         let target = SocketAddr::new(address, PORT);
-        let thread = std::thread::spawn(move || talk(&socket, target, rate, &theirs, &told));
+        let thread = std::thread::spawn(move || talk(&socket, target, (rate, most), &theirs, &told));
         Traffic { stop, answered, thread }
     }
 
@@ -191,7 +227,7 @@ impl Lan {
 }
 
 /// The addresses of a host's own.
-fn own_addresses(number: usize) -> [IpAddr; 2] {
+pub(crate) fn own_addresses(number: usize) -> [IpAddr; 2] {
     let last = 10 + number as u16;
     [Ipv4Addr::new(10, 66, 0, last as u8).into(), Ipv6Addr::new(0xfd66, 0, 0, 0, 0, 0, 0, last).into()]
 }
@@ -236,6 +272,17 @@ impl Trail {
         }
         lost
     }
+
+    /// The longest time without an answer, of those that end after this moment.
+    pub(crate) fn longest_gap(&self, after: Instant) -> Duration {
+        let gaps = self.answers.windows(2).filter(|pair| pair[1].at >= after).map(|pair| pair[1].at - pair[0].at);
+        gaps.max().unwrap_or(Duration::MAX)
+    }
+
+    /// Who answered after this moment.
+    pub(crate) fn who(&self, after: Instant) -> BTreeSet<u8> {
+        self.answers.iter().filter(|answer| answer.at >= after).map(|answer| answer.who).collect()
+    }
 }
 
 /// Traffic under way.
@@ -246,6 +293,13 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    /// Waits for so long; whether an answer came.
+    pub(crate) fn answers_within(&self, time: Duration) -> bool {
+        self.answered.store(false, Ordering::Relaxed);
+        std::thread::sleep(time);
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Ends it.
     pub(crate) fn finish(self) -> Trail {
         self.stop.store(true, Ordering::Relaxed);
@@ -259,7 +313,14 @@ const UNHEARD: u32 = 200;
 /// How late a packet may be and still be sent.
 const CATCH_UP: Duration = Duration::from_millis(5);
 
-fn talk(socket: &UdpSocket, target: SocketAddr, rate: u32, stop: &AtomicBool, answered: &AtomicBool) -> Trail {
+/// Sends so many packets a second, and pauses after so many in a row without an answer.
+fn talk(
+    socket: &UdpSocket,
+    target: SocketAddr,
+    (rate, most): (u32, u32),
+    stop: &AtomicBool,
+    answered: &AtomicBool,
+) -> Trail {
     let mut trail = Trail { sent: 0, answers: Vec::new() };
     let hear = |trail: &mut Trail| {
         let (mut packet, before) = ([0; 16], trail.answers.len());
@@ -279,8 +340,8 @@ fn talk(socket: &UdpSocket, target: SocketAddr, rate: u32, stop: &AtomicBool, an
             (trail.sent, unheard) = (trail.sent + 1, unheard + 1);
             // What was not sent in time is made up for, but not in a heap.
             due = (due + period).max(now.checked_sub(CATCH_UP).unwrap_or(now));
-            if unheard == UNHEARD {
-                (due, unheard) = (now + period * UNHEARD, 0);
+            if unheard == most {
+                (due, unheard) = (now + period * most, 0);
             }
         } else {
             std::thread::sleep((due - now).min(Duration::from_micros(200)));

@@ -13,11 +13,11 @@
 pub(crate) mod args;
 pub(crate) mod bare;
 mod clients;
-mod figures;
+pub(crate) mod figures;
 mod lane;
 pub(crate) mod latency;
 pub(crate) mod load;
-mod machine;
+pub(crate) mod machine;
 mod neighbour;
 mod net;
 mod overlay;

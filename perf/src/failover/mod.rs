@@ -1,0 +1,113 @@
+//! perf/failover: for how long a client is not answered at a service address when something happens to its owner.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `case` | what happens |
+//! | `group` | three hosts that share an address: ours, or keepalived's |
+//! | `report` | the table and the JSON |
+//!
+//! The networks and our members are those of the system tests.
+
+mod case;
+mod group;
+mod keepalived;
+#[path = "../../../tests/system/lan.rs"]
+#[allow(dead_code, reason = "the system tests need more of it")]
+mod lan;
+#[path = "../../../tests/system/members.rs"]
+#[allow(dead_code, reason = "the system tests need more of it")]
+mod members;
+mod report;
+
+use crate::bench::machine::{Noise, two_cores};
+use case::Case;
+use clap::ValueEnum as _;
+use group::Group;
+use report::{Row, Trial};
+use sinew::lab::netns::Netns;
+use std::io;
+
+/// Measures for how long nobody answers at a service address when something happens to its owner
+#[derive(Debug, clap::Args)]
+#[command(max_term_width = 98, after_help = HELP)]
+pub(crate) struct Args {
+    /// Times that each case is tried with each group
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    trials: u32,
+    /// Only this case; may be given again
+    #[arg(long, value_enum, value_name = "CASE")]
+    only: Vec<Case>,
+    /// Print JSON, with every trial
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+A group is three hosts and a client on one bridge, each in a network namespace. The client asks at
+the address a thousand times a second and is told by the answer which host it came from. What is
+measured is the longest time between two answers around what happens, in ms: what a client sees.
+  sinew        hellos of 10 ms, dead after 60 ms, a lease of 50 ms
+  keepalived   Debian's, VRRPv3, adverts every 0.01, 0.1 and 1 s, everything else as it comes; left
+               out, with a word, if there is no `keepalived` on the PATH. It has no command that
+               moves an address, so it has no row there
+
+Cases:
+  kill     the owner's daemon, SIGKILL; its service and its kernel live on
+  freeze   the owner's daemon, SIGSTOP
+  cut      nothing passes between the owner and the bridge; its carrier stays
+  carrier  the owner's cable is out
+  term     the owner's daemon, SIGTERM
+  move     `sinew vip move`
+  merge    a cut heals, after both sides have had the address
+
+In every trial all cases are tried, one after the other, and each with all groups before the next:
+what else the machine does then disturbs all alike. `calm` is the longest time between two answers in
+the 300 ms before anything happens: the noise floor of the same trial. A second owner is one that
+still answers, if it is asked directly, when the client has long been answered by another.
+
+It needs root. With N trials it takes about N minutes, N times two with keepalived.
+
+Examples:
+  perf/failover
+  perf/failover --only kill --only freeze --trials 50
+  perf/failover --trials 50 --json > failover.json";
+
+/// Measures; answers what is to be printed.
+pub(crate) fn run(args: &Args) -> io::Result<String> {
+    Netns::new().map_err(|error| io::Error::new(error.kind(), format!("network namespaces need root: {error}")))?;
+    let mut groups: Vec<Box<dyn Group>> = vec![Box::new(group::Sinew::new())];
+    match keepalived::version() {
+        Some(version) => {
+            eprintln!("perf: beside {version}");
+            for advert in ["0.01", "0.1", "1"] {
+                groups.push(Box::new(keepalived::Keepalived::new(advert)?));
+            }
+        }
+        None => eprintln!("perf: there is no keepalived on the PATH: it is left out"),
+    }
+    let asked = |case: &Case| args.only.is_empty() || args.only.contains(case);
+    let cases: Vec<Case> = Case::value_variants().iter().copied().filter(asked).collect();
+    let mut rows: Vec<Row> = Vec::new();
+    for &case in &cases {
+        rows.extend(groups.iter().filter(|group| group.plays(case)).map(|group| Row::new(case, group.name())));
+    }
+    let mut noise = Noise::default();
+    for trial in 1..=args.trials {
+        noise.observe(two_cores());
+        let mut row = rows.iter_mut();
+        for &case in &cases {
+            for group in groups.iter_mut().filter(|group| group.plays(case)) {
+                let row = row.next().expect("one for each case of each group that plays it");
+                let tried: Trial = case::attempt(case, group.as_mut())?;
+                eprintln!(
+                    "perf: trial {trial} of {}: {case}, {}: {:.1} ms",
+                    args.trials,
+                    group.name(),
+                    tried.outage_ms
+                );
+                row.trials.push(tried);
+            }
+        }
+    }
+    Ok(if args.json { report::json(&noise.report(), &rows) } else { report::text(&noise.report(), &rows) })
+}
