@@ -41,8 +41,8 @@ pub use door::{Action, ClientId, Input, Reason};
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{
-    AddressPair, Identity, Instant, LinkId, LinkMetrics, NodeId, Obstacle, Port, PublicIdentity, Rng, SessionId,
-    WallTime,
+    AddressPair, DownReason, Identity, Instant, LinkId, LinkMetrics, NodeId, Obstacle, Port, PublicIdentity, Rng,
+    SessionId, WallTime,
 };
 use crate::config::settings::{Config, Member};
 use crate::dataplane::messages::{
@@ -476,11 +476,18 @@ impl Control {
         };
         let Some(link) = self.links.iter().find(|link| link.id == id) else { return };
         let (peer, dead) = (link.peer, link.dead());
-        let another = self.links.iter().any(|other| other.peer == peer && other.id != id && other.is_up());
         match (&mut self.cluster, down) {
             (Some(cluster), None) => cluster.reachable(now, peer),
-            (Some(cluster), Some(why)) if !another => cluster.unreachable(now, peer, why, dead),
+            (_, Some(why)) => self.lose_member(now, peer, why, dead),
             _ => {}
+        }
+    }
+
+    /// A link to this router is down or was removed: unless there is another, it cannot be reached.
+    fn lose_member(&mut self, now: Instant, peer: NodeId, why: DownReason, dead: Duration) {
+        let another = self.links.iter().any(|other| other.peer == peer && other.is_up());
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !another) {
+            cluster.unreachable(now, peer, why, dead);
         }
     }
 
