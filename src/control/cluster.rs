@@ -19,8 +19,8 @@
 //! The journal keeps [`JOURNAL`] entries, the oldest goes first. Orders under way: vip's own bound.
 
 use super::ClientId;
-use crate::base::{DownReason, Instant, NodeId, Rng};
-use crate::proto::membership::{self, Membership, Service, Suspicion};
+use crate::base::{DownReason, Instant, NodeId, Rng, View};
+use crate::proto::membership::{self, Delivery, Membership, Service, Suspicion};
 use crate::proto::vip::{self, HostCommand, Vip};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -33,6 +33,24 @@ pub(super) const JOURNAL: usize = 512;
 pub(super) enum Event {
     Membership(membership::Entry),
     Vip(vip::Entry),
+}
+
+/// What passed between membership and who stands on it, for those who check what membership promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Witnessed {
+    /// A message was taken to be sent.
+    Sent {
+        /// What it says.
+        body: Vec<u8>,
+        /// It goes out in the next view.
+        later: bool,
+    },
+    /// A message was delivered.
+    Delivered(Delivery),
+    /// The view ends for these together.
+    Ends(Vec<NodeId>),
+    /// A view began, for these together.
+    Began(View, Vec<NodeId>),
 }
 
 /// What control must do.
@@ -64,6 +82,8 @@ pub(super) struct Cluster {
     since: Instant,
     left: bool,
     wanted: VecDeque<Wanted>,
+    /// If somebody asked for it. Who did takes it away again and again.
+    witnessed: Option<Vec<Witnessed>>,
 }
 
 impl Cluster {
@@ -81,6 +101,7 @@ impl Cluster {
             since: now,
             left: false,
             wanted: VecDeque::new(),
+            witnessed: None,
         };
         cluster.settle(now);
         cluster
@@ -109,6 +130,29 @@ impl Cluster {
     /// Everything is handed over, and the group is left.
     pub(super) const fn has_left(&self) -> bool {
         self.left
+    }
+
+    /// What passes through is written down from now on, and what did so until then is as if it had never been.
+    pub(super) fn witness(&mut self) {
+        assert!(self.membership.is_quiet(), "nothing is under way that was sent before");
+        let view = self.membership.view().cloned();
+        let began = |view: View| {
+            assert_eq!(view.members.len(), 1, "at first it is alone");
+            let alone = view.members.clone();
+            Witnessed::Began(view, alone)
+        };
+        self.witnessed = Some(view.map(began).into_iter().collect());
+    }
+
+    /// What was written down since this was asked last.
+    pub(super) fn take_witnessed(&mut self) -> Vec<Witnessed> {
+        self.witnessed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn write_down(&mut self, what: impl FnOnce() -> Witnessed) {
+        if let Some(witnessed) = &mut self.witnessed {
+            witnessed.push(what());
+        }
     }
 
     /// The next thing to do.
@@ -209,15 +253,18 @@ impl Cluster {
                 self.vip.handle(now, vip::Input::WantState { pending });
             }
             Action::Deliver(delivery) => {
+                self.write_down(|| Witnessed::Delivered(delivery.clone()));
                 let (from, body) = (delivery.from, delivery.body);
                 self.vip.handle(now, vip::Input::Message { from, body });
             }
             Action::Install { view, together, states } => {
                 self.since = now;
+                self.write_down(|| Witnessed::Began(view.clone(), together.clone()));
                 self.vip.handle(now, vip::Input::View { view, together, states });
             }
+            Action::Transitional { together } => self.write_down(|| Witnessed::Ends(together)),
             // What is not delivered in time is said again.
-            Action::Transitional { .. } | Action::Refused { .. } | Action::Room => {}
+            Action::Refused { .. } | Action::Room => {}
             Action::Note(entry) => self.note(now, Event::Membership(entry)),
         }
     }
@@ -226,7 +273,12 @@ impl Cluster {
         use vip::Action;
         match action {
             Action::Multicast(body) => {
+                let (later, sent) = (self.membership.is_gathering(), self.membership.stats().sent);
+                let copy = self.witnessed.is_some().then(|| body.clone());
                 self.membership.handle(now, membership::Input::Multicast { body, service: Service::Agreed });
+                if let Some(body) = copy.filter(|_| self.membership.stats().sent > sent) {
+                    self.write_down(|| Witnessed::Sent { body, later });
+                }
             }
             Action::State(state) => self.membership.handle(now, membership::Input::State(state)),
             Action::Host(command) => self.wanted.push_back(Wanted::Host(command)),

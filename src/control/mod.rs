@@ -41,15 +41,15 @@ pub use door::{Action, ClientId, Input, Reason};
 use crate::base::limits::MAX_LINKS;
 use crate::base::time::sooner;
 use crate::base::{
-    AddressPair, Identity, Instant, LinkId, LinkMetrics, NodeId, Obstacle, Port, PublicIdentity, Rng, SessionId,
-    WallTime,
+    AddressPair, DownReason, Identity, Instant, LinkId, LinkMetrics, NodeId, Obstacle, Port, PublicIdentity, Rng,
+    SessionId, WallTime,
 };
 use crate::config::settings::{Config, Member};
 use crate::dataplane::messages::{
     Command, LinkSpec, MoveReason, Report, SessionKind, SessionReport, ShardStats, Stranger,
 };
 use crate::forwarding::Table;
-use crate::proto::membership::Settings as Membership;
+use crate::proto::membership::{Membership, Settings as Group};
 use crate::proto::routing::{self, Routing};
 use crate::proto::vip;
 use crate::telemetry::hlog;
@@ -57,6 +57,7 @@ use crate::wire;
 use crate::wire::admin::{Request, Response, VipOrder};
 use crate::wire::client::Endpoint;
 use clients::{Admission, Clients, Pending, Waiting};
+pub use cluster::Witnessed;
 use cluster::{Cluster, Wanted};
 use links::{Link, describe, free_id, why_moved};
 use resolved::{Resolved, metric};
@@ -135,7 +136,7 @@ impl Control {
         let members = resolved.members.values().copied().collect();
         let metric = metric(config.routing.metric);
         let cluster = resolved.cluster.map(|(group, settings)| {
-            let group = Membership { incarnation: epoch.as_nanos(), ..group };
+            let group = Group { incarnation: epoch.as_nanos(), ..group };
             Box::new(Cluster::new(now, group, settings, &mut rng))
         });
         let mut control = Control {
@@ -252,6 +253,28 @@ impl Control {
     /// The table that workers were given last.
     pub const fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// Who is together with this router, if it shares service addresses with others.
+    pub fn membership(&self) -> Option<&Membership> {
+        Some(self.cluster.as_ref()?.membership())
+    }
+
+    /// The service addresses that it shares with others, if it does.
+    pub fn service_addresses(&self) -> Option<&vip::Vip> {
+        Some(self.cluster.as_ref()?.vip())
+    }
+
+    /// What passes between membership and service addresses is written down from now on: right after the start.
+    pub fn witness(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.witness();
+        }
+    }
+
+    /// What was written down since this was asked last. Whoever lets it be written down takes it soon.
+    pub fn take_witnessed(&mut self) -> Vec<Witnessed> {
+        self.cluster.as_mut().map(|cluster| cluster.take_witnessed()).unwrap_or_default()
     }
 
     fn advance(&mut self, now: Instant) {
@@ -453,11 +476,18 @@ impl Control {
         };
         let Some(link) = self.links.iter().find(|link| link.id == id) else { return };
         let (peer, dead) = (link.peer, link.dead());
-        let another = self.links.iter().any(|other| other.peer == peer && other.id != id && other.is_up());
         match (&mut self.cluster, down) {
             (Some(cluster), None) => cluster.reachable(now, peer),
-            (Some(cluster), Some(why)) if !another => cluster.unreachable(now, peer, why, dead),
+            (_, Some(why)) => self.lose_member(now, peer, why, dead),
             _ => {}
+        }
+    }
+
+    /// A link to this router is down or was removed: unless there is another, it cannot be reached.
+    fn lose_member(&mut self, now: Instant, peer: NodeId, why: DownReason, dead: Duration) {
+        let another = self.links.iter().any(|other| other.peer == peer && other.is_up());
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !another) {
+            cluster.unreachable(now, peer, why, dead);
         }
     }
 

@@ -51,9 +51,11 @@ impl Control {
             LinkStep::Replace(place) => Some(*place),
             LinkStep::Keep(_) | LinkStep::Repath(_) | LinkStep::Add => None,
         });
+        let mut dropped = Vec::new();
         for place in replaced.chain(plan.removed.iter().copied()) {
             let link = before[place].take().expect("a plan names every old link once");
             self.drop_link(now, &link);
+            dropped.push(link);
         }
         let kept = plan.links.iter().map(|step| match step {
             LinkStep::Keep(place) | LinkStep::Repath(place) => before[*place].take(),
@@ -80,6 +82,9 @@ impl Control {
                     self.add_link(now, id, spec);
                 }
             }
+        }
+        for link in dropped.iter().filter(|link| link.is_up()) {
+            self.lose_member(now, link.peer, DownReason::Removed, link.dead());
         }
     }
 

@@ -2,7 +2,7 @@
 
 pub use super::bound::Bound;
 use super::check::loops::Loops;
-use super::check::{bounds, convergence, counters, delivery, hops, links, memory, sound};
+use super::check::{bounds, convergence, counters, delivery, hops, links, memory, sound, vips};
 use super::fault::Step;
 use super::ledger::Ledger;
 pub use super::observe::Detection;
@@ -115,6 +115,9 @@ pub fn execute(plan: &Plan, settings: &Settings) -> Outcome {
     rare::end();
     break_rule(settings.broken);
     let mut world = World::asleep(plan.topology.clone(), plan.knobs.link_settings(), plan.conditions(), plan.seed);
+    if let Some(vips) = &plan.vips {
+        world.share(vips.clone());
+    }
     if settings.log {
         world.keep_log();
     }
@@ -168,6 +171,7 @@ fn faults(world: &mut World, plan: &Plan) -> Result<(), String> {
     for step in after.into_iter().filter(|step| step.at < plan.heal_at) {
         run_watched(world, step.at)?;
         world.note(format_args!("fault {:?}", step.fault));
+        world.strike_group(&step.fault);
         step.fault.strike(world);
     }
     run_watched(world, plan.heal_at)
@@ -186,6 +190,7 @@ fn look(world: &mut World) -> Result<(), String> {
     world.look_for_silence();
     world.look_for_ways();
     world.excuse_who_left();
+    world.look_at_group();
     bounds::within(world)?;
     sound(world)
 }
@@ -202,6 +207,8 @@ fn healing(world: &mut World, plan: &Plan, progress: &mut Progress) -> Result<()
         .map_err(|why| format!("not converged: {why}"))?;
     progress.converged_after = Some(world.now().since(healed));
     links::signed_by_both_ends(world, core)?;
+    reach(world, bound.converge() + world.rest_within(), &mut loops, |world| vips::at_rest(&world.members()))
+        .map_err(|why| format!("service addresses not at rest: {why}"))?;
     let converged = world.now();
     reach(world, bound.deliver(), &mut loops, |world| delivery::delivered_within(world, core))
         .map_err(|why| format!("not delivered: {why}"))?;
@@ -213,6 +220,7 @@ fn healing(world: &mut World, plan: &Plan, progress: &mut Progress) -> Result<()
     reach(world, LAST_LOOK, &mut loops, |world| convergence::converged(world, core))?;
     links::signed_by_both_ends(world, core)?;
     hops::kept(world)?;
+    world.virtual_synchrony()?;
     counters::add_up(world).and_then(|()| counters::balanced(world))
 }
 

@@ -8,6 +8,7 @@ use super::world::World;
 use crate::base::Instant;
 use crate::base::limits::MAX_WORKERS;
 use crate::config::settings;
+use crate::wire::admin::VipOrder;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -39,6 +40,27 @@ pub enum Partition {
     Partial,
     /// Each of three groups hears the next and is not heard by it.
     NonTransitive,
+}
+
+/// What goes wrong with service addresses on one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// Somebody takes the addresses of a set away, if they are there.
+    Taken {
+        /// Which set.
+        set: usize,
+    },
+    /// The kernel lets nothing be acquired, or lets it again.
+    Refuses {
+        /// Whether it refuses.
+        on: bool,
+    },
+    /// The interface loses its carrier, or has it again.
+    Carrier {
+        /// Whether it has.
+        up: bool,
+    },
 }
 
 /// A metric, as scenario files write it.
@@ -225,6 +247,20 @@ pub enum Fault {
         /// Which.
         router: usize,
     },
+    /// Something happens to the service addresses of a router's host.
+    Host {
+        /// Which router.
+        router: usize,
+        /// What.
+        trouble: Trouble,
+    },
+    /// An operator orders something about service addresses.
+    Order {
+        /// At which router.
+        router: usize,
+        /// What.
+        order: VipOrder,
+    },
 }
 
 /// A fault and its time.
@@ -280,6 +316,8 @@ impl Fault {
             Fault::Rare { router, chance } => world.set_rare(router, chance),
             Fault::Newer { router, on } => world.set_newer(router, on),
             Fault::NewerMessage { router } => world.send_newer_message(router),
+            Fault::Host { router, trouble } => world.trouble_host(router, trouble),
+            Fault::Order { router, ref order } => world.order(router, order),
         }
     }
 
@@ -305,7 +343,36 @@ impl Fault {
             | Fault::Reload { router, .. }
             | Fault::Rare { router, .. }
             | Fault::Newer { router, .. }
-            | Fault::NewerMessage { router } => *router < routers,
+            | Fault::NewerMessage { router }
+            | Fault::Host { router, .. }
+            | Fault::Order { router, .. } => *router < routers,
+        }
+    }
+
+    /// Whether it may keep these routers from agreeing, or their hosts from doing what was agreed.
+    pub(super) fn disturbs(&self, routers: &[usize]) -> bool {
+        let both = |from: &usize, to: &usize| routers.contains(from) && routers.contains(to);
+        match self {
+            Fault::Wire { from, to, .. }
+            | Fault::Cut { from, to }
+            | Fault::Mend { from, to }
+            | Fault::Narrow { from, to, .. }
+            | Fault::Widen { from, to } => both(from, to),
+            Fault::Partition { wires, .. } | Fault::Merge { wires } => wires.iter().any(|(from, to)| both(from, to)),
+            Fault::Workers { .. } | Fault::ClockStep { .. } => false,
+            Fault::Crash { router }
+            | Fault::Restart { router, .. }
+            | Fault::Freeze { router, .. }
+            | Fault::Slow { router, .. }
+            | Fault::Drift { router, .. }
+            | Fault::Coalesce { router, .. }
+            | Fault::Rings { router, .. }
+            | Fault::Reload { router, .. }
+            | Fault::Rare { router, .. }
+            | Fault::Newer { router, .. }
+            | Fault::NewerMessage { router }
+            | Fault::Host { router, .. }
+            | Fault::Order { router, .. } => routers.contains(router),
         }
     }
 }

@@ -108,6 +108,16 @@ strikes! {
     NewerDatagram = "newer datagram",
     /// A control message of a protocol that its receiver does not speak.
     NewerMessage = "newer message",
+    /// An operator ordered something about service addresses.
+    Order = "vip order",
+    /// A host lost an address that it held.
+    AddressTaken = "vip address taken away",
+    /// A host began to refuse addresses.
+    HostRefuses = "vip refused by the kernel",
+    /// A host's interface lost its carrier.
+    CarrierLost = "vip carrier lost",
+    /// A router slept through the end of its lease.
+    LeaseLapsed = "vip lease ran out",
 }
 
 /// Counts of all faults, rare branches included.

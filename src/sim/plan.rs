@@ -7,6 +7,7 @@ use super::conditions::Conditions;
 use super::fault::{Metric, Step};
 use super::topology::{LinkSettings, Topology};
 use super::units::{millis, seconds};
+use super::vips::Vips;
 use super::workload::{Kind, Spec};
 use super::{MOST_WORKERS, swarm};
 use crate::base::hash::mix64;
@@ -131,6 +132,9 @@ pub struct Plan {
     pub knobs: Knobs,
     /// Routers and links.
     pub topology: Topology,
+    /// The group that shares service addresses, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vips: Option<Vips>,
     /// Applications.
     #[serde(default, rename = "flow")]
     pub flows: Vec<Spec>,
@@ -147,14 +151,21 @@ impl Plan {
         let mut rng = Rng::from_u64(seed);
         let routers = fewest + rng.below((most - fewest) as u64 + 1) as usize;
         let topology = Topology::random(routers, &mut rng);
-        let topology = Topology { workers: draw_workers(routers, seed), ..topology };
+        let mut topology = Topology { workers: draw_workers(routers, seed), ..topology };
+        let vips = Vips::draw(seed, &mut topology);
         // Standing still for up to a minute takes a longer run; few seeds have it.
         let long = rng.chance(0.04);
         let faults = if long { 10_000 + rng.below(65_000) } else { 6_000 + rng.below(5_000) };
         let heal_at = Instant::from_millis(faults);
         let knobs = Knobs::draw(&mut rng);
-        let steps = swarm::draw(&topology, heal_at, long, &mut rng);
-        let core = swarm::draw_core(&topology, &mut rng);
+        let mut steps = swarm::draw(&topology, heal_at, long, &mut rng);
+        steps.extend(vips.iter().flat_map(|vips| vips.draw_steps(seed, heal_at)));
+        steps.sort_by_key(|step| step.at);
+        let mut core = swarm::draw_core(&topology, &mut rng);
+        // What a group must come to is known where all of it heals.
+        if vips.iter().flat_map(|vips| &vips.members).any(|member| !core.contains(member)) {
+            core = (0..routers).collect();
+        }
         let flows = 1 + rng.below(2 * routers as u64) as u32;
         let brief = if rng.chance(BRIEF) { rng.below(6 * routers as u64) as u32 } else { 0 };
         let flow = |number| match draw_flow(number, routers, heal_at, &mut rng) {
@@ -163,7 +174,7 @@ impl Plan {
         };
         let flows = (0..flows + brief).map(flow).collect();
         let seed = rng.next_u64() >> 1;
-        Plan { history: String::new(), seed, heal_at, core, knobs, topology, flows, steps }
+        Plan { history: String::new(), seed, heal_at, core, knobs, topology, vips, flows, steps }
     }
 
     /// Reads a scenario file and checks that it can be run.
@@ -195,6 +206,9 @@ impl Plan {
         once.dedup();
         if once.len() != links.len() {
             return Err("two links join the same routers".to_owned());
+        }
+        if let Some(vips) = self.vips.as_ref().filter(|vips| !vips.fits(&self.topology)) {
+            return Err(format!("a group is two or more routers, ascending, each linked with each other: {vips:?}"));
         }
         if self.core.iter().any(|&router| router >= routers) || !self.topology.connects(&self.core) {
             return Err("the core is a set of routers that links among themselves connect".to_owned());

@@ -7,7 +7,7 @@ use super::topology::{LinkSettings, identity};
 use crate::base::{Instant, LinkId, NodeId, Rng, SessionId, WallTime, Worker};
 use crate::config::settings::Config;
 use crate::containers::Batch;
-use crate::control::{Action, ClientId, Control, Input};
+use crate::control::{Action, ClientId, Control, HostCommand, Input};
 use crate::dataplane::messages::{Command, Report, ShardStats};
 use crate::dataplane::{Shard, ShardSettings};
 use crate::proto::session::Readiness;
@@ -38,6 +38,8 @@ pub(super) enum Effect<'a> {
     Response(ClientId, Response, Option<SessionId>),
     /// A session's descriptor was closed by the router.
     Detached(SessionId),
+    /// The host side is to do something about service addresses.
+    Host(HostCommand),
     /// The link to this router came up or went down, and control heard of it.
     Link(NodeId, bool),
 }
@@ -322,7 +324,8 @@ impl Router {
                 self.sessions.remove(&session);
                 world(Effect::Detached(session))
             }
-            Action::Host(_) | Action::ShareMemory { .. } | Action::ReadConfig | Action::Exit => Ok(()),
+            Action::Host(command) => world(Effect::Host(command)),
+            Action::ShareMemory { .. } | Action::ReadConfig | Action::Exit => Ok(()),
         };
         told.expect("told, not asked");
     }

@@ -76,6 +76,10 @@ fn simplify(best: &mut Plan, fails: &mut impl FnMut(&Plan) -> bool) {
     if usual != *best && fails(&usual) {
         *best = usual;
     }
+    let alone = Plan { vips: None, ..best.clone() };
+    if alone != *best && fails(&alone) {
+        *best = alone;
+    }
     for index in 0..best.flows.len() {
         let mut candidate = best.clone();
         candidate.flows[index].messages = (best.flows[index].messages / 4).max(1);

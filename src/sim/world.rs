@@ -8,11 +8,13 @@
 //! | `effects.rs` | and what they do to the world comes of it |
 //! | `turns.rs` | applications send and leave |
 //! | `strikes.rs` | faults |
+//! | `group.rs` | who shares service addresses: hosts, operators, and who watches them |
 //! | `wires.rs` | the wires, by their ends |
 //! | `ways.rs` | whether there is a way from one router to another |
 
 mod agenda;
 mod effects;
+mod group;
 mod serving;
 mod slot;
 mod strikes;
@@ -35,6 +37,7 @@ use crate::dataplane::messages::ShardStats;
 pub(super) use slot::Handled;
 
 use agenda::{Agenda, Arrival, Event};
+use group::Group;
 use slot::{Attached, Slot};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -67,6 +70,8 @@ pub struct World {
     ledger: Ledger,
     watch: Watch,
     storm: Storm,
+    /// Who shares service addresses, if anybody does.
+    group: Option<Group>,
     /// Whether rare branches may be taken at all.
     rare: bool,
     numbers: BTreeMap<NodeId, usize>,
@@ -111,6 +116,7 @@ impl World {
             ledger: Ledger::EMPTY,
             watch: Watch::new(settings.dead + settings.hello),
             storm: Storm::new(topology.routers),
+            group: None,
             rare: false,
             ready: Vec::new(),
             arrivals: Vec::new(),
@@ -330,6 +336,10 @@ impl World {
                 self.routers[router].wakes = false;
                 self.record(router, "wake", &[]);
                 self.serve(router);
+            }
+            Event::Host { router } => {
+                self.record(router, "host", &[]);
+                self.serve_host(router);
             }
             Event::Turn { flow } => self.turn(flow),
             Event::Leave { flow } => {

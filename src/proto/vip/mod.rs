@@ -66,7 +66,7 @@ mod allocation;
 mod commands;
 mod door;
 mod post;
-mod sabotage;
+pub(crate) mod sabotage;
 mod show;
 #[cfg(test)]
 mod tests;

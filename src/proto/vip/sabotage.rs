@@ -5,7 +5,7 @@
 
 /// A rule that can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(crate) enum Rule {
     /// A set that is held by somebody who may does not move.
     NothingMoves,
     /// What nobody holds is given to somebody.
@@ -45,7 +45,9 @@ pub(super) enum Rule {
 }
 
 #[cfg(test)]
-pub(super) use switch::{break_rule, broken};
+pub(crate) use switch::break_rule;
+#[cfg(test)]
+pub(super) use switch::broken;
 
 /// Whether `rule` is broken: never.
 #[cfg(not(test))]
@@ -63,7 +65,7 @@ mod switch {
     }
 
     /// Breaks `rule` in this thread until another is chosen; none mends all.
-    pub(in crate::proto::vip) fn break_rule(rule: Option<Rule>) {
+    pub(crate) fn break_rule(rule: Option<Rule>) {
         BROKEN.set(rule);
     }
 

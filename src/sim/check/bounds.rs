@@ -11,12 +11,16 @@ pub fn within(world: &World) -> Result<(), String> {
     for router in 0..world.topology().routers {
         let Some(running) = world.router(router) else { continue };
         for (what, held, bound) in running.shards.iter().flat_map(Shard::holdings) {
-            if held > bound {
-                return Err(format!("{}: r{router} holds {held} {what}, bound {bound}", world.now()));
+            if let Some(why) = beyond((what, held, bound)) {
+                return Err(format!("{}: r{router} {why}", world.now()));
             }
             if held > 0 && HANDED_ON.contains(&what) {
                 return Err(format!("{}: r{router} did not hand on {held} {what}", world.now()));
             }
+        }
+        let held = running.control.membership().map(|membership| membership.holdings());
+        if let Some(why) = held.into_iter().flatten().find_map(beyond) {
+            return Err(format!("{}: r{router}'s membership {why}", world.now()));
         }
         let (known, members) = (running.control.routing().digest().count(), world.topology().routers);
         if known > members {
@@ -24,4 +28,20 @@ pub fn within(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What is wrong if more is held than may be.
+fn beyond((what, held, bound): (&str, usize, usize)) -> Option<String> {
+    (held > bound).then(|| format!("holds {held} {what}, bound {bound}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beyond;
+
+    #[test]
+    fn one_more_than_the_bound_is_too_many() {
+        assert_eq!(beyond(("early", 256, 256)), None);
+        assert_eq!(beyond(("early", 257, 256)).as_deref(), Some("holds 257 early, bound 256"));
+    }
 }

@@ -9,6 +9,8 @@
 //! | [`bounds`] | every queue and pool within its bound, at every moment |
 //! | [`memory`] | what sessions took is back when they end |
 //! | [`counters`] | what was sent, lost and received adds up, and routers count what the world and applications count |
+//! | [`evs`] | the members of a group have views and deliver messages with extended virtual synchrony |
+//! | [`vips`] | a set of service addresses is answered for by exactly one router of a component |
 //! | [`delivery`] | what must arrive has arrived |
 //! | [`hops`] | a hop confirms only what arrived, and hands a message up once |
 //!
@@ -19,10 +21,12 @@ pub mod bounds;
 pub mod convergence;
 pub mod counters;
 pub mod delivery;
+pub mod evs;
 pub mod hops;
 pub mod links;
 pub mod loops;
 pub mod memory;
+pub mod vips;
 
 use super::world::World;
 

@@ -1,6 +1,7 @@
 //! What a router does to the world outside it.
 
 use super::agenda::{Arrival, Datagram, Event};
+use super::group::OPERATORS;
 use super::note;
 use super::slot::{Attached, Handled};
 use super::wires::Wires;
@@ -8,6 +9,7 @@ use super::{Flow, Side, World};
 use crate::base::{Instant, NodeId, Rng, SessionId};
 use crate::control::ClientId;
 use crate::sim::capture::Capture;
+use crate::sim::host::Host;
 use crate::sim::ledger::{Ledger, Struck};
 use crate::sim::observe::Watch;
 use crate::sim::router::{Effect, FULL};
@@ -37,12 +39,17 @@ impl World {
             numbers,
             violations,
             handled: &mut slot.handled,
+            host: &mut slot.host,
             sending: Sending { wires, rng, ledger, capture, log, arrivals: &mut arrivals, newer },
             turns: Vec::new(),
             leaves: Vec::new(),
+            relinked: false,
         };
         running.settle(local, desk, |effect| outside.take(effect));
-        let Outside { turns, leaves, .. } = outside;
+        let Outside { turns, leaves, relinked, .. } = outside;
+        if relinked {
+            self.disturb_group();
+        }
         for (at, router, datagram) in arrivals.drain(..) {
             self.agenda.add(at, Event::Arrive { router, datagram });
         }
@@ -50,6 +57,7 @@ impl World {
         turns.into_iter().for_each(|flow| self.agenda.add(self.now, Event::Turn { flow }));
         leaves.into_iter().for_each(|flow| self.agenda.add(self.now, Event::Leave { flow }));
         self.set_timer(router);
+        self.attend_member(router);
     }
 }
 
@@ -65,10 +73,13 @@ struct Outside<'a> {
     numbers: &'a BTreeMap<NodeId, usize>,
     violations: &'a mut Vec<String>,
     handled: &'a mut Handled,
+    host: &'a mut Option<Host>,
     sending: Sending<'a>,
     /// Flows whose senders can go on, and whose receivers leave.
     turns: Vec<usize>,
     leaves: Vec<usize>,
+    /// A link of a router with service addresses came up or went down.
+    relinked: bool,
 }
 
 impl Outside<'_> {
@@ -88,7 +99,16 @@ impl Outside<'_> {
                     self.flows[attached.flow].detached(attached.side);
                 }
             }
+            Effect::Host(command) => {
+                if let Some(log) = self.sending.log {
+                    note(log, self.now, format_args!("r{} tells its host {command:?}", self.router));
+                }
+                if let Some(host) = self.host {
+                    host.command(self.now, &command);
+                }
+            }
             Effect::Link(peer, up) => {
+                self.relinked |= self.host.is_some();
                 if let Some(&peer) = self.numbers.get(&peer) {
                     self.watch.heard(self.now, self.router, peer, up, self.calm, self.violations);
                 }
@@ -123,6 +143,9 @@ impl Outside<'_> {
     }
 
     fn respond(&mut self, client: ClientId, response: &Response, session: Option<SessionId>) {
+        if client.0 >= OPERATORS {
+            return; // What came of an order is seen in what routers do.
+        }
         let (flow, side) = Flow::of_client(client);
         if let Some(session) = session {
             self.sessions.insert(session, Attached { flow, side, written: 0, read: 0 });

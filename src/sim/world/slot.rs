@@ -6,6 +6,7 @@ use crate::base::{Instant, NodeId, SessionId};
 use crate::config::settings::Metric;
 use crate::sim::check::hops::Carried;
 use crate::sim::clock::Clock;
+use crate::sim::host::Host;
 use crate::sim::router::{Rings, Router};
 use crate::sim::workload::Side;
 use std::collections::{BTreeMap, VecDeque};
@@ -57,6 +58,10 @@ pub(super) struct Slot {
     pub(super) without: Vec<usize>,
     pub(super) metric: Option<Metric>,
     pub(super) queue: Option<usize>,
+    /// Its service addresses, if it is in the group that shares them.
+    pub(super) host: Option<Host>,
+    /// When the host's turn on the agenda is.
+    pub(super) host_at: Option<Instant>,
     /// Since it started.
     pub(super) handled: Handled,
     /// What its links carried, by neighbour, in the lives that are over.
@@ -83,6 +88,8 @@ impl Slot {
             without: Vec::new(),
             metric: None,
             queue: None,
+            host: None,
+            host_at: None,
             handled: Handled::default(),
             buried: BTreeMap::new(),
         }

@@ -1,7 +1,7 @@
 //! What faults do to the world.
 
 use super::super::clock::right_wall;
-use super::super::fault::Disk;
+use super::super::fault::{Disk, Trouble};
 use super::super::router::Rings;
 use super::agenda::Event;
 use super::slot::{Handled, Slot};
@@ -49,6 +49,7 @@ impl World {
         if let Some(queue) = slot.queue {
             config.links.iter_mut().for_each(|link| link.queue = queue);
         }
+        config.vip = self.vips().filter(|vips| vips.members.contains(&router)).map(|vips| vips.config());
         config
     }
 
@@ -66,6 +67,7 @@ impl World {
         if wrong {
             self.count(Struck::WrongWall);
         }
+        self.start_member(router);
         self.watch.started(now, router);
         self.record(router, "start", &[]);
         self.settle(router);
@@ -92,6 +94,7 @@ impl World {
             return;
         }
         self.count(Struck::Crash);
+        self.end_member(router);
         let slot = &mut self.routers[router];
         if let Some(running) = slot.router.take() {
             let carried = running.carried(slot.clock.local(self.now));
@@ -176,6 +179,9 @@ impl World {
         self.strain(router, Some(Struck::Freeze), |slot, now| slot.busy_until = slot.busy_until.max(now + length));
         self.watch.strained(self.now + length, router);
         self.wake(router);
+        if self.is_running(router) {
+            self.freeze_host(router, self.now + length);
+        }
     }
 
     pub(in crate::sim) fn slow(&mut self, router: usize, times: u32) {
@@ -214,6 +220,9 @@ impl World {
         self.watch.strained(self.now, router);
         if let Some(running) = &mut self.routers[router].router {
             running.rings = full;
+            if let Some(host) = &mut self.routers[router].host {
+                host.set_stuck(self.now, full.commands || full.reports);
+            }
             self.settle(router);
         }
     }
@@ -264,6 +273,7 @@ impl World {
     /// Routers of `core` and the wires between them are whole from now on; so is every router's configuration. What else
     /// is broken stays broken, as far as links can be expected to carry anything at all.
     pub(in crate::sim) fn heal(&mut self, core: &[usize]) {
+        self.disturb_group();
         let inside = |from: usize, to: usize| core.contains(&from) && core.contains(&to);
         let wires: Vec<((usize, usize), Conditions)> =
             self.wires.iter().map(|(&ends, wire)| (ends, wire.conditions)).collect();
@@ -282,6 +292,9 @@ impl World {
             self.slow(router, 1);
             self.coalesce(router, Duration::ZERO);
             self.reload(router, &[], self.settings.metric, None);
+            for trouble in [Trouble::Refuses { on: false }, Trouble::Carrier { up: true }] {
+                self.trouble_host(router, trouble);
+            }
             if core.contains(&router) {
                 self.set_newer(router, false);
                 if !self.is_running(router) {

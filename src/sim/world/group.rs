@@ -1,0 +1,258 @@
+//! The group that shares service addresses: its hosts, its operators, and who watches it.
+
+use super::World;
+use super::agenda::Event;
+use crate::base::hash::mix64;
+use crate::base::{Instant, Rng};
+use crate::control::{ClientId, HostReport, Input};
+use crate::sim::check::{evs, vips};
+use crate::sim::fault::{Fault, Trouble};
+use crate::sim::host::Host;
+use crate::sim::ledger::Struck;
+use crate::sim::vips::Vips;
+use crate::wire::admin::{Request, VipOrder};
+use std::time::Duration;
+
+/// Clients from here on are operators: applications have lower numbers.
+pub(super) const OPERATORS: u64 = 1 << 40;
+/// Within what an undisturbed group comes to a view, though messages are lost: a member that does not answer is left out
+/// after two seconds, and that may happen to two after each other.
+const VIEW: Duration = Duration::from_secs(5);
+/// What was said and is not delivered is said again after a second; twice.
+const RETELL: Duration = Duration::from_secs(2);
+/// What a host refused is tried again after this, at the latest.
+const RETRY: Duration = Duration::from_secs(12);
+/// What hosts take, and a message that nothing delays.
+const PROMPT: Duration = Duration::from_millis(50);
+
+/// The group of a run.
+#[derive(Debug)]
+pub(super) struct Group {
+    vips: Vips,
+    watch: vips::Watch,
+    witness: evs::Witness,
+    /// Orders so far.
+    orders: u64,
+}
+
+impl World {
+    /// These routers share service addresses. Before the first of them starts.
+    pub fn share(&mut self, vips: Vips) {
+        let heard = self.watch.bound();
+        let patience = vips::Patience {
+            double: vips.lease + PROMPT,
+            hole: heard + VIEW + RETELL + vips.maturity + vips.lease + PROMPT,
+        };
+        for &member in &vips.members {
+            let rng = Rng::from_u64(mix64(member as u64 ^ vips.lease.as_nanos() as u64));
+            self.routers[member].host = Some(Host::new(vips.sets, vips.lease, rng));
+        }
+        let (watch, witness) = (vips::Watch::new(patience), evs::Witness::default());
+        self.group = Some(Group { vips, watch, witness, orders: 0 });
+    }
+
+    /// The group, if there is one.
+    pub(in crate::sim) fn vips(&self) -> Option<&Vips> {
+        self.group.as_ref().map(|group| &group.vips)
+    }
+
+    /// The longest that two routers in one view answered for one set.
+    pub fn longest_double(&self) -> Duration {
+        self.group.as_ref().map_or(Duration::ZERO, |group| group.watch.longest_double())
+    }
+
+    /// Within what a group that was healed is at rest: also hosts that refused something are asked again.
+    pub(in crate::sim) fn rest_within(&self) -> Duration {
+        let settled = |group: &Group| RETRY + VIEW + RETELL + group.vips.maturity + group.vips.lease * 2;
+        self.group.as_ref().map_or(Duration::ZERO, settled)
+    }
+
+    /// What there is to see of the group's members; nothing where there is none.
+    pub(in crate::sim) fn members(&self) -> Vec<vips::Seen> {
+        let members = self.group.iter().flat_map(|group| &group.vips.members);
+        members.map(|&router| self.member(router)).collect()
+    }
+
+    fn member(&self, router: usize) -> vips::Seen {
+        let slot = &self.routers[router];
+        let sets = self.group.as_ref().map_or(0, |group| group.vips.sets);
+        let answers = slot.host.iter().flat_map(|host| (0..sets).map(|set| host.answers(self.now, set))).collect();
+        let control = slot.router.as_ref().map(|running| &running.control);
+        let membership = control.and_then(|control| control.membership());
+        let numbers = |nodes: &[crate::base::NodeId]| nodes.iter().filter_map(|&node| self.number(node)).collect();
+        let addresses = control.and_then(|control| control.service_addresses());
+        vips::Seen {
+            router,
+            awake: slot.router.is_some() && slot.busy_until <= self.now + PROMPT,
+            view: membership.and_then(|it| it.view()).map(|view| (view.id, numbers(&view.members))),
+            gathers: membership.is_some_and(|it| it.is_gathering()),
+            answers,
+            idle: addresses.is_some_and(|it| it.members().filter(|member| member.here).all(|member| member.drained)),
+        }
+    }
+
+    /// Looks at who answers, and at what keeps the group from coming to rest.
+    pub(in crate::sim) fn look_at_group(&mut self) {
+        let members = self.members();
+        let strained = members.iter().any(|member| self.is_strained(member.router));
+        let Some(group) = &mut self.group else { return };
+        if strained {
+            group.watch.disturb(self.now);
+        }
+        group.watch.look(self.now, &members, &mut self.violations);
+    }
+
+    /// Whether a member, its host or a wire to another one is not as it should be.
+    fn is_strained(&self, router: usize) -> bool {
+        let slot = &self.routers[router];
+        let frozen = slot.busy_until > self.now + PROMPT;
+        let strange = slot.newer || slot.rare > 0.0 || slot.host.as_ref().is_some_and(|host| !host.is_well());
+        let others = self.group.iter().flat_map(|group| &group.vips.members).filter(|&&other| other != router);
+        let narrow = others.filter_map(|&other| self.wires.get(&(router, other))).any(|wire| wire.is_narrow());
+        !slot.is_calm() || frozen || strange || narrow
+    }
+
+    /// A fault strikes: the group may have to come to rest anew.
+    pub(in crate::sim) fn strike_group(&mut self, fault: &Fault) {
+        if self.vips().is_some_and(|vips| fault.disturbs(&vips.members)) {
+            self.disturb_group();
+        }
+    }
+
+    /// The group has to come to rest anew.
+    pub(super) fn disturb_group(&mut self) {
+        if let Some(group) = &mut self.group {
+            group.watch.disturb(self.now);
+        }
+    }
+
+    /// What members saw of each other is as extended virtual synchrony promises.
+    pub(in crate::sim) fn virtual_synchrony(&self) -> Result<(), String> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let is_quiet = |&member: &usize| {
+            let control = self.router(member).map(|running| &running.control);
+            control.and_then(|control| control.membership()).is_none_or(|membership| membership.is_quiet())
+        };
+        group.witness.holds(group.vips.members.iter().all(is_quiet))
+    }
+
+    /// Views that members began, all together.
+    pub fn views(&self) -> usize {
+        self.group.as_ref().map_or(0, |group| group.witness.views())
+    }
+
+    /// A member starts: what its host has of an earlier life goes.
+    pub(super) fn start_member(&mut self, router: usize) {
+        let (node, slot) = (self.nodes[router], &mut self.routers[router]);
+        if let (Some(host), Some(group), Some(running)) = (&mut slot.host, &mut self.group, &mut slot.router) {
+            host.start(self.now);
+            group.witness.start(node);
+            running.control.witness();
+        }
+    }
+
+    /// A member dies.
+    pub(super) fn end_member(&mut self, router: usize) {
+        self.take_witnessed(router);
+        let (node, slot) = (self.nodes[router], &mut self.routers[router]);
+        if let (Some(host), Some(group)) = (&mut slot.host, &mut self.group) {
+            host.crash(self.now);
+            group.witness.end(node);
+        }
+    }
+
+    /// After a member did something: writes down what it saw, and looks if anything changed.
+    pub(super) fn attend_member(&mut self, router: usize) {
+        if self.routers[router].host.is_none() {
+            return;
+        }
+        let saw = self.take_witnessed(router);
+        let slot = &mut self.routers[router];
+        if saw | slot.host.as_mut().is_some_and(Host::take_changed) {
+            self.look_at_group();
+        }
+        self.set_host_timer(router);
+    }
+
+    fn take_witnessed(&mut self, router: usize) -> bool {
+        let node = self.nodes[router];
+        let (Some(group), Some(running)) = (&mut self.group, &mut self.routers[router].router) else { return false };
+        let witnessed = running.control.take_witnessed();
+        let any = !witnessed.is_empty();
+        witnessed.into_iter().for_each(|seen| group.witness.add(node, seen));
+        any
+    }
+
+    fn set_host_timer(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        let Some(at) = slot.host.as_ref().and_then(Host::poll_timeout) else { return };
+        let at = at.max(self.now).max(slot.busy_until);
+        if slot.router.is_some() && slot.host_at.is_none_or(|set| at < set) {
+            slot.host_at = Some(at);
+            self.agenda.add(at, Event::Host { router });
+        }
+    }
+
+    /// A host does what is due, and control hears of it.
+    pub(super) fn serve_host(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        slot.host_at = None;
+        let (Some(host), Some(running)) = (&mut slot.host, &mut slot.router) else { return };
+        if self.now < slot.busy_until {
+            return self.set_host_timer(router);
+        }
+        host.turn(self.now);
+        let local = slot.clock.local(self.now);
+        while let Some(report) = host.poll_report(self.now) {
+            if report == HostReport::Lapsed {
+                self.ledger.count(Struck::LeaseLapsed);
+            }
+            running.tell(local, Input::Host(report));
+        }
+        self.settle(router);
+    }
+
+    /// Something happens to a host's addresses.
+    pub(in crate::sim) fn trouble_host(&mut self, router: usize, trouble: Trouble) {
+        let now = self.now;
+        let sets = self.group.as_ref().map_or(0, |group| group.vips.sets);
+        let Some(host) = &mut self.routers[router].host else { return };
+        let struck = match trouble {
+            Trouble::Taken { set } => (set < sets && host.take_away(now, set)).then_some(Struck::AddressTaken),
+            Trouble::Refuses { on } => {
+                host.set_refuses(on);
+                on.then_some(Struck::HostRefuses)
+            }
+            Trouble::Carrier { up } => {
+                host.set_carrier(now, up);
+                (!up).then_some(Struck::CarrierLost)
+            }
+        };
+        if let Some(struck) = struck {
+            self.count(struck);
+        }
+        self.record(router, "host", &[]);
+        self.attend_member(router);
+    }
+
+    /// An operator orders something.
+    pub(in crate::sim) fn order(&mut self, router: usize, order: &VipOrder) {
+        let (now, Some(group)) = (self.now, &mut self.group) else { return };
+        let slot = &mut self.routers[router];
+        let Some(running) = slot.router.as_mut().filter(|_| slot.busy_until <= now) else { return };
+        group.orders += 1;
+        let client = ClientId(OPERATORS + group.orders);
+        running.request(slot.clock.local(now), client, Request::Vip { order: order.clone() });
+        self.count(Struck::Order);
+        self.record(router, "order", &[]);
+        self.settle(router);
+    }
+
+    /// A member stands still until then.
+    pub(super) fn freeze_host(&mut self, router: usize, until: Instant) {
+        if let Some(host) = &mut self.routers[router].host {
+            host.freeze(self.now, until);
+            self.set_host_timer(router);
+        }
+    }
+}
