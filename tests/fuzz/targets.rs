@@ -455,7 +455,7 @@ pub(crate) fn membership_room(data: &[u8]) {
 /// A member that shares two sets, and whatever it is told by the others, by its host side and by operators.
 pub(crate) fn vip_room(data: &[u8]) {
     use sinew::base::{View, ViewId};
-    use sinew::proto::vip::{Action, Command, Coverage, HostReport, Input, SetSpec, Settings, Vip};
+    use sinew::proto::vip::{Action, CheckSpec, Command, Coverage, HostReport, Input, SetSpec, Settings, Vip};
     use std::time::Duration;
     let mut now = Instant::from_millis(1);
     let ids = [NodeId(1), NodeId(2), NodeId(3)];
@@ -471,7 +471,7 @@ pub(crate) fn vip_room(data: &[u8]) {
         members: ids.map(|id| (id, id.to_string())).to_vec(),
         sets: vec![set("a", 1), set("b", 2)],
         weight: 1,
-        checks: vec![vec![0]],
+        checks: vec![CheckSpec { name: "alive".to_owned(), sets: vec![0] }],
         maturity: Duration::from_millis(50),
         lease: Duration::from_millis(50),
         linger: Duration::from_millis(100),
