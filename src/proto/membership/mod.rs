@@ -64,7 +64,7 @@
 //! | messages waiting for the next view | those 128 | refused alike |
 //! | messages of the next view that come before it begins | 256 | dropped and counted: they are asked for |
 //! | state | [`MAX_STATE`] | nothing is brought, and the journal says so |
-//! | a message | [`MAX_PAYLOAD`](crate::base::limits::MAX_PAYLOAD) | refused |
+//! | a message | [`MAX_PAYLOAD`] | refused |
 //!
 //! # Timers
 //! | reason | after |

@@ -29,7 +29,7 @@ impl Pulse {
         Pulse { interval: lease / BEATS, next: now, answers }
     }
 
-    /// When [`Pulse::beat`] is due.
+    /// When the next beat is due.
     pub const fn poll_timeout(&self) -> Instant {
         self.next
     }
