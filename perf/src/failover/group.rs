@@ -89,6 +89,8 @@ impl Group for Sinew {
             Case::Freeze => self.0.signal(owner, libc::SIGSTOP),
             Case::Term => self.0.signal(owner, libc::SIGTERM),
             Case::Move => {
+                // On a machine that has stopped for a moment somebody may be away without a reason.
+                self.0.settled();
                 let order = format!("vip move s0 {}", name((owner + 1) % HOSTS));
                 let done = self.0.command(owner, &order).output()?;
                 if !done.status.success() {

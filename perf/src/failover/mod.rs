@@ -98,13 +98,20 @@ pub(crate) fn run(args: &Args) -> io::Result<String> {
         for &case in &cases {
             for group in groups.iter_mut().filter(|group| group.plays(case)) {
                 let row = row.next().expect("one for each case of each group that plays it");
-                let tried: Trial = case::attempt(case, group.as_mut())?;
-                eprintln!(
-                    "perf: trial {trial} of {}: {case}, {}: {:.1} ms",
-                    args.trials,
-                    group.name(),
-                    tried.outage_ms
-                );
+                let tried: Trial = match case::attempt(case, group.as_mut()) {
+                    Ok(tried) => tried,
+                    // One that could not be made leaves its row a trial short.
+                    Err(error) => {
+                        eprintln!(
+                            "perf: trial {trial} of {}: {case}, {}: left out: {error}",
+                            args.trials,
+                            group.name()
+                        );
+                        continue;
+                    }
+                };
+                let (trials, outage) = (args.trials, tried.outage_ms);
+                eprintln!("perf: trial {trial} of {trials}: {case}, {}: {outage:.1} ms", group.name());
                 row.trials.push(tried);
             }
         }
