@@ -49,8 +49,11 @@ fn steps(histogram: &Histogram<u64>) -> Vec<Step> {
         while level <= reached && level < 100.0 {
             steps.push(Step { percentile: level, value, count });
             let halvings = (100.0 / (100.0 - level)).log2() as i32;
-            level += 100.0 / (f64::from(TICKS_PER_HALF_DISTANCE) * 2f64.powi(halvings + 1));
-            if count == histogram.len() {
+            let next = level + 100.0 / (f64::from(TICKS_PER_HALF_DISTANCE) * 2f64.powi(halvings + 1));
+            // So close to 100 % that no number lies between: of counts near 2^63 the share of all but a few is 100 %.
+            let stuck = next <= level;
+            level = next;
+            if stuck || count == histogram.len() {
                 break;
             }
         }
