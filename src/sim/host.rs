@@ -98,6 +98,8 @@ impl Host {
         self.stuck = stuck;
         if stuck {
             self.stop(now);
+        } else if now >= self.frozen_until {
+            self.silent_at = None;
         }
     }
 

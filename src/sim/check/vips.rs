@@ -60,6 +60,11 @@ impl Watch {
         self.disturbed = now;
     }
 
+    /// Two may answer for so long from now on.
+    pub const fn allow_double(&mut self, patience: Duration) {
+        self.patience.double = patience;
+    }
+
     /// The longest that two routers in one view answered for one set.
     pub const fn longest_double(&self) -> Duration {
         self.longest_double

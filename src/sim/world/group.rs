@@ -99,6 +99,8 @@ impl World {
         if strained {
             group.watch.disturb(self.now);
         }
+        // Who is in a view is heard at least so often, and hears no later what was agreed.
+        group.watch.allow_double(group.vips.lease + self.watch.bound());
         group.watch.look(self.now, &members, &mut self.violations);
     }
 
@@ -198,10 +200,11 @@ impl World {
         let slot = &mut self.routers[router];
         slot.host_at = None;
         let (Some(host), Some(running)) = (&mut slot.host, &mut slot.router) else { return };
+        // The keeper is a thread of its own; control hears of it when it gets on.
+        host.turn(self.now);
         if self.now < slot.busy_until {
             return self.set_host_timer(router);
         }
-        host.turn(self.now);
         let local = slot.clock.local(self.now);
         while let Some(report) = host.poll_report(self.now) {
             if report == HostReport::Lapsed {
