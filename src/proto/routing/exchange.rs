@@ -274,13 +274,18 @@ impl Exchange {
         due.then(|| self.pay_at.max(self.paid.ready_at(allowance(members), 0)))
     }
 
-    /// Whether the neighbour may have the digest it asks for.
+    /// Whether the neighbour may have the digest it asks for. If not, it gets a summary as soon as it may have one again:
+    /// if it still lacks something then, it asks once more.
     pub(super) fn may_have_digest(&mut self, now: Instant) -> bool {
         if now.since(self.digests_since) >= DIGEST_WINDOW {
             (self.digests, self.digests_since) = (0, now);
         }
         self.digests = self.digests.saturating_add(1);
-        self.digests <= MAX_DIGESTS
+        let may = self.digests <= MAX_DIGESTS;
+        if !may {
+            self.summary_at = self.summary_at.min(self.digests_since + DIGEST_WINDOW);
+        }
+        may
     }
 
     // --- what it is asked for ----------------------------------------------------------------------------------------
