@@ -41,7 +41,8 @@ impl World {
         let heard = self.watch.bound();
         let patience = vips::Patience {
             double: vips.lease + PROMPT,
-            hole: heard + VIEW + RETELL + vips.maturity + vips.lease + PROMPT,
+            // Where the last member's host refused, it is asked again only after the room's pause.
+            hole: heard + VIEW + RETELL + vips.maturity + vips.lease + PROMPT + RETRY + RETRY / 5,
         };
         for &member in &vips.members {
             let rng = Rng::from_u64(mix64(member as u64 ^ vips.lease.as_nanos() as u64));
@@ -63,7 +64,7 @@ impl World {
 
     /// Within what a group that was healed is at rest: also hosts that refused something are asked again.
     pub(in crate::sim) fn rest_within(&self) -> Duration {
-        let settled = |group: &Group| RETRY + VIEW + RETELL + group.vips.maturity + group.vips.lease * 2;
+        let settled = |group: &Group| RETRY + RETRY / 5 + VIEW + RETELL + group.vips.maturity + group.vips.lease * 2;
         self.group.as_ref().map_or(Duration::ZERO, settled)
     }
 
