@@ -16,7 +16,7 @@
 //! - [`workload`] is the applications: streams and datagrams whose every byte is checked where it arrives.
 //! - [`plan`] is everything that makes a run: drawn from a seed, or read from a scenario file. [`fault`] is what can go
 //!   wrong, `swarm` draws what does, [`ledger`] counts what did.
-//! - `vips` is the group that shares service addresses, in the runs that have one; [`host`] is its members' kernels.
+//! - `vips` is the group that shares service addresses, in the runs that have one; `host` is its members' kernels.
 //! - [`check`] says what must hold all the same, one small file a rule.
 //! - [`campaign`] runs a plan in two phases: faults, in which nothing wrong may be delivered, then a connected core heals,
 //!   after which it must converge and everything must arrive within a bound that follows from its shape (`bound`).
