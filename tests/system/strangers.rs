@@ -75,7 +75,9 @@ fn garbage_at_every_port() {
         wait_links(&world);
         let (a, b, c) = (world.router("a"), world.router("b"), world.router("c"));
         carry(a, c, 7999, &noise(5, 400_000));
-        let (memory, handled) = (resident(b), stats(b)[0]["datagrams_in"].as_u64());
+        // Figures first: control's copies of them are more than a flood may cost.
+        let handled = stats(b)[0]["datagrams_in"].as_u64();
+        let memory = resident(b);
         let ports = udp_ports(b);
         assert!(ports.contains(&LISTEN_PORT), "{ports:?}");
         let knocks = handshakes(b, 300);
@@ -90,7 +92,6 @@ fn garbage_at_every_port() {
             over.store(true, Ordering::Relaxed);
             near.join().expect("no panic") + spoofed.join().expect("no panic")
         });
-        // Before anybody asks for figures: control's copies of them are more than a flood may cost.
         let grown = resident(b).saturating_sub(memory);
         assert!(sent > 5_000, "{sent} datagrams are no flood");
         for router in [a, b, c] {
