@@ -104,7 +104,7 @@ enum What {
     Views,
 }
 
-fn pause(text: &str) -> Result<Duration, String> {
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
     let pause = units::duration_or_seconds(text)?;
     if pause < Duration::from_millis(100) { Err("give at least 100ms".to_owned()) } else { Ok(pause) }
 }
@@ -124,20 +124,35 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     if args.prometheus {
         return print_metrics(&router);
     }
-    let mut next = Instant::now();
     let mut last = Shown::default();
-    loop {
-        let well = show_once(&router, &args, &mut last)?;
-        let Some(pause) = args.watch else {
-            return if well || !args.check { Ok(()) } else { Err(Failure::Degraded) };
-        };
-        next += pause;
-        stop.sleep_until(next);
-        if stop.is_set() {
-            return Ok(());
-        }
-        if !args.json {
-            output::line("")?;
+    let again = Again { watch: args.watch, check: args.check, json: args.json };
+    again.show(&stop, || show_once(&router, &args, &mut last))
+}
+
+/// Whether something is shown once or again and again, and what becomes of what is not well.
+pub(super) struct Again {
+    pub(super) watch: Option<Duration>,
+    pub(super) check: bool,
+    pub(super) json: bool,
+}
+
+impl Again {
+    /// Shows it by `once`, which says whether all is well.
+    pub(super) fn show(self, stop: &Stop, mut once: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
+        let mut next = Instant::now();
+        loop {
+            let well = once()?;
+            let Some(pause) = self.watch else {
+                return if well || !self.check { Ok(()) } else { Err(Failure::Degraded) };
+            };
+            next += pause;
+            stop.sleep_until(next);
+            if stop.is_set() {
+                return Ok(());
+            }
+            if !self.json {
+                output::line("")?;
+            }
         }
     }
 }

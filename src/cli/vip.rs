@@ -3,15 +3,15 @@
 use super::failure::Failure;
 use super::output;
 use super::router::Router;
+use super::show::{Again, pause};
 use super::stop::Stop;
-use crate::config::units;
 use crate::telemetry::Table;
 use crate::telemetry::table::ago;
 use crate::wire::admin::{JournalEntry, Request, Response, ViewEntry, VipEntry, VipMemberEntry, VipOrder};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Show which member answers for which service address, and move them
 #[derive(Debug, clap::Args)]
@@ -72,7 +72,7 @@ struct Status {
     #[arg(long)]
     check: bool,
     /// Show it again and again, so far apart (`2`, `500ms`)
-    #[arg(short = 'i', long, value_name = "DURATION", value_parser = units::duration_or_seconds)]
+    #[arg(short = 'i', long, value_name = "DURATION", value_parser = pause)]
     watch: Option<Duration>,
     /// Print JSON, one document a line
     #[arg(long)]
@@ -216,22 +216,8 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
 }
 
 fn status(router: &Router, args: &Status) -> Result<(), Failure> {
-    let stop = Stop::on_signals();
-    let mut next = Instant::now();
-    loop {
-        let covered = show_status(router, args.json)?;
-        let Some(pause) = args.watch else {
-            return if covered || !args.check { Ok(()) } else { Err(Failure::Degraded) };
-        };
-        next += pause;
-        stop.sleep_until(next);
-        if stop.is_set() {
-            return Ok(());
-        }
-        if !args.json {
-            output::line("")?;
-        }
-    }
+    let again = Again { watch: args.watch, check: args.check, json: args.json };
+    again.show(&Stop::on_signals(), || show_status(router, args.json))
 }
 
 /// Whether every set is answered for.

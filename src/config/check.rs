@@ -76,22 +76,16 @@ fn read_file(
     let listen_span = written_listen.as_ref().map_or(0..0, |listen| listen.span.clone());
     let listen = written_listen.map_or(DEFAULT_LISTEN, |listen| listen.value);
     let control_socket = control_socket(&mut file, directory, report);
-    let mut section = file.section("workers", report);
-    let workers = read_workers(&mut section, cores, report);
-    section.finish(report);
+    let workers = inside(&mut file, "workers", report, |section, report| read_workers(section, cores, report));
     check_ports(listen, &listen_span, workers.count, report);
-    let mut section = file.section("memory", report);
-    let lock = section.word("lock", &[("on", true), ("off", false)], report);
-    section.finish(report);
-    let mut section = file.section("routing", report);
-    let routing = read_routing(&mut section, report);
-    section.finish(report);
-    let mut section = file.section("telemetry", report);
-    let telemetry = read_telemetry(&mut section, directory, Telemetry::new(&control_socket), report);
-    section.finish(report);
-    let mut section = file.section("clients", report);
-    let clients = read_clients(&mut section, report);
-    section.finish(report);
+    let lock = inside(&mut file, "memory", report, |section, report| {
+        section.word("lock", &[("on", true), ("off", false)], report)
+    });
+    let routing = inside(&mut file, "routing", report, read_routing);
+    let telemetry = inside(&mut file, "telemetry", report, |section, report| {
+        read_telemetry(section, directory, Telemetry::new(&control_socket), report)
+    });
+    let clients = inside(&mut file, "clients", report, read_clients);
     let members: Vec<(Member, Range<usize>)> =
         file.sections("member", report).into_iter().filter_map(|section| read_member(section, report)).collect();
     file.missing("member", "list every router of the network, this one too, each as a [[member]]", report);
@@ -130,6 +124,19 @@ fn read_file(
         clients,
         vip,
     })
+}
+
+/// Reads a section to its end.
+fn inside<T>(
+    file: &mut Section<'_, '_>,
+    name: &'static str,
+    report: &mut Report,
+    read: impl FnOnce(&mut Section<'_, '_>, &mut Report) -> T,
+) -> T {
+    let mut section = file.section(name, report);
+    let read = read(&mut section, report);
+    section.finish(report);
+    read
 }
 
 /// Addresses by which this router and its neighbours find each other.

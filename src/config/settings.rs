@@ -421,7 +421,7 @@ pub struct VipCheck {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Question {
-    /// Does a process with this name live?
+    /// Does a process with this name (as `ps -o comm` shows it) live?
     Process(String),
     /// Does the process live whose number this file has?
     PidFile(PathBuf),
@@ -440,7 +440,7 @@ pub enum Question {
     Command(Vec<String>),
     /// Does this file exist?
     File(PathBuf),
-    /// Has this interface a carrier?
+    /// Is this interface up, with a carrier?
     Carrier(String),
 }
 

@@ -452,13 +452,10 @@ pub(crate) fn membership_room(data: &[u8]) {
     }
 }
 
-/// A member that shares two sets, and whatever it is told by the others, by its host side and by operators.
-pub(crate) fn vip_room(data: &[u8]) {
-    use sinew::base::{View, ViewId};
-    use sinew::proto::vip::{Action, CheckSpec, Command, Coverage, HostReport, Input, SetSpec, Settings, Vip};
+/// What the first of these shares with the others.
+fn two_sets(ids: [NodeId; 3]) -> sinew::proto::vip::Settings {
+    use sinew::proto::vip::{CheckSpec, Coverage, SetSpec, Settings};
     use std::time::Duration;
-    let mut now = Instant::from_millis(1);
-    let ids = [NodeId(1), NodeId(2), NodeId(3)];
     let set = |name: &str, last: u8| SetSpec {
         name: name.to_owned(),
         addresses: vec![std::net::IpAddr::from([192, 0, 2, last])],
@@ -466,7 +463,7 @@ pub(crate) fn vip_room(data: &[u8]) {
         coverage: Coverage::Component,
         preferences: Vec::new(),
     };
-    let settings = Settings {
+    Settings {
         node: ids[0],
         members: ids.map(|id| (id, id.to_string())).to_vec(),
         sets: vec![set("a", 1), set("b", 2)],
@@ -477,8 +474,17 @@ pub(crate) fn vip_room(data: &[u8]) {
         linger: Duration::from_millis(100),
         balance: Some(Duration::from_millis(400)),
         moves: 1,
-    };
-    let mut room = Vip::new(now, settings, Rng::from_u64(1));
+    }
+}
+
+/// A member that shares two sets, and whatever it is told by the others, by its host side and by operators.
+pub(crate) fn vip_room(data: &[u8]) {
+    use sinew::base::{View, ViewId};
+    use sinew::proto::vip::{Action, Command, HostReport, Input, Vip};
+    use std::time::Duration;
+    let mut now = Instant::from_millis(1);
+    let ids = [NodeId(1), NodeId(2), NodeId(3)];
+    let mut room = Vip::new(now, two_sets(ids), Rng::from_u64(1));
     let (mut number, mut own) = (0, Vec::new());
     for piece in pieces(data) {
         let Some((&selector, rest)) = piece.split_first() else { continue };

@@ -6,9 +6,11 @@
 //!    Wackamole (Amir, Caudy, Munjal, Schlossnagle, Tutu: *N-Way Fail-Over Infrastructure for Reliable Servers and
 //!    Routers*, DSN 2003, section 3), whose proof needs what the membership gives: views that all members install alike,
 //!    and messages that all deliver in one order.
-//! 2. *Never two for longer than a lease.* A member's right to answer is a lease that its kernel enforces. Whoever takes
-//!    over from a member that is gone waits until that lease has run out, so a member that was killed, stopped or cut off
-//!    is silent by then, without help. A merge finds two owners; the one that lost releases with the view's beginning.
+//! 2. *Never two in one component for longer than a lease.* A member's right to answer is a lease that its kernel
+//!    enforces. Whoever takes over from a member that is gone waits until that lease has run out, or until when the caller
+//!    says that it has ([`Input::LastHeard`]): a member that was killed or stopped is silent one lease later, without help.
+//!    One that was cut off is a component of its own, and goes on answering there. A merge finds two owners; the one that
+//!    lost releases with the view's beginning.
 //! 3. *Nothing is lost in a hand-over.* The new owner acquires before the old one lets go.
 //! 4. *Nothing moves without need*, and what is spread badly is moved few sets at a time.
 //!

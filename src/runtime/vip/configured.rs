@@ -1,8 +1,8 @@
 //! The configuration in the terms of this host.
 
 use super::super::capabilities;
-use super::{Address, Check, Hook, Question, Set, Settings, User};
-use crate::config::settings::{self as written, Vip, VipAddress, VipCheck, VipSet};
+use super::{Address, Check, Hook, Set, Settings, User};
+use crate::config::settings::{Question, Vip, VipAddress, VipCheck, VipSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
@@ -14,8 +14,7 @@ const HOOK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the configuration says of service addresses.
 pub(in super::super) fn configured(vip: &Vip) -> io::Result<Settings> {
-    let runs =
-        vip.hook.is_some() || vip.checks.iter().any(|check| matches!(check.question, written::Question::Command(_)));
+    let runs = vip.hook.is_some() || vip.checks.iter().any(|check| matches!(check.question, Question::Command(_)));
     let user = vip.user.as_deref().filter(|_| runs).map(user).transpose()?.flatten();
     Ok(Settings {
         sets: vip.sets.iter().map(set).collect(),
@@ -34,17 +33,8 @@ fn set(set: &VipSet) -> Set {
 }
 
 fn check(check: &VipCheck) -> Check {
-    let question = match check.question.clone() {
-        written::Question::Process(name) => Question::Process(name),
-        written::Question::PidFile(path) => Question::PidFile(path),
-        written::Question::Tcp(address) => Question::Tcp(address),
-        written::Question::Http { address, host, path } => Question::Http { address, host, path },
-        written::Question::Command(command) => Question::Command(command),
-        written::Question::File(path) => Question::File(path),
-        written::Question::Carrier(name) => Question::Carrier(name),
-    };
     let &VipCheck { interval, timeout, rise, fall, .. } = check;
-    Check { question, interval, timeout, rise, fall }
+    Check { question: check.question.clone(), interval, timeout, rise, fall }
 }
 
 /// The user of this name; none if that is this process's own, which needs no right for it.
@@ -67,8 +57,9 @@ fn user(name: &str) -> io::Result<Option<User>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::{Coverage, Profile};
 
-    fn asking(question: written::Question) -> Vip {
+    fn asking(question: Question) -> Vip {
         let check = VipCheck {
             name: "it".into(),
             question,
@@ -86,12 +77,12 @@ mod tests {
         let set = |router| VipSet {
             name: format!("router {router}"),
             addresses: vec![VipAddress { ip: [192, 0, 2, 1].into(), interface: "eth1".into() }],
-            coverage: written::Coverage::Component,
+            coverage: Coverage::Component,
             prefer: Vec::new(),
             router,
         };
         let hook = Some(vec!["tell".to_owned(), "all".to_owned()]);
-        let vip = Vip { sets: vec![set(true), set(false)], hook, ..asking(written::Question::File("/up".into())) };
+        let vip = Vip { sets: vec![set(true), set(false)], hook, ..asking(Question::File("/up".into())) };
         let settings = configured(&vip).expect("asks for nothing that may be missing");
         assert_eq!(settings.sets.iter().map(|set| set.router).collect::<Vec<_>>(), [true, false]);
         assert_eq!(settings.sets[0].addresses[0].interface, "eth1");
@@ -105,16 +96,16 @@ mod tests {
     #[test]
     fn only_the_fast_profile_is_kept_in_real_time() {
         let realtime = |profile| configured(&Vip { profile, ..Vip::default() }).expect("is right").realtime;
-        assert!(realtime(written::Profile::Fast).is_some());
-        assert_eq!([written::Profile::Safe, written::Profile::Wan].map(realtime), [None, None]);
+        assert!(realtime(Profile::Fast).is_some());
+        assert_eq!([Profile::Safe, Profile::Wan].map(realtime), [None, None]);
     }
 
     #[test]
     fn a_user_is_looked_up_only_for_commands() {
         let user = Some("no such user".to_owned());
-        let quiet = Vip { user: user.clone(), ..asking(written::Question::File("/up".into())) };
+        let quiet = Vip { user: user.clone(), ..asking(Question::File("/up".into())) };
         assert_eq!(configured(&quiet).expect("runs no command").user, None);
-        let error = configured(&Vip { user, ..asking(written::Question::Command(vec!["true".into()])) });
+        let error = configured(&Vip { user, ..asking(Question::Command(vec!["true".into()])) });
         assert!(error.expect_err("there is none").to_string().contains("no user `no such user`"));
     }
 }

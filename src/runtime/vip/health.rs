@@ -9,13 +9,13 @@ use super::super::netlink::Netlink;
 use super::super::sys;
 use super::hooks::{self, User};
 use crate::base::Instant;
+use crate::config::settings::Question;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -23,32 +23,6 @@ use std::time::Duration;
 const SEARCH: Duration = Duration::from_millis(100);
 /// Longest head of an answer over HTTP that is read for its first line.
 const HEAD: usize = 512;
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Does a process with this name (as `ps -o comm` shows it) live?
-    Process(String),
-    /// Does the process live whose number this file has?
-    PidFile(PathBuf),
-    /// Does somebody accept connections there?
-    Tcp(SocketAddr),
-    /// Is a request answered with a status from 200 to 399?
-    Http {
-        /// Where.
-        address: SocketAddr,
-        /// The `Host` it is asked as.
-        host: String,
-        /// What is asked for.
-        path: String,
-    },
-    /// Does a command end with exit code 0?
-    Command(Vec<String>),
-    /// Does this file exist?
-    File(PathBuf),
-    /// Is this interface up, with a carrier?
-    Carrier(String),
-}
 
 /// A question, and how often it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

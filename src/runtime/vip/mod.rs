@@ -68,8 +68,9 @@ mod pulse;
 mod tests;
 mod watch;
 
+pub use crate::config::settings::Question;
 pub(super) use configured::configured;
-pub use health::{Check, Question};
+pub use health::Check;
 pub use hooks::{Event, Hook, User};
 pub use pulse::Pulse;
 

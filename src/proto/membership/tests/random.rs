@@ -105,7 +105,7 @@ fn evs_holds_and_all_settle_on_random_schedules() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes, so before a release: cargo test --release very_many_random -- --ignored"]
 fn evs_holds_and_all_settle_on_very_many_random_schedules() {
     let met = run_all(2_000..40_000);
     assert!(met.iter().all(|&count| count > 2_000), "{met:?}");

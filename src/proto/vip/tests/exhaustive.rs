@@ -187,9 +187,8 @@ fn a_newcomer_and_two_changes_break_no_rule() {
     assert!(searched.states > 1_000 && searched.quiet > 50, "{searched:?}");
 }
 
-/// Minutes; before a release.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes, so before a release: cargo test --release four_changes -- --ignored"]
 fn four_changes_of_any_kind_at_any_moment_break_no_rule() {
     let searched = search(all, 4).unwrap_or_else(|why| panic!("{why}"));
     assert!(searched.states > 1_000_000, "{searched:?}");
