@@ -3,7 +3,7 @@
 use super::figures::per;
 use super::latency::Delay;
 use super::load::{SATURATED, Shown, WARM_UP};
-use super::machine::pin;
+use super::machine::{Used, pin};
 use super::overlay::Cast;
 use super::router::{Router, Setup};
 use sinew::base::Class;
@@ -22,8 +22,8 @@ const CHUNK: usize = 1 << 16;
 const REQUEST: [u8; 200] = [7; 200];
 
 /// Sends requests from one client of a router to another and back, one at a time, both in the calling thread, each waiting
-/// for what it receives; over memory that clients share with the router, or over sockets.
-pub(crate) fn round_trips(setup: &Setup<'_>, clock: Clock, shares: bool, seconds: f64) -> io::Result<Delay> {
+/// for what it receives; over memory that clients share with the router, or over sockets. With it: the router's io.
+pub(crate) fn round_trips(setup: &Setup<'_>, clock: Clock, shares: bool, seconds: f64) -> io::Result<(Delay, String)> {
     let cast = Cast::new(0, 1)?;
     let router = cast.router(setup, &[])?;
     let overlay = connect(&router, shares)?;
@@ -39,7 +39,7 @@ pub(crate) fn round_trips(setup: &Setup<'_>, clock: Clock, shares: bool, seconds
     loop {
         let sent = clock.now();
         if sent >= end {
-            return Ok(Delay::of(delays));
+            return Ok((Delay::of(delays), router.io()?));
         }
         pass(&near, &far, far_at)?;
         pass(&far, &near, near_at)?;
@@ -59,8 +59,8 @@ fn pass(from: &Datagrams, to: &Datagrams, at: Endpoint) -> io::Result<()> {
     }
 }
 
-/// Sends a stream from a client of a router to one of its neighbour, as fast as it goes.
-pub(crate) fn stream(setups: [&Setup<'_>; 2], shares: bool, size: usize, seconds: f64) -> io::Result<Shown> {
+/// Sends a stream from a client of a router to one of its neighbour, as fast as it goes. With it: the routers' io.
+pub(crate) fn stream(setups: [&Setup<'_>; 2], shares: bool, size: usize, seconds: f64) -> io::Result<(Shown, String)> {
     let cast = Cast::new(0, 1)?;
     let routers = cast.pair(setups)?;
     let [near, far] = [&routers[0], &routers[1]].map(|router| connect(router, shares));
@@ -70,7 +70,10 @@ pub(crate) fn stream(setups: [&Setup<'_>; 2], shares: bool, size: usize, seconds
     let mut source = routed(|| near.stream(to))?;
     let mut sink = listener.accept()?;
     sink.set_read_timeout(Some(PATIENCE))?;
-    expect(source.shares_memory() == shares, "the router did not share memory as asked")?;
+    source.set_write_timeout(Some(PATIENCE))?;
+    for end in [&source, &sink] {
+        expect(end.shares_memory() == shares, "the router did not share memory as asked")?;
+    }
     let over = AtomicBool::new(false);
     let core = setups[0].core;
     std::thread::scope(|scope| {
@@ -87,7 +90,7 @@ pub(crate) fn stream(setups: [&Setup<'_>; 2], shares: bool, size: usize, seconds
         let drained = io::copy(&mut sink, &mut io::sink());
         writer.join().map_err(|_| io::Error::other("the writer died"))??;
         drained?;
-        taken
+        Ok((taken?, routers[0].io()?))
     })
 }
 
@@ -105,10 +108,14 @@ fn take(sink: &mut impl io::Read, routers: &[Router; 2], size: usize, seconds: f
         Ok((bytes, begun.elapsed()))
     };
     read_for(WARM_UP)?;
-    let used = || -> io::Result<u64> { Ok(routers[0].workers.used()?.ran + routers[1].workers.used()?.ran) };
+    let used = || -> io::Result<[Used; 2]> { Ok([routers[0].workers.used()?, routers[1].workers.used()?]) };
     let before = used()?;
     let (bytes, passed) = read_for(Duration::from_secs_f64(seconds))?;
-    let (core_s, passed) = ((used()? - before) as f64 / 1e9, passed.as_secs_f64());
+    let (after, passed) = (used()?, passed.as_secs_f64());
+    let used = [after[0].since(before[0]), after[1].since(before[1])];
+    let core_s = (used[0].ran + used[1].ran) as f64 / 1e9;
+    // Each has a core, which it shares with an end of the stream: the one that wants more of its own is what limits.
+    let wanted = used.map(|used| used.ran + used.waited).into_iter().max().unwrap_or(0) as f64 / 1e9;
     let messages = per(bytes as f64, size as f64);
     Ok(Shown {
         messages_per_s: per(messages, passed),
@@ -116,7 +123,7 @@ fn take(sink: &mut impl io::Read, routers: &[Router; 2], size: usize, seconds: f
         utilisation: per(core_s, passed),
         cpu_ns_per_message: per(core_s * 1e9, messages),
         messages_per_core_s: per(messages, core_s),
-        saturated: per(core_s, passed) >= SATURATED,
+        saturated: per(wanted, passed) >= SATURATED,
         ..Shown::default()
     })
 }

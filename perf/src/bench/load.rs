@@ -130,7 +130,7 @@ impl Plan {
 }
 
 impl Used {
-    fn since(self, before: Used) -> Used {
+    pub(super) fn since(self, before: Used) -> Used {
         Used { ran: self.ran.saturating_sub(before.ran), waited: self.waited.saturating_sub(before.waited) }
     }
 }

@@ -51,11 +51,12 @@ struct LoadRow {
     rounds: Vec<Shown>,
 }
 
-/// What a forwarder adds to the direct path, µs.
+/// What a row adds to the one it is compared with, µs, and how many times its median is.
 #[derive(Clone, Copy, Serialize)]
 struct Added {
     p50_us: f64,
     p99_us: f64,
+    p50_times: f64,
 }
 
 #[derive(Serialize)]
@@ -212,7 +213,7 @@ impl Report {
         writeln!(
             out,
             "\n{:<30} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>6} {:>6}",
-            "one-way, µs", "p50", "p99", "p99.9", "max", "added p50", "added p99", "samples", "lost", "late"
+            "latency, µs", "p50", "p99", "p99.9", "max", "added p50", "added p99", "samples", "lost", "late"
         )?;
         for row in &self.latency {
             let (shown, added) = (&row.median, &row.added);
@@ -233,7 +234,13 @@ impl Report {
                 shown.late
             )?;
         }
-        writeln!(out, "added: over the direct path of the same kind; medians over the rounds of each round's figure")
+        for row in self.latency.iter().filter(|row| row.cell != row.compared_with && !row.added_rounds.is_empty()) {
+            let times = || row.added_rounds.iter().map(|added| added.p50_times);
+            let (least, most) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
+            let (cell, beside, middle) = (row.cell, row.compared_with, row.added.p50_times);
+            writeln!(out, "  {cell} is beside {beside}: p50 {middle:.2} times ({least:.2} to {most:.2})")?;
+        }
+        writeln!(out, "added, times: over the row it is beside; medians over the rounds of each round's figure")
     }
 }
 
@@ -295,7 +302,11 @@ fn delay_row(cell: &Cell<Delay>, all: &[Cell<Delay>]) -> DelayRow {
         .rounds
         .iter()
         .zip(direct)
-        .map(|(shown, direct)| Added { p50_us: shown.p50_us - direct.p50_us, p99_us: shown.p99_us - direct.p99_us })
+        .map(|(shown, direct)| Added {
+            p50_us: shown.p50_us - direct.p50_us,
+            p99_us: shown.p99_us - direct.p99_us,
+            p50_times: per(shown.p50_us, direct.p50_us),
+        })
         .collect();
     DelayRow {
         cell: cell.name,
@@ -312,6 +323,7 @@ fn delay_row(cell: &Cell<Delay>, all: &[Cell<Delay>]) -> DelayRow {
         added: Added {
             p50_us: median(added.iter().map(|added| added.p50_us)),
             p99_us: median(added.iter().map(|added| added.p99_us)),
+            p50_times: median(added.iter().map(|added| added.p50_times)),
         },
         rounds: cell.rounds.clone(),
         added_rounds: added,

@@ -187,7 +187,9 @@ impl Bench<'_> {
             Carrier::Clients { shares } => {
                 let near = self.setup("wait", false, 1);
                 let far = Setup { core: self.cores.map(|(_, second)| second), ..self.setup("wait", false, 1) };
-                clients::stream([&near, &far], shares, row.size, self.args.seconds)
+                let (shown, io) = clients::stream([&near, &far], shares, row.size, self.args.seconds)?;
+                self.io = io;
+                Ok(shown)
             }
         }
     }
@@ -216,8 +218,9 @@ impl Bench<'_> {
         }
     }
 
-    fn delay(&self, wait: &Wait) -> io::Result<Delay> {
-        let over = |path: &mut dyn Path| latency::measure(path, self.clock, wait.beat, self.args.seconds);
+    fn delay(&mut self, wait: &Wait) -> io::Result<Delay> {
+        let (clock, seconds) = (self.clock, self.args.seconds);
+        let over = |path: &mut dyn Path| latency::measure(path, clock, wait.beat, seconds);
         let congestion = self.args.congestion.meant;
         // Messages of a burst are not bundled by the source: what the router makes of them is the question.
         let split = wait.beat.burst > 1;
@@ -228,17 +231,20 @@ impl Bench<'_> {
                 over(&mut raw)
             }
             Between::Link => {
-                let mut overlay = Overlay::direct(self.clock, congestion)?;
+                let mut overlay = Overlay::direct(clock, congestion)?;
                 overlay.set(Class::BestEffort, split, 0.0);
                 over(&mut overlay)
             }
             Between::Router { idle, single } => {
-                let (mut overlay, _router) = Overlay::through(self.clock, &self.setup(idle, single, 1), congestion, 1)?;
+                let (mut overlay, router) = Overlay::through(clock, &self.setup(idle, single, 1), congestion, 1)?;
+                self.io = router.io()?;
                 overlay.set(Class::BestEffort, split, 0.0);
                 over(&mut overlay)
             }
             Between::Clients { idle, shares } => {
-                clients::round_trips(&self.setup(idle, false, 1), self.clock, shares, self.args.seconds)?
+                let (delay, io) = clients::round_trips(&self.setup(idle, false, 1), clock, shares, seconds)?;
+                self.io = io;
+                delay
             }
         })
     }
