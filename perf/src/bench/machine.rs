@@ -88,8 +88,9 @@ impl Watched {
         Watched { tasks: vec![PathBuf::from(format!("/proc/self/task/{id}"))] }
     }
 
-    /// Puts them on this core; a refusal shows in the figures.
-    pub(crate) fn pin(&self, core: usize) {
+    /// Puts them on this core, to take turns there: who wakes up waits until who runs has nothing more to do, so that
+    /// they do not cost each other more than they must. A refusal shows in the figures.
+    pub(crate) fn share(&self, core: usize) {
         // SAFETY: all-zero is an empty set.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
         // SAFETY: the set is ours to change; a core beyond it is ignored.
@@ -97,6 +98,9 @@ impl Watched {
         for id in self.tasks.iter().filter_map(|task| task.file_name()?.to_str()?.parse().ok()) {
             // SAFETY: the set is readable for its size.
             unsafe { libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const set) };
+            let no_priority = libc::sched_param { sched_priority: 0 };
+            // SAFETY: the parameters are readable.
+            unsafe { libc::sched_setscheduler(id, libc::SCHED_BATCH, &raw const no_priority) };
         }
     }
 

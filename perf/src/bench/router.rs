@@ -79,7 +79,7 @@ impl Router {
         let workers = Watched::find(child.id(), WORKER)?;
         // A configuration gives no two workers one core.
         if let Some(core) = setup.core.filter(|_| setup.workers > 1) {
-            workers.pin(core);
+            workers.share(core);
         }
         Ok(Router { workers, overlay, child, directory })
     }
