@@ -173,8 +173,8 @@ pub trait Backend {
         }
     }
 
-    /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams, but a train that was begun is handed over
-    /// whole. Answers how many.
+    /// Hands over what has arrived, without blocking: at most [`PASS`] datagrams, but what one system call brought is handed
+    /// over whole, trains that were longer than the last ones too. Answers how many.
     fn poll(&mut self, sink: &mut Sink<'_>) -> usize;
 
     /// Sends a batch of at most [`BATCH`] datagrams, those of one link in their order (but a datagram in whose place the

@@ -561,6 +561,26 @@ fn trains_leave_and_arrive_as_one_and_are_handed_over_datagram_by_datagram() {
     });
 }
 
+#[test]
+fn trains_that_exceed_a_pass_arrive_whole() {
+    with_trains(|mut bench| {
+        let uring = bench.backend.name() == "uring";
+        let mut neighbours = [0, 1].map(|link| (link, Bench::new(uring, true, "127.0.0.1:0")));
+        for (link, neighbour) in &neighbours {
+            bench.send(Instant::ZERO, &[(Some(*link), neighbour.address, b"open")]);
+        }
+        // Several passes' worth in a few slots of each socket, so that the first one read takes all the room and more.
+        const BATCHES: usize = 12;
+        for (_, neighbour) in &mut neighbours {
+            let batch: Vec<_> = (0..BATCH).map(|_| (Some(0), bench.address, &[7; 100][..])).collect();
+            (0..BATCHES).for_each(|_| neighbour.send(Instant::ZERO, &batch));
+        }
+        let told = bench.until(|told| payloads(told).len() == 2 * BATCHES * BATCH);
+        assert!(told.iter().all(|told| matches!(told, Told::Datagram(_, bytes) if *bytes == [7; 100])));
+        assert!(bench.backend.counters().coupled_in > PASS as u64, "{:?}", bench.backend.counters());
+    });
+}
+
 /// Makes the kernel refuse to cut what this socket sends: it does so where it would not write checksums.
 fn forbid_trains(local: SocketAddr, remote: SocketAddr) {
     let mut found = false;
