@@ -9,7 +9,7 @@
 //!
 //! | folder | what it is |
 //! |---|---|
-//! | `bench` | what both commands share: sources, sinks, forwarders, the measurements, the report |
+//! | `bench` | what the first three commands share: sources, sinks, forwarders, the measurements, the report |
 //! | `transit` | the router's cells: saturation, CPU, latency, loss |
 //! | `compare` | the router beside bare forwarders and TCP |
 //! | `clients` | applications: round trips at one router, streams through two |
@@ -24,6 +24,7 @@ mod compare;
 mod failover;
 mod transit;
 
+use bench::args::Common;
 use bench::report::Report;
 use clap::{Parser, Subcommand};
 use std::io;
@@ -58,9 +59,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let shown = match &command {
-        Command::Transit(args) => shown(args.common.json, transit::run(args)),
-        Command::Compare(args) => shown(args.common.json, compare::run(args)),
-        Command::Clients(args) => shown(args.common.json, clients::run(args)),
+        Command::Transit(args) => shown(&args.common, transit::run(args)),
+        Command::Compare(args) => shown(&args.common, compare::run(args)),
+        Command::Clients(args) => shown(&args.common, clients::run(args)),
         Command::Failover(args) => failover::run(args),
     };
     match shown {
@@ -73,6 +74,11 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn shown(json: bool, report: io::Result<Report>) -> io::Result<String> {
-    report.map(|report| if json { format!("{}\n", report.json()) } else { report.text() })
+fn shown(args: &Common, report: io::Result<Report>) -> io::Result<String> {
+    let report = report?;
+    if let Some(file) = &args.picture {
+        std::fs::write(file, report.picture())
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+    }
+    Ok(if args.json { format!("{}\n", report.json()) } else { report.text() })
 }

@@ -1,7 +1,8 @@
-//! What both commands take.
+//! What the measurements of a router take.
 
 use clap::Args;
 use sinew::config::settings::Congestion;
+use std::path::PathBuf;
 
 /// Options of every measurement.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +31,9 @@ pub(crate) struct Common {
     /// Print JSON, with every round
     #[arg(long)]
     pub(crate) json: bool,
+    /// Draw the figures too, into this file: SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) picture: Option<PathBuf>,
 }
 
 /// Congestion control as written and as meant.

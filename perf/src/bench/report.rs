@@ -1,4 +1,6 @@
-//! The table and the JSON: the same figures twice.
+//! The table, the JSON and the picture: the same figures three times.
+
+mod picture;
 
 use super::args::Common;
 use super::figures::{median, per};
