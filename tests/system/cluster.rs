@@ -14,7 +14,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Between hellos, until a link is dead, and of a lease, in milliseconds.
-const STEADY: [u64; 3] = [50, 600, 500];
+const STEADY: [u64; 3] = [50, 600, LEASE.as_millis() as u64];
+const LEASE: Duration = Duration::from_millis(500);
 /// The same where nobody is to be suspected, whatever the machine does.
 const CALM: [u64; 3] = [50, 3000, 3000];
 /// How long nobody may answer after a fault that must be noticed first.
@@ -83,7 +84,7 @@ fn only_one_answers(members: &Members) {
 
 /// Nothing of this member was heard from one lease after `struck` on.
 fn silent_after_a_lease(members: &Members, member: usize, struck: Instant, trails: &[Trail]) {
-    let late = struck + members.group.lease + LATE;
+    let late = struck + LEASE + LATE;
     trails.iter().for_each(|trail| assert!(!trail.who(late).contains(&(member as u8)), "{} answers", name(member)));
 }
 

@@ -27,25 +27,31 @@ pub(crate) struct Place {
     pub(crate) mac: Mac,
 }
 
-/// The network: the hosts, and the client last.
+/// The network: the hosts, the client, and the witnesses, if there are any: one for each host, who asks nobody else.
 pub(crate) struct Lan {
     fabric: Netns,
     pub(crate) places: Vec<Place>,
+    hosts: usize,
 }
 
 impl Lan {
     /// So many hosts, and a client.
     pub(crate) fn new(hosts: usize) -> Lan {
-        Lan::build(hosts).expect("a bridge and some hosts can be made here")
+        Lan::build(hosts, 0).expect("a bridge and some hosts can be made here")
     }
 
-    fn build(hosts: usize) -> io::Result<Lan> {
+    /// So many hosts, a client, and a witness for each host.
+    pub(crate) fn with_witnesses(hosts: usize) -> Lan {
+        Lan::build(hosts, hosts).expect("a bridge and some hosts can be made here")
+    }
+
+    fn build(hosts: usize, witnesses: usize) -> io::Result<Lan> {
         let fabric = Netns::new()?;
-        let places = (0..=hosts).map(|number| {
+        let places = (0..=hosts + witnesses).map(|number| {
             let mac = [0x02, 0x53, 0x4e, 0x66, 0, number as u8];
             Ok(Place { namespace: Netns::new()?, mac })
         });
-        let lan = Lan { fabric, places: places.collect::<io::Result<_>>()? };
+        let lan = Lan { fabric, places: places.collect::<io::Result<_>>()?, hosts };
         lan.fabric.run(|| {
             let mut netlink = Netlink::open()?;
             netlink.add_bridge("br0")?;
@@ -77,8 +83,8 @@ impl Lan {
     }
 
     /// The number of the client.
-    pub(crate) fn client(&self) -> usize {
-        self.places.len() - 1
+    pub(crate) const fn client(&self) -> usize {
+        self.hosts
     }
 
     /// Asks a host's kernel for something about its `eth0`.
@@ -132,8 +138,12 @@ impl Lan {
 
     /// Lets the client believe that an address is at this host, whatever it hears, until it forgets it.
     pub(crate) fn pin(&self, address: IpAddr, number: usize) {
+        self.convince(self.client(), address, number);
+    }
+
+    fn convince(&self, who: usize, address: IpAddr, number: usize) {
         let mac = self.places[number].mac;
-        self.in_host(self.client(), |netlink, index| netlink.add_neighbour(index, address, mac)).expect("is written");
+        self.in_host(who, |netlink, index| netlink.add_neighbour(index, address, mac)).expect("is written");
     }
 
     /// The hosts that answer to this address whoever sends it to them; the client then knows nothing of it.
@@ -174,22 +184,32 @@ impl Lan {
 
     /// The client sends so many numbered packets a second to an address, until the end is asked for.
     pub(crate) fn traffic(&self, address: IpAddr, rate: u32) -> Traffic {
-        self.send(address, rate, UNHEARD)
+        self.send(self.client(), address, rate, UNHEARD)
     }
 
     /// As [`Lan::traffic`] a thousand times a second, without a pause where nobody answers: how long nobody does is asked.
     pub(crate) fn probes(&self, address: IpAddr) -> Traffic {
-        self.send(address, 1000, u32::MAX)
+        self.send(self.client(), address, 1000, u32::MAX)
     }
 
-    fn send(&self, address: IpAddr, rate: u32, most: u32) -> Traffic {
+    /// The witnesses' traffic, a thousand times a second: each asks its host alone, whoever says where the address is.
+    pub(crate) fn witnesses(&self, address: IpAddr) -> Vec<Traffic> {
+        let asks = |host| {
+            let witness = self.hosts + 1 + host;
+            self.convince(witness, address, host);
+            self.send(witness, address, 1000, u32::MAX)
+        };
+        (0..self.places.len() - self.hosts - 1).map(asks).collect()
+    }
+
+    fn send(&self, from: usize, address: IpAddr, rate: u32, most: u32) -> Traffic {
         let open = || {
             let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
             socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         };
-        let socket = self.places[self.client()].namespace.run(open).expect("a socket");
+        let socket = self.places[from].namespace.run(open).expect("a socket");
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (theirs, told) = (Arc::clone(&stop), Arc::clone(&answered));
         let target = SocketAddr::new(address, PORT);

@@ -31,16 +31,18 @@ pub(crate) struct Group {
     pub(crate) members: usize,
     /// Each set's addresses, all on `eth0`. Sets are called `s0`, `s1` and so on.
     pub(crate) sets: Vec<Vec<IpAddr>>,
-    pub(crate) hello: Duration,
-    pub(crate) dead: Duration,
-    pub(crate) lease: Duration,
+    /// Between hellos, until a link is dead, and of a lease; none: as the profile has them.
+    pub(crate) times: Option<[Duration; 3]>,
+    pub(crate) profile: &'static str,
+    /// Hosts have witnesses.
+    pub(crate) witnessed: bool,
 }
 
 impl Group {
     /// With these times between hellos, until a link is dead, and of a lease, in milliseconds.
     pub(crate) fn new(members: usize, sets: Vec<Vec<IpAddr>>, times: [u64; 3]) -> Group {
-        let [hello, dead, lease] = times.map(Duration::from_millis);
-        Group { members, sets, hello, dead, lease }
+        let times = Some(times.map(Duration::from_millis));
+        Group { members, sets, times, profile: "safe", witnessed: false }
     }
 }
 
@@ -74,7 +76,7 @@ pub(crate) struct Members {
 impl Members {
     /// Makes the network, the services and the members' files; nobody runs.
     pub(crate) fn new(group: Group) -> Members {
-        let lan = Lan::new(group.members);
+        let lan = if group.witnessed { Lan::with_witnesses(group.members) } else { Lan::new(group.members) };
         let files = tempfile::tempdir().expect("a directory");
         // Where there are many addresses, a service on each would be more threads than the machine can run.
         let served: Vec<IpAddr> = match group.sets.concat() {
@@ -107,13 +109,16 @@ impl Members {
     }
 
     fn configuration(&self, member: usize) -> String {
-        let Group { members, ref sets, hello, dead, lease } = self.group;
+        let Group { members, ref sets, times, profile, .. } = self.group;
         let name = name(member);
+        let lease = times.map_or_else(String::new, |[.., lease]| format!("lease = \"{}ms\"\n", lease.as_millis()));
+        let hellos = times.map_or_else(String::new, |[hello, dead, _]| {
+            format!("hello = \"{}ms\"\ndead = \"{}ms\"\n", hello.as_millis(), dead.as_millis())
+        });
         let mut text = format!(
             "name = \"{name}\"\nkey = \"{name}.key\"\nlisten = \"{}:5300\"\ncontrol_socket = \"{name}.sock\"\n\
-             [vip]\nmaturity = \"1s\"\nlease = \"{}ms\"\nbalance = \"off\"\n",
-            host(member),
-            lease.as_millis()
+             [vip]\nprofile = \"{profile}\"\nmaturity = \"1s\"\n{lease}balance = \"off\"\n",
+            host(member)
         );
         // Writing to a String cannot fail.
         for (set, addresses) in sets.iter().enumerate() {
@@ -127,11 +132,7 @@ impl Members {
         }
         for other in (0..members).filter(|&other| other != member) {
             let (peer, at) = (self::name(other), host(other));
-            let (hello, dead) = (hello.as_millis(), dead.as_millis());
-            let _ = write!(
-                text,
-                "[[link]]\npeer = \"{peer}\"\nremote = \"{at}:5300\"\nhello = \"{hello}ms\"\ndead = \"{dead}ms\"\n"
-            );
+            let _ = write!(text, "[[link]]\npeer = \"{peer}\"\nremote = \"{at}:5300\"\n{hellos}");
         }
         text
     }

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 pub(super) const HOSTS: usize = 3;
 /// The address.
 pub(super) const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 66, 0, 100));
-/// Between our hellos, until a link is dead, and of a lease, in milliseconds: as the help says.
-const TIMES: [u64; 3] = [10, 60, 50];
 /// A group that has no single owner by then will have none.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -58,21 +56,36 @@ pub(super) trait Group {
 }
 
 /// Ours.
-pub(super) struct Sinew(Members);
+pub(super) struct Sinew {
+    name: String,
+    members: Members,
+}
 
 impl Sinew {
-    pub(super) fn new() -> Sinew {
-        Sinew(Members::started(members::Group::new(HOSTS, vec![vec![ADDRESS]], TIMES)))
+    /// A group with this profile and all that follows from it.
+    pub(super) fn new(profile: &'static str) -> Sinew {
+        let sets = vec![vec![ADDRESS]];
+        let group = members::Group { members: HOSTS, sets, times: None, profile, witnessed: true };
+        Sinew { name: format!("sinew {profile}"), members: Members::started(group) }
+    }
+
+    /// Gives an order, and waits until it is carried out.
+    fn order(&self, member: usize, line: &str) -> io::Result<()> {
+        let done = self.members.command(member, line).output()?;
+        if done.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{line}: {}", String::from_utf8_lossy(&done.stderr))))
     }
 }
 
 impl Group for Sinew {
     fn name(&self) -> &str {
-        "sinew"
+        &self.name
     }
 
     fn lan(&self) -> &Lan {
-        &self.0.lan
+        &self.members.lan
     }
 
     fn plays(&self, _case: Case) -> bool {
@@ -84,19 +97,19 @@ impl Group for Sinew {
     }
 
     fn strike(&mut self, case: Case, owner: usize) -> io::Result<()> {
+        let members = &self.members;
         match case {
-            Case::Kill => self.0.signal(owner, libc::SIGKILL),
-            Case::Freeze => self.0.signal(owner, libc::SIGSTOP),
-            Case::Term => self.0.signal(owner, libc::SIGTERM),
+            Case::Kill => members.signal(owner, libc::SIGKILL),
+            Case::Freeze => members.signal(owner, libc::SIGSTOP),
+            Case::Term => members.signal(owner, libc::SIGTERM),
+            // On a machine that has stopped for a moment somebody may be away without a reason.
             Case::Move => {
-                // On a machine that has stopped for a moment somebody may be away without a reason.
-                self.0.settled();
-                let order = format!("vip move s0 {}", name((owner + 1) % HOSTS));
-                let done = self.0.command(owner, &order).output()?;
-                if !done.status.success() {
-                    let why = String::from_utf8_lossy(&done.stderr).into_owned();
-                    return Err(io::Error::other(format!("{order}: {why}")));
-                }
+                members.settled();
+                self.order(owner, &format!("vip move s0 {}", name((owner + 1) % HOSTS)))?;
+            }
+            Case::Drain => {
+                members.settled();
+                self.order(owner, &format!("vip drain {}", name(owner)))?;
             }
             Case::Cut | Case::Carrier | Case::Merge => {}
         }
@@ -104,13 +117,15 @@ impl Group for Sinew {
     }
 
     fn mend(&mut self, case: Case, owner: usize) -> io::Result<()> {
-        if case == Case::Freeze {
-            self.0.signal(owner, libc::SIGCONT);
-        } else {
-            self.0.ended(owner);
-            self.0.start(owner);
+        match case {
+            Case::Freeze => self.members.signal(owner, libc::SIGCONT),
+            Case::Drain => self.order(owner, &format!("vip undrain {}", name(owner)))?,
+            _ => {
+                self.members.ended(owner);
+                self.members.start(owner);
+            }
         }
-        self.0.settled();
+        self.members.settled();
         Ok(())
     }
 }

@@ -19,6 +19,11 @@ pub(super) fn version() -> Option<String> {
     said.lines().find(|line| line.contains("Keepalived")).map(str::to_owned)
 }
 
+/// What a group is called that sends an advert every so many seconds.
+pub(super) fn name(advert: &str) -> String {
+    format!("keepalived {advert} s")
+}
+
 /// Such a group.
 pub(super) struct Keepalived {
     name: String,
@@ -32,7 +37,7 @@ pub(super) struct Keepalived {
 impl Keepalived {
     /// A group that sends an advert every so many seconds.
     pub(super) fn new(advert: &str) -> io::Result<Keepalived> {
-        let lan = Lan::new(HOSTS);
+        let lan = Lan::with_witnesses(HOSTS);
         let files = tempfile::tempdir()?;
         for host in 0..HOSTS {
             let text = format!(
@@ -47,8 +52,7 @@ impl Keepalived {
         let children = (0..HOSTS).map(|_| None).collect();
         let seconds = advert.parse().map_err(|_| io::Error::other("a number of seconds"))?;
         let advert_time = Duration::from_secs_f64(seconds);
-        let name = format!("keepalived {advert} s");
-        let mut group = Keepalived { name, advert: advert_time, lan, files, children, _echoes: echoes };
+        let mut group = Keepalived { name: name(advert), advert: advert_time, lan, files, children, _echoes: echoes };
         for host in 0..HOSTS {
             group.start(host)?;
         }
@@ -101,7 +105,7 @@ impl Group for Keepalived {
     }
 
     fn plays(&self, case: Case) -> bool {
-        case != Case::Move
+        !matches!(case, Case::Move | Case::Drain)
     }
 
     fn patience(&self) -> Duration {
@@ -114,7 +118,7 @@ impl Group for Keepalived {
             Case::Kill => self.signal(owner, libc::SIGKILL),
             Case::Freeze => self.signal(owner, libc::SIGSTOP),
             Case::Term => self.signal(owner, libc::SIGTERM),
-            Case::Cut | Case::Carrier | Case::Move | Case::Merge => {}
+            Case::Cut | Case::Carrier | Case::Move | Case::Drain | Case::Merge => {}
         }
         Ok(())
     }

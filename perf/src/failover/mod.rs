@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Only this case; may be given again
     #[arg(long, value_enum, value_name = "CASE")]
     only: Vec<Case>,
+    /// Only these groups: sinew, safe, fast, keepalived, or any part of a name
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    group: String,
     /// Print JSON, with every trial
     #[arg(long)]
     json: bool,
@@ -46,10 +49,11 @@ const HELP: &str = "\
 A group is three hosts and a client on one bridge, each in a network namespace. The client asks at
 the address a thousand times a second and is told by the answer which host it came from. What is
 measured is the longest time between two answers around what happens, in ms: what a client sees.
-  sinew        hellos of 10 ms, dead after 60 ms, a lease of 50 ms
+  sinew safe   our default profile
+  sinew fast   its quicker sister
   keepalived   Debian's, VRRPv3, adverts every 0.01, 0.1 and 1 s, everything else as it comes; left
                out, with a word, if there is no `keepalived` on the PATH. It has no command that
-               moves an address, so it has no row there
+               moves an address, so it has no rows there
 
 Cases:
   kill     the owner's daemon, SIGKILL; its service and its kernel live on
@@ -58,33 +62,55 @@ Cases:
   carrier  the owner's cable is out
   term     the owner's daemon, SIGTERM
   move     `sinew vip move`
+  drain    `sinew vip drain`
   merge    a cut heals, after both sides have had the address
 
 In every trial all cases are tried, one after the other, and each with all groups before the next:
 what else the machine does then disturbs all alike. `calm` is the longest time between two answers in
-the 300 ms before anything happens: the noise floor of the same trial. A second owner is one that
-still answers, if it is asked directly, when the client has long been answered by another.
+the 300 ms before anything happens: the noise floor of the same trial. `both`: for how long two hosts
+answered after what happened, each asked a thousand times a second by a witness of its own that asks
+nobody else. `holes`: trials in which the client had no answer for more than a second. `2nd`: a host
+still answers, if it is asked directly, half a second later: after an orderly hand-over ours does so
+for one, for those who have not heard of the new owner. In term, move and drain the client asks ten
+thousand times a second, without witnesses: what is lost counts.
 
-It needs root. With N trials it takes about N minutes, N times two with keepalived.
+It needs root. N trials of all cases take about N minutes, N times four with keepalived.
 
 Examples:
   perf/failover
-  perf/failover --only kill --only freeze --trials 50
+  perf/failover --only kill --only freeze --trials 50 --group safe
   perf/failover --trials 50 --json > failover.json";
 
-/// Measures; answers what is to be printed.
-pub(crate) fn run(args: &Args) -> io::Result<String> {
-    Netns::new().map_err(|error| io::Error::new(error.kind(), format!("network namespaces need root: {error}")))?;
-    let mut groups: Vec<Box<dyn Group>> = vec![Box::new(group::Sinew::new())];
+/// Those that are asked for, running.
+fn groups(wanted: &str) -> io::Result<Vec<Box<dyn Group>>> {
+    let mut groups: Vec<Box<dyn Group>> = Vec::new();
+    for profile in ["safe", "fast"] {
+        if format!("sinew {profile}").contains(wanted) {
+            groups.push(Box::new(group::Sinew::new(profile)));
+        }
+    }
+    let adverts: Vec<&str> =
+        ["0.01", "0.1", "1"].into_iter().filter(|advert| keepalived::name(advert).contains(wanted)).collect();
     match keepalived::version() {
+        _ if adverts.is_empty() => {}
         Some(version) => {
             eprintln!("perf: beside {version}");
-            for advert in ["0.01", "0.1", "1"] {
+            for advert in adverts {
                 groups.push(Box::new(keepalived::Keepalived::new(advert)?));
             }
         }
         None => eprintln!("perf: there is no keepalived on the PATH: it is left out"),
     }
+    if groups.is_empty() {
+        return Err(io::Error::other(format!("no group's name contains {wanted:?}")));
+    }
+    Ok(groups)
+}
+
+/// Measures; answers what is to be printed.
+pub(crate) fn run(args: &Args) -> io::Result<String> {
+    Netns::new().map_err(|error| io::Error::new(error.kind(), format!("network namespaces need root: {error}")))?;
+    let mut groups = groups(&args.group)?;
     let asked = |case: &Case| args.only.is_empty() || args.only.contains(case);
     let cases: Vec<Case> = Case::value_variants().iter().copied().filter(asked).collect();
     let mut rows: Vec<Row> = Vec::new();
