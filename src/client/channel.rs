@@ -19,6 +19,9 @@ const LOOKS: usize = 64;
 const TRY: u32 = 64;
 /// Waits that did not pay before a reader gives it up.
 const PATIENCE: u32 = 4;
+/// A writer looks whether the router lives this often. Whoever was killed says nothing, and rings of one that did not sleep
+/// take records until they are full.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A channel; clones share all of it.
 #[derive(Debug)]
@@ -29,8 +32,15 @@ pub(super) struct Channel {
 
 #[derive(Debug)]
 struct Rings {
-    up: Mutex<Producer>,
+    up: Mutex<Outlet>,
     down: Mutex<Inlet>,
+}
+
+/// The end that writes, and when it looks again whether anybody reads, by the coarse clock.
+#[derive(Debug)]
+struct Outlet {
+    ring: Producer,
+    look: Duration,
 }
 
 /// The end that reads, and the bells of which it knows.
@@ -147,7 +157,7 @@ impl AsFd for Channel {
 impl Rings {
     fn map(memory: BorrowedFd<'_>) -> io::Result<Rings> {
         let memory = Arc::new(Memory::map(memory)?);
-        let up = Mutex::new(Producer::new(Arc::clone(&memory), Way::Up));
+        let up = Mutex::new(Outlet { ring: Producer::new(Arc::clone(&memory), Way::Up), look: Duration::ZERO });
         let down = Mutex::new(Inlet {
             ring: Consumer::new(memory, Way::Down),
             bells: Bells::default(),
@@ -160,10 +170,11 @@ impl Rings {
     /// Puts records in, as many as there is room for, and wakes the router if it sleeps. Answers how many; if none, a plug
     /// is in the socket, which is writable when there is room.
     fn put<'a, P: AsRef<[IoSlice<'a>]>>(&self, socket: BorrowedFd<'_>, records: &[P]) -> io::Result<usize> {
-        let mut ring = lock(&self.up);
-        if ring.is_over() {
+        let mut outlet = lock(&self.up);
+        if outlet.is_over(socket) {
             return Err(over());
         }
+        let ring = &mut outlet.ring;
         let mut put = 0;
         for record in records {
             if !ring.push(record.as_ref().iter().map(|part| &**part)).map_err(broken)? {
@@ -176,12 +187,27 @@ impl Rings {
             _ if ring.must_wake() => 1,
             _ => return Ok(put),
         };
-        drop(ring);
+        drop(outlet);
         match sys::send_token(socket, token) {
             // Whoever reads what is in there finds the record as well; there is no room for more.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(put),
             done => done.map(|()| put),
         }
+    }
+}
+
+impl Outlet {
+    /// Whether the router ended the session, or has been gone for longer than [`LOOK`].
+    fn is_over(&mut self, socket: BorrowedFd<'_>) -> bool {
+        if self.ring.is_over() {
+            return true;
+        }
+        let now = sys::coarse_time();
+        if now < self.look {
+            return false;
+        }
+        self.look = now + LOOK;
+        sys::has_hung_up(socket)
     }
 }
 

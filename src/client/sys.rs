@@ -168,6 +168,22 @@ fn look(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<usize> {
     check_len(unsafe { libc::recv(socket.as_raw_fd(), byte.as_mut_ptr().cast(), 1, flags | libc::MSG_TRUNC) })
 }
 
+/// Whether the other end is closed, also if what it wrote before is still to be read.
+pub(super) fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: `entry` is one valid pollfd.
+    let told = unsafe { libc::poll(&raw mut entry, 1, 0) };
+    told > 0 && entry.revents & (libc::POLLHUP | libc::POLLERR) != 0
+}
+
+/// A clock that never goes back, exact to some milliseconds, and read for a third of what a finer one costs.
+pub(super) fn coarse_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable. A kernel without this clock (before 2.6.32) leaves it at zero.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Whether calls on the socket wait.
 pub(super) fn is_blocking(socket: BorrowedFd<'_>) -> bool {
     // SAFETY: takes no pointers.

@@ -4,12 +4,13 @@ use super::channel::Channel;
 use super::*;
 use crate::base::limits::MAX_PAYLOAD;
 use crate::base::{Class, SessionId};
+use crate::shm::Memory;
 use crate::wire::client::{MAX_RECORD, Record};
 use crate::wire::cursor::Writer;
 use crate::wire::session::ResetReason;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PEER: Endpoint = Endpoint { node: NodeId(7), port: 70 };
 
@@ -305,6 +306,28 @@ fn writes_time_out_and_nothing_of_them_is_written() {
     assert!(!is_readable(router.as_fd()), "only whole records");
     drop(router);
     let error = session.send(PEER, Class::Reliable, true, b"more").expect_err("nobody is there");
+    assert!(error.kind() == io::ErrorKind::BrokenPipe && error.to_string().contains("open it again"), "{error}");
+}
+
+#[test]
+fn a_router_that_died_awake_is_noticed_also_by_who_only_sends() {
+    let (application, router) = pair();
+    let (_memory, descriptor) = Memory::create().expect("memory");
+    let channel = Channel::new(application, Some(descriptor)).expect("maps it");
+    let session = Datagrams::new(channel, Endpoint { node: NodeId(1), port: 10 });
+    let send = || session.send(PEER, Class::Reliable, true, b"tick");
+    send().expect("is taken");
+    assert!(!is_readable(router.as_fd()), "nobody rings for a router that does not sleep");
+    drop(router);
+    let begin = Instant::now();
+    let error = loop {
+        match send() {
+            Err(error) => break error,
+            // There is room for thousands.
+            Ok(()) => assert!(begin.elapsed() < Duration::from_secs(1), "records go on to nobody"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
     assert!(error.kind() == io::ErrorKind::BrokenPipe && error.to_string().contains("open it again"), "{error}");
 }
 

@@ -1,9 +1,9 @@
 //! Applications that die, write nonsense or do not read: their sessions end, nobody else notices.
 
 use crate::support::{
-    Machine, PATIENCE, dropped, eventually, json, parsed, pool, sessions, sinew, started, system_test,
+    Machine, PATIENCE, dropped, eventually, json, parsed, pool, rewrite, sessions, sinew, started, system_test,
+    wait_answering, world,
 };
-
 use crate::traffic::{accept, by_socket, carry, connect, datagrams, exactly_once, knock, noise, stream};
 use serde_json::Value;
 use sinew::base::Class;
@@ -251,6 +251,57 @@ fn one_that_does_not_read() {
         drop((near, far, listener, deaf, loud, bystander, other));
         wait_empty(a, before[0]);
         wait_empty(b, before[1]);
+    });
+}
+
+#[test]
+fn those_whose_router_is_killed() {
+    system_test("clients::those_whose_router_is_killed", Machine::Shared, || {
+        let world = world(Topology::chain(1, Conditions::wire(1.0, 0)));
+        let a = world.router("a");
+        // A worker that never sleeps needs no waking: nobody would have to do with the socket.
+        rewrite(a, |text| text.replace("idle = \"wait\"", "idle = \"spin\""));
+        a.start().expect("starts");
+        wait_answering(a);
+        let (source, sink) = (datagrams(a, 0), datagrams(a, 0));
+        for session in [&source, &sink] {
+            session.set_nonblocking(true).expect("can be");
+            assert!(session.shares_memory());
+        }
+        let (to, begin) = (sink.local(), Instant::now());
+        let in_time = || assert!(begin.elapsed() < PATIENCE, "nobody is told");
+        let (killed, sent, (heard, told)) = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                loop {
+                    in_time();
+                    match source.send(to, Class::Reliable, true, b"tick") {
+                        Err(error) if error.kind() != io::ErrorKind::WouldBlock => break (error, Instant::now()),
+                        _ => std::thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+            });
+            let receiver = scope.spawn(|| {
+                let mut heard = 0;
+                loop {
+                    in_time();
+                    match sink.recv(&mut [0; 100]) {
+                        Ok(Event::Closed) => break (heard, Instant::now()),
+                        Ok(_) => heard += 1,
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+                    }
+                }
+            });
+            std::thread::sleep(Duration::from_millis(300));
+            let killed = Instant::now();
+            a.kill();
+            (killed, sender.join().expect("is told"), receiver.join().expect("is told"))
+        });
+        assert!(heard > 10, "only {heard} arrived before");
+        assert_eq!(sent.0.kind(), io::ErrorKind::BrokenPipe, "{}", sent.0);
+        for (who, told) in [("sender", sent.1), ("receiver", told)] {
+            let late = told.saturating_duration_since(killed);
+            assert!(late < Duration::from_secs(1), "the {who} knows only after {late:?}");
+        }
     });
 }
 
