@@ -13,6 +13,7 @@ mod output;
 mod perf;
 mod ping;
 mod recv;
+mod route;
 mod router;
 mod run;
 mod send;

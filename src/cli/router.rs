@@ -58,12 +58,17 @@ impl Router {
 
     /// Refuses what cannot arrive: no route leads to `node` at this moment.
     pub(super) fn check_route(&self, node: NodeId) -> Result<(), Failure> {
-        let Response::Nodes { nodes } = self.request(&Request::Nodes)? else { return Ok(()) };
+        self.obstacle(node)?.map_or(Ok(()), |why| Err(Failure::Failed(why)))
+    }
+
+    /// That no route leads to `node` at this moment, and why; none if one does.
+    pub(super) fn obstacle(&self, node: NodeId) -> Result<Option<String>, Failure> {
+        let Response::Nodes { nodes } = self.request(&Request::Nodes)? else { return Ok(None) };
         if nodes.iter().any(|entry| entry.node == node && (entry.reachable || entry.this)) {
-            return Ok(());
+            return Ok(None);
         }
         let name = self.name(node);
-        Err(Failure::Failed(format!("no route to {name}: {}", self.why_unreachable(node))))
+        Ok(Some(format!("no route to {name}: {}", self.why_unreachable(node))))
     }
 
     /// Why no route leads to `node`, as far as this router knows.

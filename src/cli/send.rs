@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::output::{self, counted, note};
 use super::ping::{closed, is_pause, receive};
+use super::route;
 use super::router::Router;
 use super::stop::{LOOK, Stop};
 use super::target::Session;
@@ -28,6 +29,10 @@ const ACK_LOOK: Duration = Duration::from_millis(20);
 /// How long a router may take to read what was written to it.
 const TAKE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What becomes of what is sent while no route leads to its receiver.
+const WAITS: &str = "waiting for a route: what was not acknowledged for half a minute is given up; Ctrl-C ends it now";
+const IS_LOST: &str = "best effort does not wait: what is sent until there is a route is lost; Ctrl-C ends it";
+
 /// Bytes moved at once on a stream.
 pub(super) const CHUNK: usize = 64 << 10;
 
@@ -47,6 +52,9 @@ Example:
 Sizes are bytes, or with k, M, G; rates are as `2mbit`; durations as `300ms` or `5s`, plain
 numbers are seconds. JSON, one document at the end: {\"bytes\", \"datagrams\", \"seconds\",
 \"complete\"}.
+
+While no route leads there, standard error says so and why, and later that there is one again.
+Streams and reliable datagrams wait for it; after half a minute in vain they fail with code 1.
 
 Exit codes: 0 all was sent (a stream: and read at the other end; reliable datagrams: and
 acknowledged by the other router; best effort has no receipt), 1 it could not be, 2 wrong command
@@ -106,12 +114,14 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
         Ok((router, to))
     })?;
     let begin = Instant::now();
-    let mut sent = if args.stream {
-        send_stream(&router, &args.to, to, input, &stop)?
-    } else {
+    let reliable = args.stream || args.class == Class::Reliable;
+    let mut sent = route::watched(&router, to.node, if reliable { WAITS } else { IS_LOST }, || {
+        if args.stream {
+            return send_stream(&router, &args.to, to, input, &stop);
+        }
         let session = router.overlay.datagrams(0).map_err(|error| Failure::failed("cannot open a session", error))?;
-        send_datagrams(&router, &session, to, input, &args, &stop)?
-    };
+        send_datagrams(&router, &session, to, input, &args, &stop)
+    })?;
     sent.seconds = begin.elapsed().as_secs_f64();
     if args.json {
         output::json(&sent)?;

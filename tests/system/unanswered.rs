@@ -4,7 +4,7 @@ use crate::support::{Machine, PATIENCE, eventually, links, path, run, sessions, 
 use sinew::base::Obstacle;
 use sinew::lab::conditions::Conditions;
 use sinew::lab::world::{Router, Topology};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine, and far from every time after which something is given up.
@@ -98,6 +98,37 @@ fn a_receiver_that_leaves_ends_what_is_sent_to_it() {
         let line = format!("send b:7501 --class best-effort --lines {}", world.dir().join("line").display());
         let said = run(a, &line, 0).stderr;
         assert!(String::from_utf8_lossy(&said).contains("best effort has no receipt"), "{said:?}");
+    });
+}
+
+#[test]
+fn a_route_that_is_lost_is_said_and_waited_for() {
+    system_test("unanswered::a_route_that_is_lost_is_said_and_waited_for", Machine::Shared, || {
+        let world = started(Topology::chain(2, Conditions::wire(1.0, 0)));
+        let (a, b, c) = (world.router("a"), world.router("b"), world.router("c"));
+        let mut receiver = sinew(c, "recv 7600 --count 100").stdout(Stdio::null()).spawn().expect("the binary runs");
+        eventually("it listens", || (!sessions(c).is_empty()).then_some(()));
+        let (input, told) = (world.dir().join("zeros"), world.dir().join("told"));
+        std::fs::write(&input, vec![0; 100_000]).expect("is written");
+        let line = format!("send c:7600 --rate 200kbit {}", input.display());
+        let heard = std::fs::File::create(&told).expect("a file");
+        let mut sender = sinew(a, &line).stderr(heard).spawn().expect("the binary runs");
+        eventually("something arrives", || {
+            sessions(c).iter().any(|session| session["delivered"].as_u64() > Some(5)).then_some(())
+        });
+        let said = || std::fs::read_to_string(&told).expect("is there");
+        assert_eq!(said(), "", "nothing is wrong yet");
+        assert!(b.terminate(PATIENCE).is_some_and(|status| status.success()), "{}", b.log());
+        let begin = Instant::now();
+        eventually("it says so", || said().contains("no route to c: ").then_some(()));
+        assert!(begin.elapsed() < AT_ONCE, "only after {:?}", begin.elapsed());
+        assert!(said().contains("`sinew show links`") && said().contains("waiting for a route"), "{}", said());
+        b.start().expect("starts again");
+        eventually("it says so", || said().contains("c is reached again").then_some(()));
+        let status = eventually("the sender ends", || sender.try_wait().expect("is a child"));
+        assert_eq!(status.code(), Some(0), "{}", said());
+        assert_eq!(said().matches("no route to c").count(), 1, "{}", said());
+        assert!(receiver.wait().expect("is a child").success(), "everything arrived");
     });
 }
 
