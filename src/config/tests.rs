@@ -201,6 +201,19 @@ fn links_are_checked_against_the_members() {
 }
 
 #[test]
+fn every_lane_of_a_link_has_a_port() {
+    let link = |port| format!("[[link]]\npeer = \"b\"\nremote = \"192.0.2.2:{port}\"\n");
+    let workers = pair("[workers]\ncount = 4\n");
+    assert!(read(&(workers.clone() + &link(65_532))).is_ok());
+    assert!(read(&(pair("") + &link(65_535))).is_ok(), "one worker needs one");
+    let shown = only_mistake(&(workers.clone() + &link(65_533)));
+    assert!(shown.contains("the lanes of 4 workers would lead to the ports 65533 to 65536"), "{shown}");
+    assert!(shown.contains("give that router a lower port"), "{shown}");
+    let path = link(65_535).replace("remote", "[[link.path]]\nremote");
+    assert!(only_mistake(&(workers + &path)).contains("the ports 65535 to 65538"));
+}
+
+#[test]
 fn members_are_checked_against_each_other() {
     let again = format!("[[member]]\nname = \"b\"\npublic = \"{}\"\n", public(3));
     assert!(only_mistake(&(pair("") + &again)).contains("two members are called `b`"));
