@@ -524,7 +524,7 @@ c        down   1m 15s       -           -          -       -      -            
     fn everything() -> Value {
         let (mut drops, one) = (Drops::default(), Duration::from_millis(1));
         drops.count(DropReason::NoRoute);
-        let mut stats = Link::new(Default::default(), &[], Rng::from_u64(1)).stats();
+        let mut stats = Link::new(crate::base::Instant::ZERO, Default::default(), &[], Rng::from_u64(1)).stats();
         (stats.one_way_us, stats.clock_error_us, stats.clock_ahead_us) = (Some(1), Some(1), Some(1));
         stats.drops = drops.clone();
         let (up, remote, metrics) = (true, None, LinkMetrics::default());

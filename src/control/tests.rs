@@ -711,7 +711,7 @@ fn summaries_are_made_here_of_what_workers_copied() {
 #[test]
 fn histograms_come_whole_to_who_asked_for_them_alone() {
     let mut bench = Bench::new(&["b"]);
-    let mut link = DataLink::new(Default::default(), &[], Rng::from_u64(1));
+    let mut link = DataLink::new(Instant::ZERO, Default::default(), &[], Rng::from_u64(1));
     link.note_socket_wait(ms(7), 2);
     let report = LinkReport {
         link: LinkId(3),

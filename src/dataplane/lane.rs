@@ -200,7 +200,7 @@ mod tests {
     const LINK: LinkId = LinkId(1);
 
     fn lane(peer: u64) -> Lane {
-        Lane::new(Link::new(Settings::default(), &[], Rng::from_u64(peer)), NodeId(peer), true)
+        Lane::new(Link::new(START, Settings::default(), &[], Rng::from_u64(peer)), NodeId(peer), true)
     }
 
     /// A lane whose link has keys and said its first hello.

@@ -526,7 +526,7 @@ impl Shard {
         if !spec.asks {
             self.security.hold(link);
         }
-        let state = Link::new(spec.settings, &spec.paths, self.rng.fork());
+        let state = Link::new(now, spec.settings, &spec.paths, self.rng.fork());
         self.lanes.insert(link, Lane::new(state, spec.peer.node_id(), spec.asks));
         self.drain_security(now);
     }

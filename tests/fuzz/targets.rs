@@ -366,8 +366,8 @@ pub(crate) fn security_room(data: &[u8]) {
 pub(crate) fn link_room(data: &[u8]) {
     let mut pool = Pool::new(256);
     let path = AddressPair::from(SocketAddr::from(([192, 0, 2, 1], 5300)));
-    let mut link = Link::new(link::Settings::default(), &[path.into()], Rng::from_u64(1));
     let mut now = Instant::ZERO;
+    let mut link = Link::new(now, link::Settings::default(), &[path.into()], Rng::from_u64(1));
     link.attach(now, path, true);
     let mut out = [0; 2048];
     for (number, piece) in pieces(data).enumerate() {

@@ -50,7 +50,7 @@ impl Lane {
                 if !spec.asks {
                     self.security.hold(id);
                 }
-                *link = Some((id, Link::new(spec.settings, &spec.paths, self.rng.fork())));
+                *link = Some((id, Link::new(now, spec.settings, &spec.paths, self.rng.fork())));
             }
             (Command::AskLink(id), _) => self.security.ask(now, id),
             (Command::SendControl(_, bytes), Some((_, link))) => {

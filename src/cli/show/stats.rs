@@ -259,7 +259,7 @@ fn per_second(rate: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Rng;
+    use crate::base::{Instant, Rng};
     use crate::dataplane::messages::ShardStats;
     use crate::proto::link::{Link, Settings};
     use serde_json::json;
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_latency_says_what_it_is_of() {
-        let link = Link::new(Settings::default(), &[], Rng::from_u64(1));
+        let link = Link::new(Instant::ZERO, Settings::default(), &[], Rng::from_u64(1));
         let stats = ShardStats { counts: Some(Default::default()), ..ShardStats::default() };
         let link = link.counted();
         let own = stats.counted().map(|(_, name, _)| name);

@@ -146,7 +146,7 @@ pub(super) enum Change {
 }
 
 impl Liveness {
-    pub(super) fn new(path: u16, interval: Duration, dead: Duration, rng: Rng) -> Liveness {
+    pub(super) fn new(now: Instant, path: u16, interval: Duration, dead: Duration, rng: Rng) -> Liveness {
         Liveness {
             path,
             several: false,
@@ -155,7 +155,7 @@ impl Liveness {
             dead,
             rng,
             up: false,
-            since: Instant::ZERO,
+            since: now,
             heard: None,
             heard_full: None,
             started: Instant::ZERO,
@@ -466,7 +466,7 @@ mod tests {
     }
 
     fn started() -> Liveness {
-        let mut liveness = Liveness::new(0, INTERVAL, DEAD, Rng::from_u64(1));
+        let mut liveness = Liveness::new(at(100), 0, INTERVAL, DEAD, Rng::from_u64(1));
         liveness.start(at(100), true);
         liveness
     }

@@ -294,14 +294,14 @@ fn controller(settings: &Settings, lanes: u64) -> Box<dyn Controller> {
 impl Link {
     /// A link without keys: it neither sends nor receives until [`Link::attach`]. Without paths it waits for the other end
     /// to say where it is.
-    pub fn new(settings: Settings, paths: &[PathSpec], rng: Rng) -> Link {
+    pub fn new(now: Instant, settings: Settings, paths: &[PathSpec], rng: Rng) -> Link {
         Link {
             attached: false,
             closing: None,
             their_workers: 1,
             up: false,
-            since: Instant::ZERO,
-            paths: Paths::new(paths, settings.hello, settings.dead, rng),
+            since: now,
+            paths: Paths::new(now, paths, settings.hello, settings.dead, rng),
             rtt: Rtt::new(),
             peer_clock: PeerClock::new(),
             gaps: Gaps::new(),

@@ -96,7 +96,7 @@ pub struct PathReport {
     pub up: bool,
     /// It is in the configuration.
     pub listed: bool,
-    /// Time since it came up or went down.
+    /// Time since it came up, went down or was new.
     pub since: Duration,
     /// Smoothed round trip of its hellos, µs; none before the first.
     pub rtt_us: Option<u64>,
@@ -171,25 +171,25 @@ pub(super) struct Paths {
 
 impl Paths {
     /// Those of the configuration; without any, one to wherever the other end will call from.
-    pub(super) fn new(specs: &[PathSpec], interval: Duration, dead: Duration, rng: Rng) -> Paths {
+    pub(super) fn new(now: Instant, specs: &[PathSpec], interval: Duration, dead: Duration, rng: Rng) -> Paths {
         assert!(specs.len() <= MAX_PATHS, "the configuration was checked");
         let list = Vec::with_capacity(MAX_PATHS + MAX_FOUND);
         let mut paths = Paths { list, active: 0, next: 0, interval, dead, rng };
-        specs.iter().for_each(|spec| paths.add(Some(spec.pair), Some(spec.cost)));
+        specs.iter().for_each(|spec| paths.add(now, Some(spec.pair), Some(spec.cost)));
         if specs.is_empty() {
-            paths.add(None, None);
+            paths.add(now, None, None);
         }
         paths.tell_apart();
         paths
     }
 
-    fn add(&mut self, pair: Option<AddressPair>, cost: Option<Duration>) {
+    fn add(&mut self, now: Instant, pair: Option<AddressPair>, cost: Option<Duration>) {
         // The first takes the generator as it is: most links have no other.
         let rng = if self.list.is_empty() && self.next == 0 { self.rng.clone() } else { self.rng.fork() };
         while self.list.iter().any(|path| path.liveness.path() == self.next) {
             self.next = self.next.wrapping_add(1);
         }
-        let liveness = Liveness::new(self.next, self.interval, self.dead, rng);
+        let liveness = Liveness::new(now, self.next, self.interval, self.dead, rng);
         self.next = self.next.wrapping_add(1);
         let (rtt, loss) = (Rtt::new(), Loss::default());
         self.list.push(Path { pair, cost, liveness, rtt, loss, better_since: None, patience: STEADY });
@@ -281,7 +281,7 @@ impl Paths {
         if let Some(place) = replaced {
             self.remove(place);
         }
-        self.add(Some(pair), None);
+        self.add(now, Some(pair), None);
         let place = self.list.len() - 1;
         self.list[place].liveness.start(now, true);
         self.tell_apart();
@@ -352,7 +352,7 @@ impl Paths {
             }
         }
         for spec in specs.iter().filter(|spec| self.find(spec.pair).is_none()).copied().collect::<Vec<_>>() {
-            self.add(Some(spec.pair), Some(spec.cost));
+            self.add(now, Some(spec.pair), Some(spec.cost));
             self.list.last_mut().expect("it was just added").liveness.start(now, true);
         }
         let known = |place: usize| place != self.active && self.list[place].cost.is_some();
@@ -426,7 +426,7 @@ mod tests {
     impl Bench {
         fn new(rtts: &[u64]) -> Bench {
             let specs: Vec<PathSpec> = (0..rtts.len()).map(|last| pair(last as u8).into()).collect();
-            let mut paths = Paths::new(&specs, HELLO, HELLO * 7, Rng::from_u64(1));
+            let mut paths = Paths::new(at(0), &specs, HELLO, HELLO * 7, Rng::from_u64(1));
             for path in paths.iter_mut() {
                 path.liveness.start(at(0), true);
                 path.liveness.set_up(at(0), true);
@@ -549,14 +549,16 @@ mod tests {
 
     #[test]
     fn a_link_without_paths_is_where_it_is_called_from() {
-        let mut paths = Paths::new(&[], HELLO, HELLO * 7, Rng::from_u64(1));
+        let mut paths = Paths::new(at(0), &[], HELLO, HELLO * 7, Rng::from_u64(1));
         assert_eq!((paths.active().pair(), paths.len()), (None, 1));
         assert_eq!((paths.came_from(at(1), pair(1)), paths.len()), (0, 1));
         paths.sweep(at(9_000));
         assert_eq!(paths.active().pair(), Some(pair(1)), "the only one is not forgotten");
-        paths.list(at(1), &[pair(2).into(), pair(3).into()]);
+        paths.list(at(9_500), &[pair(2).into(), pair(3).into()]);
         assert_eq!((paths.active().pair(), paths.len()), (Some(pair(1)), 3));
-        paths.get_mut(2).liveness.set_up(at(2), true);
-        assert_eq!(paths.best_up(at(2)), Some(2));
+        let ages: Vec<Duration> = paths.reports(at(9_600)).map(|report| report.since).collect();
+        assert_eq!(ages, [9_600, 100, 100].map(Duration::from_millis), "each is as old as it is known");
+        paths.get_mut(2).liveness.set_up(at(9_700), true);
+        assert_eq!(paths.best_up(at(9_700)), Some(2));
     }
 }

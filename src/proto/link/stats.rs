@@ -359,7 +359,9 @@ impl ClassStats {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Settings;
     use super::*;
+    use crate::base::{Instant, Rng};
 
     #[test]
     fn the_smoothed_way_ends_where_the_samples_are() {
@@ -381,7 +383,7 @@ mod tests {
 
     #[test]
     fn every_histogram_has_the_name_of_its_summary() {
-        let mut link = Link::new(super::super::Settings::default(), &[], crate::base::Rng::from_u64(1));
+        let mut link = Link::new(Instant::ZERO, Settings::default(), &[], Rng::from_u64(1));
         let histograms = &mut link.counters.histograms;
         let Histograms { recovery, refill, queue_delay, pacing_wait, socket_wait, residence, round_trip, one_way } =
             histograms;
@@ -397,7 +399,7 @@ mod tests {
 
     #[test]
     fn summaries_made_later_are_those_made_at_once() {
-        let mut link = Link::new(super::super::Settings::default(), &[], crate::base::Rng::from_u64(1));
+        let mut link = Link::new(Instant::ZERO, Settings::default(), &[], Rng::from_u64(1));
         (1..=100).for_each(|ms| link.counters.histograms.round_trip.record(Duration::from_millis(ms)));
         link.counters.histograms.refill[Kind::Control.index()].record(Duration::from_millis(7));
         let mut later = link.counted();

@@ -231,7 +231,7 @@ impl Sim {
     pub(super) fn join(&mut self, settings: Settings, wire: Wire) -> usize {
         let first = self.ends.len();
         for end in [first, first + 1] {
-            let mut link = Link::new(settings.clone(), &[PATH.into()], self.rng.fork());
+            let mut link = Link::new(self.now, settings.clone(), &[PATH.into()], self.rng.fork());
             link.attach(self.now, PATH, true);
             self.wires.push(wire.clone());
             self.ends.push(End {
