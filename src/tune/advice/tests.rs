@@ -334,5 +334,10 @@ fn what_was_measured_is_said_with_its_figure() {
     assert!(text.lines().take(todo).all(|line| !line.starts_with("good")), "what is to be done comes first: {text}");
     let json = serde_json::to_value(&report).expect("serialises");
     assert_eq!((&json["quick"], &json["to_do"]), (&false.into(), &1.into()));
-    assert_eq!(json["measured"]["idle"]["costs"][1]["idle"], "adaptive");
+    let cost = serde_json::json!({
+        "idle": "adaptive", "per_second": 1000, "p50_us": 38.0, "p99_us": 40.0, "added_us": 31.0, "cpu_percent": 4.0,
+        "samples": 300, "lost": 0,
+    });
+    assert_eq!(json["measured"]["idle"]["costs"][1], cost, "a row of the table, by these names");
+    assert_eq!(json["measured"]["noise"]["timer_p50_us"], 55.0, "its noise floor");
 }
