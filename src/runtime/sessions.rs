@@ -458,9 +458,9 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::LinkId;
+    use crate::base::{AddressPair, LinkId};
     use crate::containers::Batch;
-    use crate::runtime::io::{Counters, Sink};
+    use crate::runtime::io::{Arrangement, Counters, Sink};
     use crate::runtime::sys;
     use crate::runtime::udp::Sockets;
     use crate::wire::cursor::Writer;
@@ -488,11 +488,15 @@ mod tests {
         fn sockets(&mut self) -> &mut Sockets {
             unreachable!("sessions touch no link")
         }
+        fn arrangement(&mut self) -> &mut Arrangement {
+            unreachable!("sessions send nothing")
+        }
+        fn open_path(&mut self, _: Instant, _: LinkId, _: AddressPair, _: &mut Sink<'_>) {}
         fn close_path(&mut self, _: LinkId, _: u32) {}
         fn poll(&mut self, _: &mut Sink<'_>) -> usize {
             0
         }
-        fn send(&mut self, _: Instant, _: &Batch, _: &mut Sink<'_>) {}
+        fn flush(&mut self, _: Instant, _: &Batch, _: &mut Sink<'_>) {}
         fn wait(&mut self, _: Option<Duration>) {}
         fn counters(&self) -> Counters {
             Counters::default()

@@ -1,15 +1,14 @@
 //! The backend that works everywhere: epoll, recvmmsg, sendmmsg.
 
-use super::{BATCH, Backend, Counters, Event, PASS, PASS_PER_SOCKET, Parts, Sink, tell_unreachable};
+use super::{Backend, Counters, Event, PASS, PASS_PER_SOCKET, Parts, Sink, tell_unreachable};
 use crate::base::limits::DATAGRAM_SLOT;
 use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::containers::Batch;
-use crate::containers::batch::Transmit;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::watches::Watches;
 use crate::runtime::sys::{self, Beside, BesideRoom, Name};
-use crate::runtime::udp::{Route, Sockets};
+use crate::runtime::udp::Sockets;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -141,46 +140,6 @@ impl Mmsg {
         0
     }
 
-    /// Sends everything placed and forgets it. The kernel stops at an error and answers a partial count; the error comes
-    /// with the next call. A refusal (an ICMP answer to an *earlier* datagram) costs the refused train a second try.
-    fn flush(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
-        let ipv6 = self.sockets.ipv6();
-        self.transmit.arrange(batch, ipv6);
-        let (mut next, mut retried) = (0, None);
-        while let Some(&train) = self.transmit.trains().get(next) {
-            let error = match self.send_run(next) {
-                Ok(count) => {
-                    next += count;
-                    continue;
-                }
-                Err(error) => error.raw_os_error().unwrap_or(0),
-            };
-            let link = self.transmit.link(batch, train);
-            let heard = train.socket.is_none() && tell_unreachable(&self.sockets, sink);
-            match error {
-                libc::EINTR => {}
-                _ if heard && retried != Some(next) => retried = Some(next),
-                libc::ECONNREFUSED if train.socket.is_some() && retried != Some(next) => {
-                    link.into_iter().for_each(|(link, path)| sink(Event::Refused(link, path)));
-                    retried = Some(next);
-                }
-                error if train.count > 1 && trains::refused_by(error) => {
-                    self.counters.trains_refused += 1;
-                    link.into_iter().for_each(|(link, _)| self.sockets.put_off_trains(now, link));
-                    self.transmit.uncouple(batch, ipv6, next);
-                }
-                error => {
-                    // A full buffer is as full for the rest of the run.
-                    let full = matches!(error, libc::EAGAIN | libc::ENOBUFS);
-                    let failed = if full { self.transmit.run(next) } else { 1 };
-                    self.transmit.tell_failed(batch, next..next + failed, error, sink);
-                    next += failed;
-                }
-            }
-        }
-        self.transmit.clear();
-    }
-
     /// One sendmmsg: the train `next` and those behind it that leave through the same socket. Answers how many left.
     fn send_run(&mut self, next: usize) -> io::Result<usize> {
         let run = next..next + self.transmit.run(next);
@@ -193,17 +152,6 @@ impl Mmsg {
         let left = &self.transmit.trains()[next..next + count];
         left.iter().for_each(|train| self.counters.count_sent(train.count));
         Ok(count)
-    }
-
-    fn open_path(&mut self, now: Instant, link: LinkId, path: AddressPair, sink: &mut Sink<'_>) {
-        self.clear_way(link, path);
-        let epoll = self.epoll.as_fd();
-        let watch = |fd, generation| {
-            let token = LINK | u64::from(link.0) << 32 | u64::from(generation);
-            sys::epoll_control(epoll, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token)
-        };
-        let stray = |from: AddressPair, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        self.sockets.open(now, link, path, watch, stray);
     }
 }
 
@@ -247,6 +195,10 @@ impl Backend for Mmsg {
         &mut self.sockets
     }
 
+    fn arrangement(&mut self) -> &mut Arrangement {
+        &mut self.transmit
+    }
+
     fn close_path(&mut self, link: LinkId, generation: u32) {
         // Closing the only reference takes the socket out of the epoll set.
         self.sockets.close(link, generation);
@@ -283,32 +235,54 @@ impl Backend for Mmsg {
         datagrams
     }
 
-    fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
-        assert!(batch.len() <= BATCH, "a batch fits the transmit room");
-        for (index, (datagram, _)) in batch.iter().enumerate() {
-            let Transmit { link, to, up, .. } = *datagram;
-            let mut route = self.sockets.route(now, link, to, up);
-            if let (Route::Open | Route::Close, Some(link)) = (route, link) {
-                // What was placed may go through a socket that is about to be closed.
-                self.flush(now, batch, sink);
-                match route {
-                    Route::Open => self.open_path(now, link, to, sink),
-                    _ => self.clear_way(link, to),
-                }
-                route = self.sockets.route(now, Some(link), to, up);
-            }
-            let fd = match route {
-                Route::Connected(fd) => Some(fd),
-                Route::Nowhere(errno) => {
-                    sink(Event::SendFailed { link, to, errno });
+    fn open_path(&mut self, now: Instant, link: LinkId, path: AddressPair, sink: &mut Sink<'_>) {
+        let epoll = self.epoll.as_fd();
+        let watch = |fd, generation| {
+            let token = LINK | u64::from(link.0) << 32 | u64::from(generation);
+            sys::epoll_control(epoll, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, token)
+        };
+        let stray = |from: AddressPair, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+        self.sockets.open(now, link, path, watch, stray);
+    }
+
+    /// Sends everything placed and forgets it. The kernel stops at an error and answers a partial count; the error comes
+    /// with the next call. A refusal (an ICMP answer to an *earlier* datagram) costs the refused train a second try.
+    fn flush(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
+        let ipv6 = self.sockets.ipv6();
+        self.transmit.arrange(batch, ipv6);
+        let (mut next, mut retried) = (0, None);
+        while let Some(&train) = self.transmit.trains().get(next) {
+            let error = match self.send_run(next) {
+                Ok(count) => {
+                    next += count;
                     continue;
                 }
-                Route::Listening | Route::Open | Route::Close => None,
+                Err(error) => error.raw_os_error().unwrap_or(0),
             };
-            let couples = link.is_some_and(|link| self.sockets.takes_trains(now, link));
-            self.transmit.place(index, fd, couples);
+            let link = self.transmit.link(batch, train);
+            let heard = train.socket.is_none() && tell_unreachable(&self.sockets, sink);
+            match error {
+                libc::EINTR => {}
+                _ if heard && retried != Some(next) => retried = Some(next),
+                libc::ECONNREFUSED if train.socket.is_some() && retried != Some(next) => {
+                    link.into_iter().for_each(|(link, path)| sink(Event::Refused(link, path)));
+                    retried = Some(next);
+                }
+                error if train.count > 1 && trains::refused_by(error) => {
+                    self.counters.trains_refused += 1;
+                    link.into_iter().for_each(|(link, _)| self.sockets.put_off_trains(now, link));
+                    self.transmit.uncouple(batch, ipv6, next);
+                }
+                error => {
+                    // A full buffer is as full for the rest of the run.
+                    let full = matches!(error, libc::EAGAIN | libc::ENOBUFS);
+                    let failed = if full { self.transmit.run(next) } else { 1 };
+                    self.transmit.tell_failed(batch, next..next + failed, error, sink);
+                    next += failed;
+                }
+            }
         }
-        self.flush(now, batch, sink);
+        self.transmit.clear();
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {

@@ -20,16 +20,19 @@ pub mod uring;
 mod watches;
 
 use super::doorbell::Doorbell;
-use super::udp::{self, Sockets};
+use super::udp::{self, Route, Sockets};
 use crate::base::{AddressPair, Instant, LinkId, SessionId, WallTime};
 use crate::config::settings::{Io, Offload, SocketWait};
 use crate::containers::Batch;
+use crate::containers::batch::Transmit;
 use crate::telemetry::DropReason;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use trains::Arrangement;
 
 /// Most datagrams handed over in one pass.
 pub const PASS: usize = 256;
@@ -146,6 +149,12 @@ pub trait Backend {
     /// Its sockets. A path's is closed by [`Backend::close_path`] only.
     fn sockets(&mut self) -> &mut Sockets;
 
+    /// What a batch is arranged in before it is sent.
+    fn arrangement(&mut self) -> &mut Arrangement;
+
+    /// Opens the path's connected socket, to whose way there is nothing any more, and receives from it from now on.
+    fn open_path(&mut self, now: Instant, link: LinkId, path: AddressPair, sink: &mut Sink<'_>);
+
     /// Closes the connected socket of this generation, if the link has one.
     fn close_path(&mut self, link: LinkId, generation: u32);
 
@@ -179,7 +188,36 @@ pub trait Backend {
 
     /// Sends a batch of at most [`BATCH`] datagrams, those of one link in their order (but a datagram in whose place the
     /// kernel reported a refusal may leave after the others); opens connected sockets as needed.
-    fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>);
+    fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
+        assert!(batch.len() <= BATCH, "a batch fits the arrangement");
+        for (index, (datagram, _)) in batch.iter().enumerate() {
+            let Transmit { link, to, up, .. } = *datagram;
+            let mut route = self.sockets().route(now, link, to, up);
+            if let (Route::Open | Route::Close, Some(link)) = (route, link) {
+                // What was placed may go through a socket that is about to be closed.
+                self.flush(now, batch, sink);
+                self.clear_way(link, to);
+                if route == Route::Open {
+                    self.open_path(now, link, to, sink);
+                }
+                route = self.sockets().route(now, Some(link), to, up);
+            }
+            let fd = match route {
+                Route::Connected(fd) => Some(fd),
+                Route::Nowhere(errno) => {
+                    sink(Event::SendFailed { link, to, errno });
+                    continue;
+                }
+                Route::Listening | Route::Open | Route::Close => None,
+            };
+            let couples = link.is_some_and(|link| self.sockets().takes_trains(now, link));
+            self.arrangement().place(index, fd, couples);
+        }
+        self.flush(now, batch, sink);
+    }
+
+    /// Sends everything of the batch that was placed in the arrangement, and forgets it.
+    fn flush(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>);
 
     /// Blocks until there is something for [`Backend::poll`], the doorbell rings, or the time is up.
     fn wait(&mut self, timeout: Option<Duration>);

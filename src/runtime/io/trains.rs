@@ -104,7 +104,7 @@ impl Train {
 }
 
 /// A batch arranged by sockets and coupled to trains, as message headers. What is of one socket keeps its order.
-pub(super) struct Arrangement {
+pub struct Arrangement {
     order: Vec<Place>,
     trains: Vec<Train>,
     names: Box<[Name]>,

@@ -21,13 +21,12 @@ use super::{BATCH, Backend, Counters, Event, PASS, Parts, Sink, tell_unreachable
 use crate::base::limits::{DATAGRAM_SLOT, MAX_SESSIONS};
 use crate::base::{AddressPair, Instant, LinkId, SessionId};
 use crate::containers::Batch;
-use crate::containers::batch::Transmit;
 use crate::runtime::doorbell::Doorbell;
 use crate::runtime::io::trains::{self, Arrangement, TRAIN_SLOT};
 use crate::runtime::io::uring::buffers::BufferRing;
 use crate::runtime::io::watches::Watches;
 use crate::runtime::sys::{self, Beside, BesideRoom, Name};
-use crate::runtime::udp::{MAX_LINK_SOCKETS, Route, Sockets};
+use crate::runtime::udp::{MAX_LINK_SOCKETS, Sockets};
 use crate::telemetry::DropReason;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -453,20 +452,6 @@ impl Uring {
         }
     }
 
-    /// Sends everything placed and forgets it.
-    fn flush(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
-        let ipv6 = self.sockets.ipv6();
-        self.transmit.arrange(batch, ipv6);
-        self.send_trains();
-        self.take_failures(now, batch, true, sink);
-        if !self.again.is_empty() {
-            self.transmit.keep(batch, ipv6, &self.again);
-            self.send_trains();
-            self.take_failures(now, batch, false, sink);
-        }
-        self.transmit.clear();
-    }
-
     fn send_trains(&mut self) {
         self.sends += 1;
         self.failed.clear();
@@ -518,13 +503,6 @@ impl Uring {
                 self.transmit.tell_failed(batch, number..number + 1, errno, sink);
             }
         }
-    }
-
-    fn open_path(&mut self, now: Instant, link: LinkId, path: AddressPair, sink: &mut Sink<'_>) {
-        self.clear_way(link, path);
-        let stray = |from: AddressPair, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
-        // Watched by the receive that is armed next.
-        self.arm_receives |= self.sockets.open(now, link, path, |_, _| Ok(()), stray).is_some();
     }
 }
 
@@ -583,6 +561,10 @@ impl Backend for Uring {
         &mut self.sockets
     }
 
+    fn arrangement(&mut self) -> &mut Arrangement {
+        &mut self.transmit
+    }
+
     fn close_path(&mut self, link: LinkId, generation: u32) {
         if self.sockets.get(link, generation).is_some_and(|open| open.armed) {
             let cancel = opcode::AsyncCancel::new(link_token(link, generation)).build();
@@ -613,32 +595,23 @@ impl Backend for Uring {
         datagrams
     }
 
-    fn send(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
-        assert!(batch.len() <= BATCH, "a batch fits the arrangement");
-        for (index, (datagram, _)) in batch.iter().enumerate() {
-            let Transmit { link, to, up, .. } = *datagram;
-            let mut route = self.sockets.route(now, link, to, up);
-            if let (Route::Open | Route::Close, Some(link)) = (route, link) {
-                // What was placed may go through a socket that is about to be closed.
-                self.flush(now, batch, sink);
-                match route {
-                    Route::Open => self.open_path(now, link, to, sink),
-                    _ => self.clear_way(link, to),
-                }
-                route = self.sockets.route(now, Some(link), to, up);
-            }
-            let fd = match route {
-                Route::Connected(fd) => Some(fd),
-                Route::Nowhere(errno) => {
-                    sink(Event::SendFailed { link, to, errno });
-                    continue;
-                }
-                Route::Listening | Route::Open | Route::Close => None,
-            };
-            let couples = link.is_some_and(|link| self.sockets.takes_trains(now, link));
-            self.transmit.place(index, fd, couples);
+    fn open_path(&mut self, now: Instant, link: LinkId, path: AddressPair, sink: &mut Sink<'_>) {
+        let stray = |from: AddressPair, bytes: &mut [u8]| sink(Event::Datagram { from, bytes });
+        // Watched by the receive that is armed next.
+        self.arm_receives |= self.sockets.open(now, link, path, |_, _| Ok(()), stray).is_some();
+    }
+
+    fn flush(&mut self, now: Instant, batch: &Batch, sink: &mut Sink<'_>) {
+        let ipv6 = self.sockets.ipv6();
+        self.transmit.arrange(batch, ipv6);
+        self.send_trains();
+        self.take_failures(now, batch, true, sink);
+        if !self.again.is_empty() {
+            self.transmit.keep(batch, ipv6, &self.again);
+            self.send_trains();
+            self.take_failures(now, batch, false, sink);
         }
-        self.flush(now, batch, sink);
+        self.transmit.clear();
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
