@@ -83,7 +83,7 @@ fn only_one_answers(members: &Members) {
 }
 
 /// Nothing of this member was heard from one lease after `struck` on.
-fn silent_after_a_lease(members: &Members, member: usize, struck: Instant, trails: &[Trail]) {
+fn silent_after_a_lease(member: usize, struck: Instant, trails: &[Trail]) {
     let late = struck + LEASE + LATE;
     trails.iter().for_each(|trail| assert!(!trail.who(late).contains(&(member as u8)), "{} answers", name(member)));
 }
@@ -105,7 +105,7 @@ fn of_whom_the_owner_is_killed_take_over_and_it_comes_back_with_nothing() {
             members.settled()[SET]
         });
         outage("kill -9", struck, &trails, TOLD);
-        silent_after_a_lease(&members, owner, struck, &trails);
+        silent_after_a_lease(owner, struck, &trails);
         only_one_answers(&members);
         both().iter().for_each(|&address| assert!(members.lan.has(owner, address), "the kernel alone silences it"));
 
@@ -133,7 +133,7 @@ fn of_whom_the_owner_freezes_take_over_and_it_never_answers_when_it_goes_on() {
             members.settled_among(&rest)[SET]
         });
         outage("SIGSTOP", struck, &trails, NOTICED);
-        silent_after_a_lease(&members, owner, struck, &trails);
+        silent_after_a_lease(owner, struck, &trails);
 
         // One address is asked for where the client has it from, the other of the frozen owner itself.
         let [_, asked_of_it] = both()[..] else { unreachable!("one of each family") };
