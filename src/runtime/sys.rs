@@ -556,14 +556,37 @@ pub(super) fn kill_group(child: u32) {
     unsafe { libc::kill(-(child as libc::pid_t), libc::SIGKILL) };
 }
 
-/// Gives the process about to run nothing that its user does not have: for between fork and exec.
-pub(super) fn renounce_privileges() -> io::Result<()> {
+/// Makes the calling thread this user's and group's, if any, and lets what it runs have nothing that its user does not
+/// have. Other threads of the process keep what they have, which is why glibc is not asked.
+pub(super) fn renounce_privileges(user: Option<(u32, u32)>) -> io::Result<()> {
+    let call = |number, [a, b, c]: [u32; 3]| {
+        // SAFETY: takes no pointers but that of an empty list, which may be null.
+        check(unsafe { libc::syscall(number, a as usize, b as usize, c as usize) } as libc::c_int)
+    };
+    if let Some((uid, gid)) = user {
+        call(libc::SYS_setgroups, [0; 3])?;
+        call(libc::SYS_setresgid, [gid; 3])?;
+        call(libc::SYS_setresuid, [uid; 3])?;
+    }
     let (on, off): (libc::c_ulong, libc::c_ulong) = (1, 0);
     // SAFETY: takes no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, off, off, off) })?;
     let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
     // SAFETY: takes no pointers.
     check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, off, off, off) }).map(drop)
+}
+
+/// Whether others of the same user may look at this process, and the kernel write a core of it.
+pub(super) fn is_dumpable() -> bool {
+    // SAFETY: takes no pointers.
+    unsafe { libc::prctl(libc::PR_GET_DUMPABLE) == 1 }
+}
+
+/// Lets them, as if no thread had changed its user.
+pub(super) fn make_dumpable() {
+    let on: libc::c_ulong = 1;
+    // SAFETY: takes no pointers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, on) };
 }
 
 /// A message header that describes nothing.

@@ -1,6 +1,6 @@
 //! The attendant: the thread that looks after health checks and hooks.
 //!
-//! Starting a command takes as long as it takes to copy a process; here it stalls nobody but other checks. Nothing waits
+//! Starting a command takes about a millisecond; here it stalls nobody but other checks. Nothing waits
 //! for this thread, and if it dies no verdict changes any more.
 
 use super::super::clock::Clock;

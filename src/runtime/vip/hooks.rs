@@ -11,7 +11,9 @@ use super::super::sys;
 use crate::base::Instant;
 use std::collections::VecDeque;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,6 +21,9 @@ use std::time::Duration;
 const RUNNING: usize = 4;
 /// Hooks that wait for others to end.
 const WAITING: usize = 256;
+
+/// Where commands are looked for, by us and by themselves.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who runs commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,18 +185,38 @@ impl Drop for Hooks {
 }
 
 /// Starts a command as this user (as the router's, if none), in a process group of its own.
+///
+/// Nothing of the router is copied for that, as fork(2) does, during which no thread of it can be given memory: posix_spawn(3)
+/// lets the child run in the memory of its parent until it is another program. In between it cannot be deprived of anything,
+/// so its parent is: a thread of its own, which ends with that.
 pub(super) fn spawn(command: &[String], told: &[(&str, &str)], user: Option<User>) -> io::Result<Child> {
     let Some((program, arguments)) = command.split_first() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir("/").env_clear().envs(told.iter().copied());
-    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut command = Command::new(find(program)?);
+    command.args(arguments).current_dir("/").env_clear().envs(told.iter().copied()).env("PATH", PATH);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    if let Some(user) = user {
-        command.uid(user.uid).gid(user.gid);
+    let dumpable = sys::is_dumpable();
+    let start = move || {
+        sys::renounce_privileges(user.map(|user| (user.uid, user.gid)))?;
+        command.spawn()
+    };
+    let thread = std::thread::Builder::new().name("sinew-vip-run".into()).spawn(start)?;
+    let started = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    if dumpable && user.is_some() {
+        sys::make_dumpable();
     }
-    // SAFETY: between fork and exec only system calls without pointers; nothing allocates or locks.
-    unsafe { command.pre_exec(sys::renounce_privileges) };
-    command.spawn()
+    started
+}
+
+/// Where a program is that is called by its name. With one that has no path, std would have to fork.
+fn find(program: &str) -> io::Result<PathBuf> {
+    if program.contains('/') {
+        return Ok(program.into());
+    }
+    let runs = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let found = PATH.split(':').map(|folder| Path::new(folder).join(program)).find(runs);
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("`{program}` is not in {PATH}")))
 }
 
 #[cfg(test)]
@@ -271,7 +296,9 @@ mod tests {
         let script =
             format!("grep -E '^(Uid|Groups|CapEff|CapAmb|NoNewPrivs):' /proc/self/status > {}", told.display());
         let command = ["/bin/sh", "-c", &script].map(str::to_owned);
+        let dumpable = sys::is_dumpable();
         let mut child = spawn(&command, &[], Some(User { uid: 65534, gid: 65534 })).expect("runs");
+        assert_eq!(sys::is_dumpable(), dumpable, "this process is as it was");
         assert!(child.wait().expect("ends").success());
         let told = std::fs::read_to_string(told).expect("was written");
         let words: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -284,6 +311,35 @@ mod tests {
             &["NoNewPrivs:", "1"],
         ];
         assert_eq!(words, expected);
+    }
+
+    /// After a fork every page of the parent is written to by way of a fault, for the first time.
+    #[test]
+    fn commands_are_started_without_a_copy_of_this_process() {
+        let faults = || {
+            let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+            // SAFETY: the pointer is to a writable rusage, which all-zero bytes are.
+            unsafe {
+                assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()), 0);
+                usage.assume_init().ru_minflt
+            }
+        };
+        let mut memory = vec![1u8; 256 << 20];
+        let command = ["true".to_owned()];
+        let (begin, before) = (std::time::Instant::now(), faults());
+        let mut child = spawn(&command, &[], None).expect("runs");
+        let took = begin.elapsed();
+        memory.iter_mut().step_by(4096).for_each(|byte| *byte = std::hint::black_box(*byte + 1));
+        let after = faults();
+        assert!(child.wait().expect("ends").success());
+        assert!(after - before < 100, "{} pages of 65536 were copied or shared; it took {took:?}", after - before);
+    }
+
+    #[test]
+    fn programs_are_found_where_the_manual_says() {
+        assert!(find("sh").expect("everybody has one").ends_with("sh"));
+        assert_eq!(find("/no/such").expect("is not looked for"), Path::new("/no/such"));
+        assert_eq!(find("no such program").expect_err("there is none").kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
