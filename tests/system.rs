@@ -20,6 +20,7 @@
 //! | `workers` | routers with several workers, as many as their neighbours or not |
 //! | `vip` | virtual addresses: reached, handed over, silent when their owner is killed, stopped or hangs |
 //! | `cluster` | members that share virtual addresses: killed, frozen, cut off, moved, unequal |
+//! | `flows` | connections through routers with a stateful packet filter outlive the router that has their gateway |
 //! | `chaos` | random faults of every kind under traffic whose every byte is checked |
 
 // Tests of real processes wait for real time.
@@ -35,6 +36,8 @@ mod chaos;
 mod clients;
 #[path = "system/cluster.rs"]
 mod cluster;
+#[path = "system/flows.rs"]
+mod flows;
 #[path = "system/holder.rs"]
 mod holder;
 #[path = "system/lan.rs"]

@@ -89,6 +89,7 @@ fn put_vip(text: &mut String, vip: &Vip) {
         put(text, "coverage", quoted(coverage_word(set.coverage)));
         put(text, "prefer", list(&set.prefer));
         put(text, "router", set.router.to_string());
+        put(text, "conntrack", set.conntrack.to_string());
     }
     for check in &vip.checks {
         text.push_str("\n[[vip.check]]\n");

@@ -396,6 +396,8 @@ pub struct VipSet {
     pub prefer: Vec<String>,
     /// They are a router's: neighbour advertisements say so.
     pub router: bool,
+    /// The flows that the kernel tracks are handed over with it.
+    pub conntrack: bool,
 }
 
 /// A health check: a question that is asked again and again, and what its answers amount to.

@@ -398,6 +398,7 @@ fn vips() -> impl Strategy<Value = Option<Vip>> {
             coverage: Coverage::Component,
             prefer: preferring.then(|| "b".to_owned()).into_iter().collect(),
             router: preferring,
+            conntrack: preferring,
         };
         sets.into_iter().enumerate().map(set).collect::<Vec<_>>()
     });
@@ -536,6 +537,7 @@ fn a_group_has_its_defaults() {
         coverage: Coverage::Component,
         prefer: Vec::new(),
         router: false,
+        conntrack: false,
     };
     let members = vec!["a".to_owned(), "b".to_owned()];
     assert_eq!(vip, Vip { members, sets: vec![web], ..Vip::default() });
@@ -548,7 +550,8 @@ const SET: &str = "[[vip.set]]\nname = \"web\"\naddresses = [\"192.0.2.10@eth0\"
 
 #[test]
 fn a_check_asks_one_thing_and_has_its_defaults() {
-    let around = pair("") + "[vip]\nhook = [\"tell\", \"-v\"]\nuser = \"nobody\"\n" + SET + "router = true\n";
+    let around =
+        pair("") + "[vip]\nhook = [\"tell\", \"-v\"]\nuser = \"nobody\"\n" + SET + "router = true\nconntrack = true\n";
     let read_check = |question: &str| {
         let text = format!("{around}[[vip.check]]\nname = \"it\"\n{question}\n");
         read(&text).expect("is right").vip.expect("is there")

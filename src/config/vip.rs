@@ -156,6 +156,7 @@ fn read_set(
     let coverage = section.word("coverage", &words, report).unwrap_or(Coverage::Component);
     let prefer = section.texts("prefer", report).map_or(Vec::new(), |prefer| prefer.value);
     let router = section.flag("router", report).unwrap_or(false);
+    let conntrack = section.flag("conntrack", report).unwrap_or(false);
     check_names(&prefer, members.iter().map(String::as_str), "no member of the group is called", report);
     section.finish(report);
     if coverage == Coverage::Majority && members.len() < 3 {
@@ -169,7 +170,7 @@ fn read_set(
     let interface = interface.map(|interface| interface.value);
     let addresses = read_addresses(&addresses?, interface.as_deref(), before, around, report);
     let prefer = prefer.into_iter().map(|member| member.value).collect();
-    Some(VipSet { name: name?.value, addresses, coverage, prefer, router })
+    Some(VipSet { name: name?.value, addresses, coverage, prefer, router, conntrack })
 }
 
 fn read_addresses(

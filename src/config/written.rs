@@ -31,7 +31,7 @@ pub(super) const KEYS: [(&str, &[&str]); 12] = [
     ("a [[link]]", &["peer", "remote", "path", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
     ("a [[link.path]]", &["remote", "local", "cost"]),
     ("[vip]", &["profile", "members", "weight", "maturity", "lease", "linger", "balance", "moves", "hook", "user"]),
-    ("a [[vip.set]]", &["name", "addresses", "interface", "coverage", "prefer", "router"]),
+    ("a [[vip.set]]", &["name", "addresses", "interface", "coverage", "prefer", "router", "conntrack"]),
     (
         "a [[vip.check]]",
         &[

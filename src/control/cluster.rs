@@ -206,6 +206,11 @@ impl Cluster {
         known
     }
 
+    /// The other members.
+    pub(super) const fn members(&self) -> &BTreeSet<NodeId> {
+        &self.members
+    }
+
     /// An operator's order, answered by [`Wanted::Answer`].
     pub(super) fn order(&mut self, now: Instant, client: ClientId, command: vip::Command) {
         self.last_order += 1;

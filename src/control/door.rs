@@ -1,6 +1,6 @@
 //! What goes into control and what comes out.
 
-use crate::base::SessionId;
+use crate::base::{NodeId, SessionId};
 use crate::config::settings::Config;
 use crate::dataplane::messages::{Command, Report};
 use crate::proto::routing;
@@ -42,6 +42,13 @@ pub enum Input {
         check: usize,
         /// Whether it passed.
         ok: bool,
+    },
+    /// The host side has something to say to those of other members.
+    HostSays {
+        /// To whom; to all if to none.
+        to: Option<NodeId>,
+        /// The message ([`wire::flows`](crate::wire::flows)).
+        bytes: Box<[u8]>,
     },
     /// Leave the network, then [`Action::Exit`].
     Shutdown,
@@ -94,6 +101,13 @@ pub enum Action {
     },
     /// Tell the host side.
     Host(HostCommand),
+    /// Another member's host side said something to this one's.
+    HostHears {
+        /// Who.
+        from: NodeId,
+        /// The message, not yet read.
+        bytes: Box<[u8]>,
+    },
     /// Read and parse the configuration file; answered by [`Input::Reload`].
     ReadConfig,
     /// All neighbours are told: the process may end.

@@ -13,7 +13,8 @@
 //! - *Reload.* A new configuration is checked, compared with the one in force ([`crate::config::plan`]) and applied as
 //!   far as a running router can, or refused as a whole.
 //! - *Service addresses.* Links up and down tell membership who is together; its views and messages go to vip, whose
-//!   commands go to the host side ([`Action::Host`]), whose reports come back (`cluster.rs`).
+//!   commands go to the host side ([`Action::Host`]), whose reports come back (`cluster.rs`). What host sides tell each
+//!   other of the flows that go with an address is carried, not read ([`Input::HostSays`], [`Action::HostHears`]).
 //! - *Leaving.* Service addresses are handed over. Then routing withdraws all links; 20 ms later, when the network had time to route around, the workers say
 //!   goodbye; the process may end when all links are down, or 50 ms after that.
 //!
@@ -180,6 +181,7 @@ impl Control {
             Input::Reload(config) => self.reloaded(now, config),
             Input::Host(report) => self.of_host(now, vip::Input::Host(report)),
             Input::Health { check, ok } => self.of_host(now, vip::Input::Health { check, ok }),
+            Input::HostSays { to, bytes } => self.host_says(to, &bytes),
             Input::Shutdown => self.leave(now),
             Input::Timer => {}
         }
@@ -459,6 +461,10 @@ impl Control {
             (Some(peer), Some(&wire::membership::PROTOCOL), Some(cluster)) => {
                 cluster.message(now, peer, bytes.into_vec())
             }
+            (Some(peer), Some(&wire::flows::PROTOCOL), Some(cluster)) if cluster.members().contains(&peer) => {
+                self.actions.push_back(Action::HostHears { from: peer, bytes });
+                true
+            }
             _ => false,
         };
         self.refused_messages += u64::from(!taken);
@@ -489,6 +495,15 @@ impl Control {
         if let Some(cluster) = self.cluster.as_mut().filter(|_| !another) {
             cluster.unreachable(now, peer, why, dead);
         }
+    }
+
+    /// To members that can be reached; the others will hear of it when it is said again.
+    fn host_says(&mut self, to: Option<NodeId>, bytes: &[u8]) {
+        let Some(cluster) = &self.cluster else { return };
+        let wanted = cluster.members().iter().filter(|&&member| to.is_none_or(|to| to == member));
+        let link = |member: &NodeId| self.links.iter().find(|link| link.peer == *member && link.is_up());
+        let links: Vec<LinkId> = wanted.filter_map(link).map(|link| link.id).collect();
+        links.into_iter().for_each(|link| self.command(0, Command::SendControl(link, bytes.into())));
     }
 
     fn of_host(&mut self, now: Instant, input: vip::Input) {

@@ -137,6 +137,7 @@ fn brief(actions: &[Action]) -> Vec<String> {
 fn brief_one(action: &Action) -> String {
     match action {
         Action::Host(command) => format!("host {command:?}"),
+        Action::HostHears { from, bytes } => format!("host hears {} of {from}", bytes.len()),
         Action::Command { worker: 0, command } => match command {
             Command::AddLink(link, spec) => format!("add {link} {}", spec.peer.node_id()),
             Command::SetPaths(link, paths) => format!("{} paths of {link}", paths.len()),
@@ -586,7 +587,8 @@ fn a_connection_has_a_limit_of_listeners() {
 fn lone_member() -> Bench {
     let address = VipAddress { ip: [192, 0, 2, 10].into(), interface: "eth0".to_owned() };
     let (coverage, prefer) = (Coverage::Component, Vec::new());
-    let set = VipSet { name: "web".to_owned(), addresses: vec![address], coverage, prefer, router: false };
+    let (router, conntrack) = (false, false);
+    let set = VipSet { name: "web".to_owned(), addresses: vec![address], coverage, prefer, router, conntrack };
     let check = VipCheck {
         name: "up".to_owned(),
         question: Question::File("/up".into()),

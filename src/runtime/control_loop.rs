@@ -13,7 +13,7 @@ use super::notify::notify;
 use super::ring::{RETRY, Receiver, Sender, ToWorker};
 use super::scribe::{Job, Scribe};
 use super::signals::{self, Signals};
-use super::vip::{Host, Pulse, Verdict};
+use super::vip::{Host, Pulse, Said, Verdict};
 use crate::base::{Instant, SessionId};
 use crate::config::settings::Telemetry;
 use crate::control::{Action, ClientId, Control, Input};
@@ -336,6 +336,9 @@ impl ControlLoop {
         while let Some(Verdict { check, ok }) = host.verdict() {
             control.handle(now, Input::Health { check, ok });
         }
+        while let Some(Said { to, bytes }) = host.said() {
+            control.handle(now, Input::HostSays { to, bytes });
+        }
     }
 
     fn read_config(&mut self, now: Instant) {
@@ -503,6 +506,11 @@ impl ControlLoop {
                 let refused = self.parts.host.as_mut().and_then(|(host, _)| host.command(command).err());
                 if let Some(command) = refused {
                     return Err(Action::Host(command));
+                }
+            }
+            Action::HostHears { from, bytes } => {
+                if let Some((host, _)) = &mut self.parts.host {
+                    host.hear(from, bytes);
                 }
             }
             Action::ReadConfig => self.read_config(self.parts.clock.now()),

@@ -1,5 +1,5 @@
 //! A minimal netlink client: interfaces, addresses, routes and neighbours of the calling thread's network namespace
-//! (rtnetlink), and transactions of its packet filter (nfnetlink).
+//! (rtnetlink), and transactions of its packet filter (nfnetlink); its connection tracking is in `vip/conntrack.rs`.
 //!
 //! Synchronous: one request, one answer (`NLM_F_ACK`); a dump or a transaction is one request too. [`Message`] builds the
 //! bytes without a socket, and `messages` reads them, so both are tested without one. Layout: `netlink(7)`,
@@ -175,7 +175,7 @@ impl Netlink {
     }
 
     /// Opens a connection to the packet filter of the calling thread's network namespace.
-    pub(super) fn open_netfilter() -> io::Result<Netlink> {
+    pub fn open_netfilter() -> io::Result<Netlink> {
         Netlink::open_family(libc::NETLINK_NETFILTER)
     }
 
@@ -223,18 +223,62 @@ impl Netlink {
 
     /// Asks for a whole table; returns the kind and the body of each of its entries.
     pub(super) fn dump(&mut self, kind: u16, fixed: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
-        let sequence = self.next_sequence();
-        self.send(&Message::new(kind, libc::NLM_F_DUMP, fixed).encode(sequence))?;
+        self.begin_dump(kind, fixed)?;
         let (mut entries, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
+        while self.read_dump(&mut buffer, |kind, body| entries.push((kind, body.to_vec())))? {}
+        Ok(entries)
+    }
+
+    /// Asks for a whole table, to be read by [`Netlink::read_dump`] before anything else is asked.
+    pub(super) fn begin_dump(&mut self, kind: u16, fixed: &[u8]) -> io::Result<()> {
+        let sequence = self.next_sequence();
+        self.send(&Message::new(kind, libc::NLM_F_DUMP, fixed).encode(sequence))
+    }
+
+    /// Reads some entries of the table, each by its kind and body: what the kernel tells at a time, at most what `buffer`
+    /// holds, without waiting. False: that was all.
+    pub(super) fn read_dump(&mut self, buffer: &mut [u8], mut entry: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+        let got = self.receive(buffer)?;
+        let sequence = self.sequence;
+        for reply in messages(&buffer[..got]).filter(|reply| reply.sequence == sequence) {
+            if i32::from(reply.kind) == libc::NLMSG_DONE {
+                return Ok(false);
+            }
+            match reply.outcome() {
+                Some(result) => return result.map(|()| false),
+                None => entry(reply.kind, reply.body),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends requests in one go, which are performed one by one; answers which of them failed, by their places, and why.
+    pub(super) fn request_all(&mut self, requests: Vec<Message>) -> io::Result<Vec<(usize, io::Error)>> {
+        let (first, count) = (self.sequence.wrapping_add(1), requests.len());
+        let mut bytes = Vec::new();
+        for (place, request) in requests.into_iter().enumerate() {
+            // The answer to the last one says that all answers are in.
+            let request = if place + 1 == count { request } else { request.unacknowledged() };
+            let sequence = self.next_sequence();
+            bytes.extend_from_slice(&request.encode(sequence));
+        }
+        let (mut failed, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
+        if count == 0 {
+            return Ok(failed);
+        }
+        self.send(&bytes)?;
         loop {
             let got = self.receive(&mut buffer)?;
-            for reply in messages(&buffer[..got]).filter(|reply| reply.sequence == sequence) {
-                if i32::from(reply.kind) == libc::NLMSG_DONE {
-                    return Ok(entries);
+            for reply in messages(&buffer[..got]) {
+                let Some(outcome) = reply.outcome() else { continue };
+                let place = reply.sequence.wrapping_sub(first) as usize;
+                if let Err(error) = outcome
+                    && place < count
+                {
+                    failed.push((place, error));
                 }
-                match reply.outcome() {
-                    Some(result) => return result.map(|()| entries),
-                    None => entries.push((reply.kind, reply.body.to_vec())),
+                if place + 1 == count {
+                    return Ok(failed);
                 }
             }
         }
@@ -242,7 +286,7 @@ impl Netlink {
 
     /// Performs a transaction of the packet filter: all of it or, with the first error, nothing. `subsystem` is
     /// `NFNL_SUBSYS_…`.
-    pub(super) fn transact(&mut self, subsystem: u16, requests: Vec<Message>) -> io::Result<()> {
+    pub fn transact(&mut self, subsystem: u16, requests: Vec<Message>) -> io::Result<()> {
         // `struct nfgenmsg`: no family, version 0, and whose transaction this is, in network order.
         let frame = |kind| Message::new(kind, 0, &[&[0, 0], &subsystem.to_be_bytes()[..]].concat()).unacknowledged();
         let first = self.next_sequence();

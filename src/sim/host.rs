@@ -133,7 +133,7 @@ impl Host {
             HostCommand::Acquire { set, .. } if self.silent_at.is_some_and(|at| at <= now) => {
                 self.report(now, HostReport::Failed { set, why: "control has not said that it lives".to_owned() });
             }
-            HostCommand::Acquire { set, wait } => match self.sets[set] {
+            HostCommand::Acquire { set, wait, .. } => match self.sets[set] {
                 Holding::Nothing | Holding::Waiting(_) => {
                     self.sets[set] = Holding::Waiting(now + wait + self.latency());
                 }
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     const LEASE: Duration = Duration::from_millis(100);
-    const ACQUIRE: HostCommand = HostCommand::Acquire { set: 0, wait: Duration::ZERO };
+    const ACQUIRE: HostCommand = HostCommand::Acquire { set: 0, wait: Duration::ZERO, from: None };
 
     fn at(millis: u64) -> Instant {
         Instant::from_millis(millis)

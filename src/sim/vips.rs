@@ -145,6 +145,7 @@ impl Vips {
     pub(super) fn config(&self) -> Vip {
         let set = |set: usize| VipSet {
             router: false,
+            conntrack: false,
             name: set_name(set),
             addresses: vec![VipAddress {
                 ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, set as u8 + 1)),

@@ -1,7 +1,7 @@
 //! What a figure among a router's statistics is, by its name.
 
 /// Figures that come and go.
-const GAUGES: [&str; 25] = [
+const GAUGES: [&str; 27] = [
     "pool",
     "core",
     "in_use",
@@ -23,6 +23,8 @@ const GAUGES: [&str; 25] = [
     "clock_error_us",
     "sessions",
     "flows",
+    "flows_known",
+    "flows_told",
     "view_members",
     "sets_configured",
     "sets_covered",

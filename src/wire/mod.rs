@@ -12,8 +12,8 @@
 //! The plaintext of a sealed packet is a sequence of frames ([`frame`]): hello, acknowledgement, messages, control
 //! messages, probes. A message frame carries one overlay message ([`message`]: 24-byte header naming source,
 //! destination, ports and class), whose body belongs to the session at the other end ([`session`]). A control frame
-//! carries one message of the control thread ([`routing`], [`membership`]); what members of a group agree on is said in
-//! messages of its own ([`vip`]). Applications speak [`client`] to their router over a local
+//! carries one message of the control thread ([`routing`], [`membership`], [`flows`]); what members of a group agree on is
+//! said in messages of its own ([`vip`]). Applications speak [`client`] to their router over a local
 //! descriptor.
 //!
 //! ```text
@@ -29,6 +29,7 @@ pub mod admin;
 pub mod client;
 pub mod cursor;
 pub mod datagram;
+pub mod flows;
 pub mod frame;
 pub mod handshake;
 pub mod membership;

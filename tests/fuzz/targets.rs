@@ -31,6 +31,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("routing", routing),
     ("membership", membership),
     ("vip", vip),
+    ("flows", flows),
     ("identity", identity),
     ("config", config),
     ("security_room", security_room),
@@ -147,6 +148,14 @@ pub(crate) fn vip(data: &[u8]) {
     }
     if let Ok(state) = State::parse(data) {
         assert_eq!(state.emit(), data);
+    }
+}
+
+/// What members tell each other of the flows that go with service addresses; what parses must emit the same bytes.
+pub(crate) fn flows(data: &[u8]) {
+    use sinew::wire::flows::Message;
+    if let Ok(message) = Message::parse(data) {
+        assert_eq!(message.emit(), data);
     }
 }
 

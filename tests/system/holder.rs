@@ -71,8 +71,12 @@ fn settings(told: &str) -> Settings {
         let (address, interface) = text.split_once('@').expect("an address and an interface");
         Address { interface: interface.into(), address: address.parse().expect("an address") }
     };
-    let set =
-        |text: &str| Set { name: text.into(), addresses: text.split_whitespace().map(place).collect(), router: false };
+    let set = |text: &str| Set {
+        name: text.into(),
+        addresses: text.split_whitespace().map(place).collect(),
+        router: false,
+        conntrack: false,
+    };
     Settings {
         sets: parts.map(set).collect(),
         lease: Duration::from_millis(lease),
@@ -155,7 +159,7 @@ impl Holder {
 
     /// Acquires a set, and waits until it is.
     pub(crate) fn acquire(&mut self, set: usize) {
-        self.tell(&HostCommand::Acquire { set, wait: Duration::ZERO });
+        self.tell(&HostCommand::Acquire { set, wait: Duration::ZERO, from: None });
         let report = self.wait("acquired or not", |report| {
             matches!(report, HostReport::Acquired { .. } | HostReport::Failed { .. })
         });

@@ -52,22 +52,9 @@ impl Lan {
             Ok(Place { namespace: Netns::new()?, mac })
         });
         let lan = Lan { fabric, places: places.collect::<io::Result<_>>()?, hosts };
-        lan.fabric.run(|| {
-            let mut netlink = Netlink::open()?;
-            netlink.add_bridge("br0")?;
-            let bridge = netlink.index("br0")?;
-            netlink.set_up(bridge, true)?;
-            for (number, place) in lan.places.iter().enumerate() {
-                let (port, port_mac) = (format!("p{number}"), [0x02, 0x53, 0x4e, 0x67, 0, number as u8]);
-                let near = VethEnd { name: &port, mac: port_mac, namespace: None };
-                let far = VethEnd { name: "eth0", mac: place.mac, namespace: Some(place.namespace.as_fd()) };
-                netlink.add_veth(near, far)?;
-                let port = netlink.index(&port)?;
-                netlink.set_master(port, bridge)?;
-                netlink.set_up(port, true)?;
-            }
-            Ok(())
-        })?;
+        let ends = lan.places.iter().enumerate();
+        let ends = ends.map(|(number, place)| (format!("p{number}"), place.mac, "eth0", &place.namespace));
+        lan.bridge("br0", ends.collect())?;
         for number in 0..lan.places.len() {
             let [v4, v6] = own_addresses(number);
             lan.in_host(number, |netlink, index| {
@@ -80,6 +67,53 @@ impl Lan {
             })?;
         }
         Ok(lan)
+    }
+
+    /// Makes a bridge, and for each of these a port of it with the other end in a namespace: port, Ethernet address,
+    /// interface, namespace.
+    fn bridge(&self, name: &str, ends: Vec<(String, Mac, &str, &Netns)>) -> io::Result<()> {
+        self.fabric.run(|| {
+            let mut netlink = Netlink::open()?;
+            netlink.add_bridge(name)?;
+            let bridge = netlink.index(name)?;
+            netlink.set_up(bridge, true)?;
+            for (port, mac, interface, namespace) in ends {
+                let mut port_mac = mac;
+                port_mac[3] += 1;
+                let near = VethEnd { name: &port, mac: port_mac, namespace: None };
+                let far = VethEnd { name: interface, mac, namespace: Some(namespace.as_fd()) };
+                netlink.add_veth(near, far)?;
+                let port = netlink.index(&port)?;
+                netlink.set_master(port, bridge)?;
+                netlink.set_up(port, true)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A second network, behind the hosts: their `eth1`, at 10.67.0.10 + n, and a server's `eth0`, at 10.67.0.1.
+    pub(crate) fn behind(&self) -> Netns {
+        let build = || {
+            let server = Netns::new()?;
+            let hosts = &self.places[..self.hosts];
+            let mac = |number: usize| [0x02, 0x53, 0x4e, 0x70, 0, number as u8];
+            let ends = hosts.iter().enumerate();
+            let ends = ends.map(|(number, place)| (format!("q{number}"), mac(number), "eth1", &place.namespace));
+            let of_server = ("qs".to_owned(), mac(hosts.len()), "eth0", &server);
+            self.bridge("br1", ends.chain([of_server]).collect())?;
+            let set_up = |name: &str, last: u8| {
+                let mut netlink = Netlink::open()?;
+                let index = netlink.index(name)?;
+                netlink.set_up(index, true)?;
+                netlink.add_address(index, [10, 67, 0, last].into(), 24)
+            };
+            for (number, place) in hosts.iter().enumerate() {
+                place.namespace.run(|| set_up("eth1", 10 + number as u8))?;
+            }
+            server.run(|| set_up("eth0", 1))?;
+            Ok::<_, io::Error>(server)
+        };
+        build().expect("a second network can be made here")
     }
 
     /// The number of the client.

@@ -145,7 +145,7 @@ fn are_lost_when_control_hangs() {
         a.wait("lost", |report| matches!(report, HostReport::Lapsed));
         assert!(begin.elapsed() < PATIENCE / 2);
         addresses().iter().for_each(|&address| assert!(!lan.has(A, address), "{address}"));
-        a.tell(&HostCommand::Acquire { set: SET, wait: Duration::ZERO });
+        a.tell(&HostCommand::Acquire { set: SET, wait: Duration::ZERO, from: None });
         let refused = a.wait("failed", |report| !is_carrier(report));
         assert!(matches!(&refused, HostReport::Failed { why, .. } if why.contains("control")), "{refused:?}");
     });
@@ -240,7 +240,7 @@ fn of_a_set_are_there_all_or_none() {
         let sets = format!("{BOTH};10.66.0.102@eth0 10.66.0.103@eth9;10.66.0.104@eth0 10.66.0.101@eth0");
         let mut a = Holder::start(&lan, A, CALM, &sets);
         for (set, absent, why) in [(1, "10.66.0.102", "eth9"), (2, "10.66.0.104", "not from us")] {
-            a.tell(&HostCommand::Acquire { set, wait: Duration::ZERO });
+            a.tell(&HostCommand::Acquire { set, wait: Duration::ZERO, from: None });
             let failed = a.wait("failed", |report| !is_carrier(report));
             assert!(
                 matches!(&failed, HostReport::Failed { set: of, why: said } if *of == set && said.contains(why)),
@@ -290,7 +290,7 @@ fn are_announced_again_when_the_carrier_is_back_and_lost_with_their_interface() 
         assert_eq!(lan.probe(address, PATIENCE), Some(A as u8));
         lan.in_host(A, |netlink, index| netlink.delete(index)).expect("is removed");
         a.wait("lost", |report| matches!(report, HostReport::Lost { set: SET, .. }));
-        a.tell(&HostCommand::Acquire { set: SET, wait: Duration::ZERO });
+        a.tell(&HostCommand::Acquire { set: SET, wait: Duration::ZERO, from: None });
         a.wait("failed", |report| matches!(report, HostReport::Failed { set: SET, .. }));
     });
 }
@@ -301,12 +301,12 @@ fn are_acquired_only_when_the_dead_owners_lease_is_over() {
         let lan = Lan::new(1);
         let mut a = Holder::start(&lan, A, CALM, BOTH);
         let begin = Instant::now();
-        a.tell(&HostCommand::Acquire { set: SET, wait: WHILE });
+        a.tell(&HostCommand::Acquire { set: SET, wait: WHILE, from: None });
         a.wait("acquired", |report| *report == HostReport::Acquired { set: SET });
         assert!(begin.elapsed() >= WHILE, "{:?}", begin.elapsed());
         a.tell(&HostCommand::ReleaseAll);
         a.wait("released", |report| *report == HostReport::Released { set: SET });
-        a.tell(&HostCommand::Acquire { set: SET, wait: WHILE * 3 });
+        a.tell(&HostCommand::Acquire { set: SET, wait: WHILE * 3, from: None });
         a.tell(&HostCommand::Release { set: SET });
         a.wait("released", |report| *report == HostReport::Released { set: SET });
         std::thread::sleep(WHILE * 4);
@@ -321,7 +321,7 @@ fn are_not_acquired_by_one_who_slept_through_the_lease_while_it_waited() {
         let lan = Lan::new(1);
         let mut a = Holder::start(&lan, A, LEASE, BOTH);
         a.wait("as it is", is_carrier);
-        a.tell(&HostCommand::Acquire { set: SET, wait: LEASE * 3 });
+        a.tell(&HostCommand::Acquire { set: SET, wait: LEASE * 3, from: None });
         std::thread::sleep(LEASE);
         a.signal(libc::SIGSTOP);
         std::thread::sleep(LEASE * 4);

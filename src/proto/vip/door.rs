@@ -221,6 +221,8 @@ pub enum HostCommand {
         set: usize,
         /// How long the lease of a member that is gone runs on.
         wait: Duration,
+        /// Who answers for it until this router does, and can be asked for what goes with it; nobody if it is gone.
+        from: Option<NodeId>,
     },
     /// Announce the addresses again, the whole schedule.
     Announce {

@@ -468,7 +468,10 @@ impl Vip {
     fn follow(&mut self, now: Instant) {
         for set in 0..self.posts.len() {
             let duty = self.duty(set);
-            let command = self.posts[set].follow(now, set, duty, self.settings.linger);
+            let mut command = self.posts[set].follow(now, set, duty, self.settings.linger);
+            if let Some(HostCommand::Acquire { from, .. }) = &mut command {
+                *from = self.agreed.slots[set].from.map(|seat| self.rules.members[seat.index()]);
+            }
             self.actions.extend(command.map(Action::Host));
         }
     }

@@ -128,7 +128,7 @@ impl Post {
         } else {
             Stage::Waiting { until: now + wait }
         };
-        HostCommand::Acquire { set, wait }
+        HostCommand::Acquire { set, wait, from: None }
     }
 
     /// A member is gone that may answer still, maybe without having heard that it was to give the set up: who does not

@@ -8,7 +8,6 @@
 use super::super::netlink::{Message, Netlink, attribute, family, octets};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 /// Whose addresses these are: any number that no other program uses (18 is keepalived's).
 const TAG: u8 = 83;
@@ -58,17 +57,11 @@ impl Addresses {
         Ok(())
     }
 
-    /// Waits, but not for long, until the kernel takes in what comes for them: it finishes IPv6 addresses behind our back,
-    /// some 100 µs after it has said that they are there, and whoever is told of them before that is not heard.
-    pub(super) fn settle(&mut self, placed: &[Placed]) {
-        const LOOK: Duration = Duration::from_micros(50);
-        let mut looks = 100;
-        for &one in placed.iter().filter(|one| one.address.is_ipv6()) {
-            while looks > 0 && !self.is_local(one).unwrap_or(true) {
-                looks -= 1;
-                std::thread::sleep(LOOK);
-            }
-        }
+    /// Whether the kernel takes in what comes for all of them. It finishes IPv6 addresses behind our back, in a thread of
+    /// its own: some 100 µs after it has said that they are there, and much later where that thread waits for a processor.
+    /// Whoever is told of them before that is not heard.
+    pub(super) fn are_settled(&mut self, placed: &[Placed]) -> bool {
+        placed.iter().filter(|one| one.address.is_ipv6()).all(|&one| self.is_local(one).unwrap_or(true))
     }
 
     /// Whether the kernel would keep what comes for this address.

@@ -29,7 +29,8 @@ pub(in super::super) fn configured(vip: &Vip) -> io::Result<Settings> {
 
 fn set(set: &VipSet) -> Set {
     let address = |address: &VipAddress| Address { interface: address.interface.clone(), address: address.ip };
-    Set { name: set.name.clone(), addresses: set.addresses.iter().map(address).collect(), router: set.router }
+    let addresses = set.addresses.iter().map(address).collect();
+    Set { name: set.name.clone(), addresses, router: set.router, conntrack: set.conntrack }
 }
 
 fn check(check: &VipCheck) -> Check {
@@ -80,11 +81,13 @@ mod tests {
             coverage: Coverage::Component,
             prefer: Vec::new(),
             router,
+            conntrack: router,
         };
         let hook = Some(vec!["tell".to_owned(), "all".to_owned()]);
         let vip = Vip { sets: vec![set(true), set(false)], hook, ..asking(Question::File("/up".into())) };
         let settings = configured(&vip).expect("asks for nothing that may be missing");
         assert_eq!(settings.sets.iter().map(|set| set.router).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(settings.sets.iter().map(|set| set.conntrack).collect::<Vec<_>>(), [true, false]);
         assert_eq!(settings.sets[0].addresses[0].interface, "eth1");
         assert_eq!(settings.hook.expect("is there").command, ["tell", "all"]);
         let times = (Duration::from_millis(7), Duration::from_millis(8));

@@ -12,9 +12,10 @@ use super::addresses::{Addresses, Placed};
 use super::announce::{Announcer, Schedule};
 use super::hooks::{Event, Job};
 use super::lease::{Lease, Renewal};
+use super::tracker::{OVERDUE, Prepare};
 use super::watch::{Seen, Watch};
 use super::{Order, Set, Settings, Shared, add};
-use crate::base::Instant;
+use crate::base::{Instant, NodeId};
 use crate::control::{HostCommand, HostReport};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -34,6 +35,9 @@ const ANNOUNCEMENTS: usize = 64;
 const RENEWALS: u32 = 5;
 /// Least time between two reports about one address's rivals.
 const RIVALS: Duration = Duration::from_millis(20);
+/// Time between two looks at whether an address is settled, and after which it is not looked any more.
+const LOOK: Duration = Duration::from_micros(200);
+const SETTLE: Duration = Duration::from_secs(1);
 const BELL: Token = Token(0);
 const WATCH: Token = Token(1);
 
@@ -51,20 +55,56 @@ pub(super) struct Parts {
     pub(super) watch: Watch,
 }
 
+/// The ends of the keeper's rings.
+#[derive(Debug)]
+pub(super) struct Rings {
+    pub(super) commands: Receiver<(Instant, Order)>,
+    pub(super) reports: Sender<HostReport>,
+    pub(super) jobs: Sender<Job>,
+    /// None where no set has its flows handed over.
+    pub(super) preparing: Option<Preparing>,
+}
+
+/// The ways to the tracker and back.
+#[derive(Debug)]
+pub(super) struct Preparing {
+    pub(super) prepare: Sender<Prepare>,
+    pub(super) prepared: Receiver<usize>,
+    /// Wakes it for what is no message.
+    pub(super) bell: Arc<Doorbell>,
+}
+
 /// A set that is held.
 #[derive(Debug)]
 struct Held {
     placed: Vec<Placed>,
     mute: bool,
     schedule: Schedule,
+    /// The kernel may not take in yet what comes for it: nobody has been told of it. Until when that is waited for.
+    settling: Option<Instant>,
 }
 
 /// What there is of a set.
 #[derive(Debug)]
 enum Holding {
     Nothing,
-    Waiting(Instant),
+    Waiting(Waiting),
     Held(Held),
+}
+
+/// A set that will be.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// When nobody else may answer any more.
+    until: Instant,
+    /// Its flows are not there yet; until when they are waited for.
+    flows: Option<Instant>,
+}
+
+impl Waiting {
+    fn over_at(self) -> Instant {
+        self.flows.map_or(self.until, |flows| flows.max(self.until))
+    }
 }
 
 /// The thread's state.
@@ -78,6 +118,7 @@ pub(super) struct Keeper {
     lapsed: bool,
     reports: Sender<HostReport>,
     jobs: Sender<Job>,
+    preparing: Option<Preparing>,
     shared: Arc<Shared>,
     sets: Vec<Holding>,
     /// Reports that found the ring full. While there are any no command is taken, so there are few.
@@ -98,7 +139,7 @@ impl Keeper {
     pub(super) fn new(
         parts: Parts,
         bell: Arc<Doorbell>,
-        (commands, reports, jobs): (Receiver<(Instant, Order)>, Sender<HostReport>, Sender<Job>),
+        Rings { commands, reports, jobs, preparing }: Rings,
         shared: Arc<Shared>,
     ) -> io::Result<Keeper> {
         let poll = Poll::new()?;
@@ -115,6 +156,7 @@ impl Keeper {
             lapsed: false,
             reports,
             jobs,
+            preparing,
             shared,
             sets,
             backlog: VecDeque::new(),
@@ -144,7 +186,8 @@ impl Keeper {
             self.turn();
             let timeout = self.timeout();
             let stop = &self.shared.stop;
-            let nothing = || self.commands.is_empty() && !stop.load(Ordering::Acquire);
+            let prepared = || self.preparing.as_ref().is_some_and(|ways| !ways.prepared.is_empty());
+            let nothing = || self.commands.is_empty() && !prepared() && !stop.load(Ordering::Acquire);
             let timeout = if self.bell.prepare_sleep(nothing) { timeout } else { Some(Duration::ZERO) };
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -183,7 +226,9 @@ impl Keeper {
             }
             self.keep_lease();
         }
+        self.take_prepared();
         self.end_waits();
+        self.end_settling();
         self.look();
         self.announce();
         self.flush();
@@ -196,7 +241,8 @@ impl Keeper {
         }
         let of_sets = self.sets.iter().filter_map(|holding| match holding {
             Holding::Nothing => None,
-            Holding::Waiting(until) => Some(*until),
+            Holding::Waiting(waiting) => Some(waiting.over_at()),
+            Holding::Held(held) if held.settling.is_some() => Some(now + LOOK),
             Holding::Held(held) => held.schedule.next(),
         });
         let lease = self.leased_until.map(|_| self.renew_at);
@@ -211,14 +257,16 @@ impl Keeper {
             HostCommand::Acquire { set, .. } if now.since(given) > self.parts.settings.lease => {
                 self.report(HostReport::Failed { set, why: "the command is older than the lease".into() });
             }
-            HostCommand::Acquire { set, wait } => match self.sets.get_mut(set) {
+            HostCommand::Acquire { set, wait, from } => match self.sets.get_mut(set) {
+                // It is reported when it is settled.
+                Some(Holding::Held(held)) if held.settling.is_some() => {}
                 Some(Holding::Held(_)) => {
                     self.speak(set);
                     self.report(HostReport::Acquired { set });
                 }
                 // From here on under the lease: whoever sleeps through its end acquires nothing afterwards.
                 Some(_) => match self.begin_lease() {
-                    Ok(()) => self.sets[set] = Holding::Waiting(now + wait),
+                    Ok(()) => self.wait(set, now + wait, from),
                     Err(error) => self.report(HostReport::Failed { set, why: error.to_string() }),
                 },
                 None => self.report(HostReport::Failed { set, why: "no set has this number".into() }),
@@ -239,20 +287,50 @@ impl Keeper {
         }
     }
 
+    /// Waits until this moment, and meanwhile has the set's flows brought here; those it waits for too.
+    fn wait(&mut self, set: usize, until: Instant, from: Option<NodeId>) {
+        let flows = match (&self.sets[set], &mut self.preparing) {
+            (Holding::Waiting(waiting), _) => waiting.flows,
+            (_, Some(ways)) if self.parts.settings.sets[set].conntrack && !ways.prepare.is_abandoned() => {
+                let asked = ways.prepare.push(Prepare { set, from });
+                asked.is_ok().then(|| self.parts.clock.now() + OVERDUE)
+            }
+            _ => None,
+        };
+        self.sets[set] = Holding::Waiting(Waiting { until, flows });
+    }
+
+    /// The flows of these sets are there.
+    fn take_prepared(&mut self) {
+        while let Some(set) = self.preparing.as_mut().and_then(|ways| ways.prepared.pop()) {
+            if let Holding::Waiting(waiting) = &mut self.sets[set] {
+                waiting.flows = None;
+            }
+        }
+    }
+
+    /// Tells the tracker whether the set is held.
+    fn mark_held(&self, set: usize, held: bool) {
+        if let Some(ways) = self.preparing.as_ref().filter(|_| self.parts.settings.sets[set].conntrack) {
+            self.shared.held[set].store(held, Ordering::Release);
+            ways.bell.ring_always();
+        }
+    }
+
     /// Acquires the sets whose time of waiting is over.
     fn end_waits(&mut self) {
         for set in 0..self.sets.len() {
-            if !matches!(&self.sets[set], Holding::Waiting(until) if *until <= self.parts.clock.now()) {
+            let now = self.parts.clock.now();
+            let Holding::Waiting(waiting) = self.sets[set] else { continue };
+            if waiting.over_at() > now {
                 continue;
             }
+            add(&self.shared.flow_waits_over, u64::from(waiting.flows.is_some()));
             match self.acquire(set) {
                 Ok(placed) => {
-                    let mut schedule = Schedule::default();
-                    schedule.begin(self.parts.clock.now());
-                    self.sets[set] = Holding::Held(Held { placed, mute: false, schedule });
-                    self.announce();
-                    self.report(HostReport::Acquired { set });
-                    self.hook(set, Event::Acquired);
+                    let (schedule, settling) = (Schedule::default(), Some(self.parts.clock.now() + SETTLE));
+                    self.sets[set] = Holding::Held(Held { placed, mute: false, schedule, settling });
+                    self.mark_held(set, true);
                 }
                 Err(error) => {
                     self.sets[set] = Holding::Nothing;
@@ -260,6 +338,26 @@ impl Keeper {
                     self.report(HostReport::Failed { set, why: error.to_string() });
                 }
             }
+            self.keep_lease();
+        }
+    }
+
+    /// Announces the sets that the kernel takes in what comes for.
+    fn end_settling(&mut self) {
+        for set in 0..self.sets.len() {
+            let Holding::Held(held) = &mut self.sets[set] else { continue };
+            let Some(until) = held.settling else { continue };
+            let is_up = |placed: &&Placed| self.parts.watch.link(placed.index).is_some_and(|link| link.up);
+            let reachable: Vec<Placed> = held.placed.iter().filter(is_up).copied().collect();
+            let now = self.parts.clock.now();
+            if until > now && !self.parts.addresses.are_settled(&reachable) {
+                continue;
+            }
+            held.settling = None;
+            held.schedule.begin(now);
+            self.announce();
+            self.report(HostReport::Acquired { set });
+            self.hook(set, Event::Acquired);
             self.keep_lease();
         }
     }
@@ -277,9 +375,6 @@ impl Keeper {
             self.unguard(&addresses);
             return Err(error);
         }
-        let is_up = |placed: &Placed| self.parts.watch.link(placed.index).is_some_and(|link| link.up);
-        let reachable: Vec<Placed> = placed.iter().copied().filter(is_up).collect();
-        self.parts.addresses.settle(&reachable);
         Ok(placed)
     }
 
@@ -299,6 +394,8 @@ impl Keeper {
             Holding::Nothing => return false,
             Holding::Waiting(_) => {}
             Holding::Held(held) => {
+                // What ends with the addresses is no news to the next owner.
+                self.mark_held(set, false);
                 if let Err(error) = self.parts.addresses.remove_all(&held.placed) {
                     // They stay under the lease, nobody may learn of them, and the next start tries again.
                     tracing::error!(set = self.parts.settings.sets[set].name, %error, "addresses cannot be taken off");
@@ -306,7 +403,9 @@ impl Keeper {
                 } else {
                     self.unguard(&held.placed.iter().map(|placed| placed.address).collect::<Vec<_>>());
                 }
-                self.hook(set, event);
+                if held.settling.is_none() {
+                    self.hook(set, event);
+                }
             }
         }
         self.end_lease_if_idle();
@@ -333,7 +432,9 @@ impl Keeper {
         let now = self.parts.clock.now();
         let Some(Holding::Held(held)) = self.sets.get_mut(set) else { return };
         held.mute = false;
-        held.schedule.begin(now);
+        if held.settling.is_none() {
+            held.schedule.begin(now);
+        }
         let addresses: Vec<IpAddr> = held.placed.iter().map(|placed| placed.address).collect();
         self.change_mute(&addresses, false);
     }
@@ -550,6 +651,7 @@ impl Keeper {
         for holding in &mut self.sets {
             if let Holding::Held(held) = holding
                 && !held.mute
+                && held.settling.is_none()
                 && held.placed.iter().any(|placed| placed.index == index)
             {
                 held.schedule.begin(now);
@@ -559,8 +661,8 @@ impl Keeper {
 
     fn rival(&mut self, index: u32, address: IpAddr, mac: [u8; 6]) {
         let Some(set) = self.holder(Placed { index, address }) else { return };
-        if matches!(&self.sets[set], Holding::Held(held) if held.mute) {
-            // It is the one to whom the set is handed over.
+        if matches!(&self.sets[set], Holding::Held(held) if held.mute || held.settling.is_some()) {
+            // It is the one to whom the set is handed over, or by whom.
             return;
         }
         add(&self.shared.rivals, 1);

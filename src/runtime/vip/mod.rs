@@ -1,12 +1,15 @@
 //! Virtual addresses on this host: executes what the protocol decides ([`HostCommand`]), and tells it what it must know
-//! ([`HostReport`]). One thread, the keeper, does it; another, the attendant, runs health checks and hooks.
+//! ([`HostReport`]). One thread, the keeper, does it; another, the attendant, runs health checks and hooks; where flows are
+//! handed over with a set, a third one, the tracker, sees to it.
 //!
 //! ```text
 //!   control ── commands ──▶ ┌──────── keeper ────────┐ ── addresses ──▶ rtnetlink          ┌─────── attendant ──────┐
 //!      ▲  └── heartbeat ──▶ │ lease · sets · schedule │ ── lease ──────▶ nftables   ─jobs─▶ │ health checks · hooks  │
 //!      │                    │                         │ ── announce ───▶ ARP, ND           └───────────┬────────────┘
 //!      └──── reports ────── └───────── watch ─────────┘ ◀─ links, addresses, rivals                    │
-//!      └──── verdicts ─────────────────────────────────────────────────────────────────────────────────┘
+//!      ├──── verdicts ───────────────── │ ▲ ───────────────────────────────────────────────────────────┘
+//!      │                        prepare ▼ │ prepared
+//!      └◀── messages of members ──▶ tracker ◀── flows ──▶ ctnetlink
 //! ```
 //!
 //! # What it promises
@@ -18,7 +21,8 @@
 //! 3. **Nothing is left behind**: a clean end takes everything off; what a killed process left is silent, and is taken off
 //!    at the next start. Two of these on one host would take off each other's: the second does not start.
 //! 4. **Make before break**: a set that is mute accepts what comes for it, and nobody learns any more that it is here.
-//! 5. Nothing in here waits for a hook, a check or a neighbour.
+//! 5. Nothing in here waits for a hook, a check or a neighbour; a set for its flows, if it was told to, and no longer than
+//!    `tracker.rs` says.
 //!
 //! # States of a set
 //! ```text
@@ -29,6 +33,9 @@
 //!      │◀──────────────────────┘                                  │                         │
 //!      └◀── Release · an address or the lease is lost: Lost ──────┴─────────────────────────┘
 //! ```
+//! Added is not speaking at once: the kernel takes a moment before it takes in what comes for an IPv6 address, and only then
+//! the set is announced and reported.
+//!
 //! | | Acquire | Announce | Mute | Release |
 //! |---|---|---|---|---|
 //! | nothing | wait, then add, announce, `Acquired` or `Failed` | – | – | `Released` |
@@ -50,6 +57,7 @@
 //! | announcements | 64 in a turn | the rest in the next |
 //! | verdicts | [`SLOTS`] | of each check the latest is kept |
 //! | hooks | see `hooks.rs` | left out, and counted |
+//! | flows | see `tracker.rs` | left out, and counted |
 //!
 //! # What a machine may lack
 //! `CAP_NET_ADMIN`, `CAP_NET_RAW`: [`Host::start`] refuses. nftables: it goes on without promise 2 for a process that is
@@ -59,6 +67,8 @@ mod addresses;
 mod announce;
 mod attendant;
 mod configured;
+mod conntrack;
+mod flows;
 mod health;
 mod hooks;
 mod keeper;
@@ -66,6 +76,7 @@ mod lease;
 mod pulse;
 #[cfg(test)]
 mod tests;
+mod tracker;
 mod watch;
 
 pub use crate::config::settings::Question;
@@ -78,12 +89,13 @@ use super::capabilities;
 use super::clock::Clock;
 use super::doorbell::Doorbell;
 use super::ring::{Receiver, Sender, ring};
-use crate::base::Instant;
+use crate::base::{Instant, NodeId};
 use crate::control::{HostCommand, HostReport};
 use addresses::Addresses;
 use announce::Announcer;
 use attendant::Attendant;
-use keeper::{Keeper, Parts};
+use flows::Carried;
+use keeper::{Keeper, Parts, Preparing, Rings};
 use lease::Lease;
 use std::collections::BTreeSet;
 use std::io;
@@ -94,6 +106,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tracker::{Ends, Prepare, Tracker};
 use watch::Watch;
 
 /// Most sets.
@@ -123,6 +136,8 @@ pub struct Set {
     pub addresses: Vec<Address>,
     /// They are a router's: advertisements say so.
     pub router: bool,
+    /// Its flows are handed over with it: those that the kernel tracks and the next owner could carry on.
+    pub conntrack: bool,
 }
 
 /// What a host is told at its start.
@@ -161,10 +176,21 @@ enum Order {
     LapseSeen,
 }
 
+/// A message for the hosts of other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// For whom; for all if for none.
+    pub to: Option<NodeId>,
+    /// The message ([`wire::flows`](crate::wire::flows)).
+    pub bytes: Box<[u8]>,
+}
+
 /// What all threads of a host see.
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    /// By set: whether it is held, mute or not. Only where there is a tracker.
+    held: Vec<AtomicBool>,
     /// When control lived last, nanoseconds of the clock.
     beat: AtomicU64,
     renewals: AtomicU64,
@@ -178,6 +204,18 @@ struct Shared {
     reports_left_out: AtomicU64,
     hooks_left_out: AtomicU64,
     hooks_failed: AtomicU64,
+    flows_told: AtomicU64,
+    flows_known: AtomicU64,
+    flows_received: AtomicU64,
+    flows_created: AtomicU64,
+    flows_refused: AtomicU64,
+    flows_left_out: AtomicU64,
+    flows_malformed: AtomicU64,
+    flow_messages: AtomicU64,
+    flow_messages_left_out: AtomicU64,
+    flow_overflows: AtomicU64,
+    flow_waits_over: AtomicU64,
+    slowest_flows: AtomicU64,
 }
 
 /// Counts.
@@ -210,6 +248,37 @@ pub struct Stats {
     pub hooks_left_out: u64,
     /// Hooks that could not be started, failed, or took too long.
     pub hooks_failed: u64,
+    /// Flows through this host that the other members know of now.
+    pub flows_told: u64,
+    /// Flows through other members that are known here now.
+    pub flows_known: u64,
+    /// What other members said of flows, one for each flow each time.
+    pub flows_received: u64,
+    /// Flows that the kernel was told of with a set.
+    pub flows_created: u64,
+    /// Flows that the kernel refused.
+    pub flows_refused: u64,
+    /// Flows that were not told, or not kept, for want of room.
+    pub flows_left_out: u64,
+    /// Messages about flows that do not follow their format.
+    pub flows_malformed: u64,
+    /// Messages about flows sent, one for all members.
+    pub flow_messages: u64,
+    /// Messages about flows for which a ring had no room, to this host's control or from it.
+    pub flow_messages_left_out: u64,
+    /// Times that the kernel had no room for what it had to say of flows.
+    pub flow_overflows: u64,
+    /// Sets that were acquired before their former owner had told the last of their flows, or the kernel had been told.
+    pub flow_waits_over: u64,
+    /// The longest that it took to tell the kernel of the flows of what was acquired, microseconds.
+    pub slowest_flows_us: u64,
+}
+
+/// What members' hosts say to each other.
+#[derive(Debug)]
+struct Messages {
+    said: Receiver<Said>,
+    heard: Sender<(NodeId, Box<[u8]>)>,
 }
 
 /// The host's side of virtual addresses, at work. Dropping it takes all of them off.
@@ -222,8 +291,9 @@ pub struct Host {
     lapse_seen: bool,
     reports: Receiver<HostReport>,
     verdicts: Receiver<Verdict>,
+    messages: Option<Messages>,
     shared: Arc<Shared>,
-    bells: [Arc<Doorbell>; 2],
+    bells: [Arc<Doorbell>; 3],
     threads: Vec<JoinHandle<()>>,
     degraded: Vec<String>,
     /// Nobody else on this host may have it.
@@ -246,15 +316,28 @@ impl Host {
         let announcer = Announcer::open().map_err(|error| needing("CAP_NET_RAW", &error))?;
         let interfaces = settings.interfaces();
         let present = interfaces.iter().filter(|name| watch.named(name).is_some()).cloned().collect();
-        let (lease, degraded) = match Lease::open(clock, present) {
+        let (lease, mut degraded) = match Lease::open(clock, present) {
             Ok(lease) => {
                 let weakness = lease.weakness().map(str::to_owned);
                 (Some(lease), Vec::from_iter(weakness))
             }
             Err(error) => (None, vec![without_lease(&error)]),
         };
+        let held = settings.sets.iter().map(|_| AtomicBool::new(false)).collect();
+        let shared = Arc::new(Shared { held, ..Shared::default() });
+        let bells = [Arc::new(Doorbell::new()?), Arc::new(Doorbell::new()?), Arc::new(Doorbell::new()?)];
+        let tracking = match track(&settings, clock, [&bells[0], &bells[2], bell], &shared) {
+            Ok(tracking) => tracking,
+            Err(error) => {
+                degraded.push(without_flows(&error));
+                None
+            }
+        };
         degraded.iter().for_each(|what| tracing::warn!("{what}"));
-        let (shared, bells) = (Arc::new(Shared::default()), [Arc::new(Doorbell::new()?), Arc::new(Doorbell::new()?)]);
+        let (tracker, preparing, messages) = match tracking {
+            Some((tracker, preparing, messages)) => (Some(tracker), Some(preparing), Some(messages)),
+            None => (None, None, None),
+        };
         let (commands, orders) = ring(SLOTS, Arc::clone(&bells[0]));
         let (reporting, reports) = ring(SLOTS, Arc::clone(bell));
         let (jobs, work) = ring(SLOTS, Arc::clone(&bells[1]));
@@ -262,17 +345,23 @@ impl Host {
         let care = (settings.checks.clone(), settings.hook.clone(), settings.user);
         let attendant = Attendant::new(clock, care, Arc::clone(&bells[1]), (work, judging), Arc::clone(&shared))?;
         let parts = Parts { clock, settings, interfaces, addresses: door, lease, announcer, watch };
-        let keeper = Keeper::new(parts, Arc::clone(&bells[0]), (orders, reporting, jobs), Arc::clone(&shared))?;
-        let threads = vec![
-            std::thread::Builder::new().name("sinew-vip".into()).spawn(move || keeper.run())?,
-            std::thread::Builder::new().name("sinew-vip-care".into()).spawn(move || attendant.run())?,
+        let rings = Rings { commands: orders, reports: reporting, jobs, preparing };
+        let keeper = Keeper::new(parts, Arc::clone(&bells[0]), rings, Arc::clone(&shared))?;
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        let mut threads = vec![
+            thread("sinew-vip").spawn(move || keeper.run())?,
+            thread("sinew-vip-care").spawn(move || attendant.run())?,
         ];
+        if let Some(tracker) = tracker {
+            threads.push(thread("sinew-vip-flow").spawn(move || tracker.run())?);
+        }
         Ok(Host {
             clock,
             commands,
             lapse_seen: false,
             reports,
             verdicts,
+            messages,
             shared,
             bells,
             threads,
@@ -303,9 +392,23 @@ impl Host {
         self.verdicts.pop()
     }
 
-    /// Whether there is neither a report nor a verdict.
+    /// The next message for the hosts of other members.
+    pub fn said(&mut self) -> Option<Said> {
+        self.messages.as_mut()?.said.pop()
+    }
+
+    /// Another member's host said something.
+    pub fn hear(&mut self, from: NodeId, bytes: Box<[u8]>) {
+        let Some(messages) = &mut self.messages else { return };
+        if messages.heard.push((from, bytes)).is_err() {
+            add(&self.shared.flow_messages_left_out, 1);
+        }
+    }
+
+    /// Whether there is neither a report nor a verdict nor a message.
     pub fn is_quiet(&self) -> bool {
-        self.reports.is_empty() && self.verdicts.is_empty()
+        let silent = self.messages.as_ref().is_none_or(|messages| messages.said.is_empty());
+        self.reports.is_empty() && self.verdicts.is_empty() && silent
     }
 
     /// Control lives, and so do the workers.
@@ -347,6 +450,18 @@ impl Host {
             reports_left_out: read(&shared.reports_left_out),
             hooks_left_out: read(&shared.hooks_left_out),
             hooks_failed: read(&shared.hooks_failed),
+            flows_told: read(&shared.flows_told),
+            flows_known: read(&shared.flows_known),
+            flows_received: read(&shared.flows_received),
+            flows_created: read(&shared.flows_created),
+            flows_refused: read(&shared.flows_refused),
+            flows_left_out: read(&shared.flows_left_out),
+            flows_malformed: read(&shared.flows_malformed),
+            flow_messages: read(&shared.flow_messages),
+            flow_messages_left_out: read(&shared.flow_messages_left_out),
+            flow_overflows: read(&shared.flow_overflows),
+            flow_waits_over: read(&shared.flow_waits_over),
+            slowest_flows_us: read(&shared.slowest_flows) / 1000,
         }
     }
 }
@@ -398,6 +513,40 @@ fn without_lease(error: &io::Error) -> String {
     format!(
         "the kernel enforces no lease ({error}; nf_tables with netdev chains is needed): a router that is killed or \
          stopped goes on answering for its virtual addresses, and one that hands them over answers until they are gone"
+    )
+}
+
+/// What hands flows over, if a set says so: the thread's state, the keeper's ends to it, and control's.
+fn track(
+    settings: &Settings,
+    clock: Clock,
+    [keeper, tracker, control]: [&Arc<Doorbell>; 3],
+    shared: &Arc<Shared>,
+) -> io::Result<Option<(Tracker, Preparing, Messages)>> {
+    let sets = settings.sets.iter().enumerate().filter(|(_, written)| written.conntrack);
+    let carried = sets.map(|(set, Set { addresses, router, .. })| Carried {
+        set,
+        addresses: addresses.iter().map(|placed| placed.address).collect(),
+        router: *router,
+    });
+    let carried: Vec<Carried> = carried.collect();
+    if carried.is_empty() {
+        return Ok(None);
+    }
+    let (prepare, orders) = ring::<Prepare>(SLOTS, Arc::clone(tracker));
+    let (telling, prepared) = ring(SLOTS, Arc::clone(keeper));
+    let (heard, hearing) = ring(SLOTS, Arc::clone(tracker));
+    let (saying, said) = ring(SLOTS, Arc::clone(control));
+    let ends = Ends { orders, prepared: telling, heard: hearing, said: saying };
+    let state = Tracker::open(clock, carried, Arc::clone(tracker), ends, Arc::clone(shared))?;
+    let preparing = Preparing { prepare, prepared, bell: Arc::clone(tracker) };
+    Ok(Some((state, preparing, Messages { said, heard })))
+}
+
+fn without_flows(error: &io::Error) -> String {
+    format!(
+        "the kernel's connection tracking cannot be used ({error}; nf_conntrack and its netlink are needed): sets with \
+         conntrack = true are handed over without their flows, and a stateful packet filter or translation ends those"
     )
 }
 

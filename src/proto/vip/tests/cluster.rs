@@ -180,7 +180,7 @@ impl Cluster {
             let now = self.now;
             let at = &mut self.nodes[node];
             match command {
-                HostCommand::Acquire { set, wait } => {
+                HostCommand::Acquire { set, wait, .. } => {
                     at.kernel[set] = Kernel::Answers(now + wait);
                     at.unsaid[set] = true;
                     self.say_acquired(node, set);

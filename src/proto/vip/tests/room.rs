@@ -297,7 +297,10 @@ fn an_address_taken_away_is_put_back_once() {
     let mut cluster = settled(2, 1);
     let lost = || Input::Host(HostReport::Lost { set: 0, why: "removed by somebody".to_owned() });
     cluster.input(0, lost());
-    assert_eq!(cluster.nodes[0].orders.front(), Some(&HostCommand::Acquire { set: 0, wait: Duration::ZERO }));
+    assert_eq!(
+        cluster.nodes[0].orders.front(),
+        Some(&HostCommand::Acquire { set: 0, wait: Duration::ZERO, from: None })
+    );
     cluster.settle(SOON).expect("comes to rest");
     assert_eq!(owners(&cluster), [Some(0)]);
     cluster.input(0, lost());
