@@ -79,7 +79,8 @@ rules! {
     DataOnce,
     /// Messages of a view are delivered in one order, when nothing before them can come any more.
     AgreedOrder,
-    /// A safe message waits until every member of its view holds it.
+    /// A safe message waits until every member of its view holds it. Service addresses send none: it shows in
+    /// membership's own tests alone.
     SafeWaits,
     /// Those who move from one view to the next together give each other what they lack.
     Recover,
@@ -89,14 +90,69 @@ rules! {
     TogetherOnly,
     /// A member is ready for one view in one attempt.
     OneView,
-    /// A member that looks for another view is followed.
+    /// A member that looks for another view is followed. Where it is not, links that come and go soon bring the others to
+    /// look too: it shows in membership's own tests.
     LeaveTogether,
     /// Each view has a greater number than those its members come from.
     NumbersAscend,
+    /// A set of addresses that is held by somebody who may does not move.
+    NothingMoves,
+    /// A set that nobody holds is given to somebody.
+    Holes,
+    /// A paused set stays.
+    PausedStay,
+    /// All members decide alike: nobody prefers itself.
+    Alike,
+    /// Who takes over from a member that is gone waits until its lease has run out.
+    Lease,
+    /// Who was given a set, and lost it before it said that it has it, may have it. It shows for less than a lease, if that
+    /// member stands still just then: the room's own search comes upon it.
+    Replaced,
+    /// A member that joins learns what leases still run. It shows for less than a lease, if who stands still had what the
+    /// newcomer is given: the room's own search comes upon it.
+    LeaseTold,
+    /// Who lost a set in a merge releases it.
+    LoserReleases,
+    /// Who gives a set up holds it until the other has it.
+    MakeBeforeBreak,
+    /// Who gives a set up answers for it no more.
+    Mute,
+    /// A set whose new owner is gone goes back to who still holds it.
+    GiveBack,
+    /// What was said of an earlier turn means nothing in this one. It shows if a set goes and comes back while a message is
+    /// under way: the room's own tests tell the story.
+    Turns,
+    /// A state counts what will be delivered before the view.
+    Pending,
+    /// The drained hold nothing.
+    Drained,
+    /// Only members of the ruling configuration hold anything. A member with another one does not take what it is given, and
+    /// is soon put right where networks are random: the room's own tests tell the story.
+    Digest,
+    /// A member whose lease ran out answers only when the others have said that they still count on it.
+    Proof,
+    /// Without a majority a set that wants one is released.
+    Majority,
+    /// The winner of a merge announces again.
+    Announce,
+    /// On sight of a rival an owner announces again, but not each time.
+    RivalSpacing,
 }
 
 impl Rule {
-    /// Whether it is a rule of groups, which membership's own tests break.
+    /// Whether it is a rule of membership, which that room's own tests break too.
+    pub const fn is_of_membership(self) -> bool {
+        self.is_of_groups() && (self as usize) < Rule::NothingMoves as usize
+    }
+
+    /// Whether whole networks show that it is broken: the simulator must notice. Of the others their docs say why only the
+    /// room's own tests can.
+    pub const fn shows_in_networks(self) -> bool {
+        use Rule::{Digest, LeaseTold, LeaveTogether, Replaced, SafeWaits, Turns};
+        !matches!(self, SafeWaits | LeaveTogether | Replaced | LeaseTold | Turns | Digest)
+    }
+
+    /// Whether it matters only where a group shares service addresses.
     pub const fn is_of_groups(self) -> bool {
         self as usize >= Rule::DataOnce as usize
     }

@@ -36,6 +36,7 @@ Examples:
                                        and write down what ran, what struck and what came of it
   sinew sim --seeds 0..100 --at-least 12
                                        networks of twelve routers, no fewer
+  sinew sim --seeds 0..100 --groups    each with a group that shares service addresses
   sinew sim --growth 1000              what a network of a thousand routers costs
 
 A seed that fails is shrunk: as few faults and applications as it takes to fail in the same way,
@@ -71,6 +72,9 @@ pub(super) struct Args {
     /// Fewest routers of a network
     #[arg(long, value_name = "ROUTERS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=1000))]
     at_least: u16,
+    /// Let every network have a group that shares service addresses, not just a third of them
+    #[arg(long, conflicts_with_all = ["scenario", "growth"])]
+    groups: bool,
     /// Print every event of the one run
     #[arg(long, conflicts_with_all = ["seeds", "json"])]
     trace: bool,
@@ -204,7 +208,14 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         let why = format!("--at-least {fewest} is more than --routers {routers}, the most");
         return Err(Failure::Usage(why));
     }
-    Ok(Settings { fewest, routers, log: args.trace, capture: args.pcap.is_some(), broken: args.broken })
+    Ok(Settings {
+        fewest,
+        routers,
+        groups: args.groups,
+        log: args.trace,
+        capture: args.pcap.is_some(),
+        broken: args.broken,
+    })
 }
 
 fn source(args: &Args) -> Result<Source, Failure> {

@@ -30,6 +30,8 @@ pub struct Settings {
     pub fewest: usize,
     /// Most routers.
     pub routers: usize,
+    /// Every network has a group that shares service addresses, not a third of them.
+    pub groups: bool,
     /// Whether to write every event down.
     pub log: bool,
     /// Whether to write every datagram down.
@@ -40,14 +42,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { fewest: 2, routers: 12, log: false, capture: false, broken: None }
+        Settings { fewest: 2, routers: 12, groups: false, log: false, capture: false, broken: None }
     }
 }
 
 impl Settings {
     /// The run of a seed.
     pub fn draw(&self, seed: u64) -> Plan {
-        Plan::draw(seed, self.fewest..=self.routers)
+        Plan::draw(seed, self.fewest..=self.routers, self.groups)
     }
 }
 

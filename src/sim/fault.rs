@@ -61,6 +61,13 @@ pub enum Trouble {
         /// Whether it has.
         up: bool,
     },
+    /// A health check begins to fail, or passes again.
+    Check {
+        /// Which: that of the set with this number, or one beyond them, that of all sets.
+        check: usize,
+        /// Whether it passes.
+        ok: bool,
+    },
 }
 
 /// A metric, as scenario files write it.
@@ -150,7 +157,12 @@ pub enum Fault {
         /// Which.
         router: usize,
     },
-    /// A dead router starts.
+    /// A router is stopped: it hands over what it has, says farewell, and is gone.
+    Stop {
+        /// Which.
+        router: usize,
+    },
+    /// A dead router starts; one that is about to end, when it has.
     Restart {
         /// Which.
         router: usize,
@@ -254,6 +266,20 @@ pub enum Fault {
         /// What.
         trouble: Trouble,
     },
+    /// A machine that is in no group answers for a set of service addresses, or does not any more.
+    Rival {
+        /// Which set.
+        set: usize,
+        /// Whether it does.
+        on: bool,
+    },
+    /// A router that starts after this has another configuration of service addresses than the others, or the same again.
+    Unequal {
+        /// Which.
+        router: usize,
+        /// Whether it has another.
+        on: bool,
+    },
     /// An operator orders something about service addresses.
     Order {
         /// At which router.
@@ -300,6 +326,7 @@ impl Fault {
             }
             Fault::Merge { ref wires } => wires.iter().for_each(|&(from, to)| world.set_cut(from, to, false)),
             Fault::Crash { router } => world.crash(router),
+            Fault::Stop { router } => world.stop(router),
             Fault::Restart { router, disk } => world.restart(router, disk),
             Fault::Workers { router, count } => world.set_workers(router, count),
             Fault::Freeze { router, length } => world.freeze(router, length),
@@ -317,6 +344,8 @@ impl Fault {
             Fault::Newer { router, on } => world.set_newer(router, on),
             Fault::NewerMessage { router } => world.send_newer_message(router),
             Fault::Host { router, trouble } => world.trouble_host(router, trouble),
+            Fault::Rival { set, on } => world.set_rival(set, on),
+            Fault::Unequal { router, on } => world.set_unequal(router, on),
             Fault::Order { router, ref order } => world.order(router, order),
         }
     }
@@ -332,7 +361,10 @@ impl Fault {
             | Fault::Widen { from, to } => wire(*from, *to),
             Fault::Partition { wires, .. } | Fault::Merge { wires } => wires.iter().all(|&(from, to)| wire(from, to)),
             Fault::Workers { router, count } => *router < routers && (1..=MAX_WORKERS).contains(count),
+            Fault::Rival { .. } => true,
             Fault::Crash { router }
+            | Fault::Stop { router }
+            | Fault::Unequal { router, .. }
             | Fault::Restart { router, .. }
             | Fault::Freeze { router, .. }
             | Fault::Slow { router, .. }
@@ -359,8 +391,9 @@ impl Fault {
             | Fault::Narrow { from, to, .. }
             | Fault::Widen { from, to } => both(from, to),
             Fault::Partition { wires, .. } | Fault::Merge { wires } => wires.iter().any(|(from, to)| both(from, to)),
-            Fault::Workers { .. } | Fault::ClockStep { .. } => false,
+            Fault::Workers { .. } | Fault::ClockStep { .. } | Fault::Rival { .. } | Fault::Unequal { .. } => false,
             Fault::Crash { router }
+            | Fault::Stop { router }
             | Fault::Restart { router, .. }
             | Fault::Freeze { router, .. }
             | Fault::Slow { router, .. }
@@ -374,5 +407,10 @@ impl Fault {
             | Fault::Host { router, .. }
             | Fault::Order { router, .. } => routers.contains(router),
         }
+    }
+
+    /// Whether a group hands over what it makes of it, so that nothing is without an owner for a moment.
+    pub(super) const fn is_handed_over(&self) -> bool {
+        matches!(self, Fault::Order { .. } | Fault::Stop { .. } | Fault::Host { trouble: Trouble::Check { .. }, .. })
     }
 }

@@ -108,8 +108,22 @@ strikes! {
     NewerDatagram = "newer datagram",
     /// A control message of a protocol that its receiver does not speak.
     NewerMessage = "newer message",
-    /// An operator ordered something about service addresses.
-    Order = "vip order",
+    /// A router was stopped and ended when it had handed over what it had.
+    Stop = "clean stop",
+    /// A router that had been stopped started as soon as it had ended, as in an upgrade.
+    Upgrade = "stop and start",
+    /// An operator ordered a set to be moved.
+    OrderMove = "vip order: move",
+    /// An operator drained a member.
+    OrderDrain = "vip order: drain",
+    /// An operator let a drained member have sets again.
+    OrderUndrain = "vip order: undrain",
+    /// An operator pinned a set to a member, or let go of it.
+    OrderPin = "vip order: pin or unpin",
+    /// An operator paused a set, or let it move again.
+    OrderPause = "vip order: pause or resume",
+    /// An operator had the sets spread.
+    OrderBalance = "vip order: balance",
     /// A host lost an address that it held.
     AddressTaken = "vip address taken away",
     /// A host began to refuse addresses.
@@ -118,6 +132,16 @@ strikes! {
     CarrierLost = "vip carrier lost",
     /// A router slept through the end of its lease.
     LeaseLapsed = "vip lease ran out",
+    /// A health check of a member began to fail.
+    CheckFailed = "vip health check failed",
+    /// Control was told of a rival for an address.
+    Rival = "vip rival heard",
+    /// A member started with another configuration than the others.
+    Unequal = "vip configuration unequal",
+    /// A member found another configuration than its own to rule.
+    Overruled = "vip member overruled",
+    /// A view of a group with sets that want a majority had none.
+    Minority = "vip view without majority",
 }
 
 /// Counts of all faults, rare branches included.

@@ -144,15 +144,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The run of a seed, with so many routers, two at least.
-    pub fn draw(seed: u64, routers: RangeInclusive<usize>) -> Plan {
+    /// The run of a seed, with so many routers, two at least. A third of the seeds has a group that shares service
+    /// addresses; `grouped`: all have, and those that had one already are the same.
+    pub fn draw(seed: u64, routers: RangeInclusive<usize>, grouped: bool) -> Plan {
         let (fewest, most) = (*routers.start(), *routers.end());
         assert!(2 <= fewest && fewest <= most, "a network has two routers at least");
         let mut rng = Rng::from_u64(seed);
         let routers = fewest + rng.below((most - fewest) as u64 + 1) as usize;
         let topology = Topology::random(routers, &mut rng);
         let mut topology = Topology { workers: draw_workers(routers, seed), ..topology };
-        let vips = Vips::draw(seed, &mut topology);
+        let vips = Vips::draw(seed, grouped, &mut topology);
         // Standing still for up to a minute takes a longer run; few seeds have it.
         let long = rng.chance(0.04);
         let faults = if long { 10_000 + rng.below(65_000) } else { 6_000 + rng.below(5_000) };
@@ -283,7 +284,7 @@ mod tests {
     #[test]
     fn a_plan_survives_being_written_and_read() {
         for seed in 0..200 {
-            let plan = Plan::draw(seed, 2..=12);
+            let plan = Plan::draw(seed, 2..=12, seed % 2 == 0);
             let read = Plan::parse(&plan.to_toml());
             assert_eq!(read.as_ref(), Ok(&plan), "seed {seed}\n{}", plan.to_toml());
         }
@@ -291,7 +292,7 @@ mod tests {
 
     #[test]
     fn wrong_files_are_refused_with_a_reason() {
-        let good = Plan::draw(3, 2..=4).to_toml();
+        let good = Plan::draw(3, 2..=4, false).to_toml();
         for (from, to) in [("seed = ", "sead = "), ("routers = ", "routers = 9999 # "), ("core = [", "core = [77, ")] {
             let wrong = good.replacen(from, to, 1);
             assert!(Plan::parse(&wrong).is_err(), "{to}");

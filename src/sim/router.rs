@@ -42,6 +42,8 @@ pub(super) enum Effect<'a> {
     Host(HostCommand),
     /// The link to this router came up or went down, and control heard of it.
     Link(NodeId, bool),
+    /// All neighbours are told: the process ends.
+    Exit,
 }
 
 /// Which rings between threads have no room.
@@ -327,13 +329,20 @@ impl Router {
             Action::Host(command) => world(Effect::Host(command)),
             // The simulator's hosts carry no flows, so that none says anything.
             Action::HostHears { .. } => Ok(()),
-            Action::ShareMemory { .. } | Action::ReadConfig | Action::Exit => Ok(()),
+            Action::Exit => world(Effect::Exit),
+            Action::ShareMemory { .. } | Action::ReadConfig => Ok(()),
         };
         told.expect("told, not asked");
     }
 
-    /// A lane that is removed takes its counters with it.
+    /// A lane that is removed takes its counters with it, and so do all when the router ends.
     fn note_links(&mut self, now: Instant, worker: usize, command: &Command) {
+        if matches!(command, Command::Shutdown) {
+            let links = self.shards[worker].stats(now).links;
+            for report in links.iter().filter(|report| self.leaving.insert((worker, report.link))) {
+                self.removed.entry(report.peer).or_default().add(report);
+            }
+        }
         let (Command::AddLink(link, _) | Command::RemoveLink(link)) = command else { return };
         let lane = (worker, *link);
         let known = !self.added.insert(lane);

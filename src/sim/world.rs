@@ -337,6 +337,10 @@ impl World {
                 self.record(router, "wake", &[]);
                 self.serve(router);
             }
+            Event::Stop { router } => {
+                self.record(router, "stop", &[]);
+                self.shut_down(router);
+            }
             Event::Host { router } => {
                 self.record(router, "host", &[]);
                 self.serve_host(router);

@@ -124,8 +124,9 @@ fn failed_seed(seed: u64, broken: &str, source: &Source, args: &Args, shrink: bo
         Source::Seeds(_) => {
             let (least, most) = (args.at_least, args.routers);
             let sizes = if least > 2 { format!("{most} --at-least {least}") } else { most.to_string() };
-            let repeat = format!("sinew sim --seed {seed} --routers {sizes}{rule} --trace");
-            let plan = Plan::draw(seed, usize::from(least)..=usize::from(most));
+            let groups = if args.groups { " --groups" } else { "" };
+            let repeat = format!("sinew sim --seed {seed} --routers {sizes}{groups}{rule} --trace");
+            let plan = Plan::draw(seed, usize::from(least)..=usize::from(most), args.groups);
             (repeat, plan, PathBuf::from(format!("sim-seed-{seed}.toml")))
         }
         Source::Scenario(path, plan) => {

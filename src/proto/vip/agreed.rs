@@ -29,7 +29,7 @@
 //! and a router started with a mistyped file takes nothing from those that serve.
 
 use super::allocation::{Claim, Strength, Wish, allocate, balance};
-use super::sabotage::{Rule, broken};
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{NodeId, View};
 use crate::wire::vip::{Facts, Message, Order, Seat, Seats, Slot, State, Will};
 use std::collections::BTreeMap;

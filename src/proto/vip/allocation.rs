@@ -21,7 +21,7 @@
 //! preferred member, or from a member to one that with it still has less load for its weight. That leaves every two
 //! members within one set of each other, weighted: `load(a) / weight(a) ≤ (load(b) + 1) / weight(b)`.
 
-use super::sabotage::{Rule, broken};
+use crate::base::sabotage::{Rule, broken};
 use crate::wire::vip::{Seat, Seats};
 
 /// How a member holds a set. Greater is stronger.

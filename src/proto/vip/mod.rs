@@ -68,7 +68,6 @@ mod allocation;
 mod commands;
 mod door;
 mod post;
-pub(crate) mod sabotage;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -80,12 +79,12 @@ pub use door::{
 pub use post::Stage;
 
 use crate::base::limits::MAX_MEMBERS;
+use crate::base::sabotage::{Rule, broken};
 use crate::base::{Instant, NodeId, Rng, View};
 use crate::wire::vip::{Facts, Message, Order, Seat, Slot, State};
 use agreed::{Agreed, Applied, Rules, SetRule};
 use commands::Commands;
 use post::{Duty, Post};
-use sabotage::{Rule, broken};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -406,7 +405,8 @@ impl Vip {
         self.stats.rivals += 1;
         let post = &mut self.posts[set];
         // Of a set that this router does not hold, somebody else is the owner.
-        if post.stage != Stage::Owning || post.rival_at.is_some_and(|last| now.since(last) < RIVAL_SPACING) {
+        let lately = post.rival_at.is_some_and(|last| now.since(last) < RIVAL_SPACING) && !broken(Rule::RivalSpacing);
+        if post.stage != Stage::Owning || lately {
             return;
         }
         post.rival_at = Some(now);

@@ -4,8 +4,8 @@
 //! methods. Each gives the command for the host side that belongs to the transition.
 
 use super::door::HostCommand;
-use super::sabotage::{Rule, broken};
 use crate::base::Instant;
+use crate::base::sabotage::{Rule, broken};
 use crate::wire::vip::{Seat, Slot};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -29,6 +29,8 @@ pub(super) enum Event {
     Timer { router: usize, generation: u64 },
     /// A router that stood still or was busy goes on.
     Wake { router: usize },
+    /// A router that was told to end hears of it.
+    Stop { router: usize },
     /// A host of service addresses has something to do.
     Host { router: usize },
     /// An application's turn.

@@ -44,11 +44,12 @@ impl World {
             turns: Vec::new(),
             leaves: Vec::new(),
             relinked: false,
+            exits: false,
         };
         running.settle(local, desk, |effect| outside.take(effect));
-        let Outside { turns, leaves, relinked, .. } = outside;
+        let Outside { turns, leaves, relinked, exits, .. } = outside;
         if relinked {
-            self.disturb_group();
+            self.disturb_group(false);
         }
         for (at, router, datagram) in arrivals.drain(..) {
             self.agenda.add(at, Event::Arrive { router, datagram });
@@ -56,6 +57,9 @@ impl World {
         self.arrivals = arrivals;
         turns.into_iter().for_each(|flow| self.agenda.add(self.now, Event::Turn { flow }));
         leaves.into_iter().for_each(|flow| self.agenda.add(self.now, Event::Leave { flow }));
+        if exits {
+            return self.exit(router);
+        }
         self.set_timer(router);
         self.attend_member(router);
     }
@@ -80,6 +84,8 @@ struct Outside<'a> {
     leaves: Vec<usize>,
     /// A link of a router with service addresses came up or went down.
     relinked: bool,
+    /// The router ends.
+    exits: bool,
 }
 
 impl Outside<'_> {
@@ -107,6 +113,7 @@ impl Outside<'_> {
                     host.command(self.now, &command);
                 }
             }
+            Effect::Exit => self.exits = true,
             Effect::Link(peer, up) => {
                 self.relinked |= self.host.is_some();
                 if let Some(&peer) = self.numbers.get(&peer) {

@@ -3,14 +3,16 @@
 use super::World;
 use super::agenda::Event;
 use crate::base::hash::mix64;
-use crate::base::{Instant, Rng};
-use crate::control::{ClientId, HostReport, Input};
+use crate::base::{Instant, NodeId, Rng};
+use crate::control::{ClientId, HostReport, Input, Witnessed};
+use crate::sim::check::vips::{SeenSet, Standing};
 use crate::sim::check::{evs, vips};
 use crate::sim::fault::{Fault, Trouble};
-use crate::sim::host::Host;
+use crate::sim::host::{Host, Report};
 use crate::sim::ledger::Struck;
 use crate::sim::vips::Vips;
 use crate::wire::admin::{Request, VipOrder};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Clients from here on are operators: applications have lower numbers.
@@ -31,25 +33,34 @@ pub(super) struct Group {
     vips: Vips,
     watch: vips::Watch,
     witness: evs::Witness,
+    /// When a view began for a member in which it met others.
+    merged_at: BTreeMap<usize, Instant>,
     /// Orders so far.
     orders: u64,
+}
+
+impl Group {
+    /// How patient who watches is, where a dead link is known after `heard`.
+    fn patience(&self, heard: Duration) -> vips::Patience {
+        let lease = self.vips.lease;
+        let told = heard + RETELL + lease + PROMPT;
+        // Who is in a view is heard at least so often, and hears no later what was agreed.
+        vips::Patience { heard, double: lease + heard, hole: told + VIEW, settled: told }
+    }
 }
 
 impl World {
     /// These routers share service addresses. Before the first of them starts.
     pub fn share(&mut self, vips: Vips) {
-        let heard = self.watch.bound();
-        let patience = vips::Patience {
-            double: vips.lease + PROMPT,
-            // Where the last member's host refused, it is asked again only after the room's pause.
-            hole: heard + VIEW + RETELL + vips.maturity + vips.lease + PROMPT + RETRY + RETRY / 5,
-        };
         for &member in &vips.members {
             let rng = Rng::from_u64(mix64(member as u64 ^ vips.lease.as_nanos() as u64));
-            self.routers[member].host = Some(Host::new(vips.sets, vips.lease, rng));
+            self.routers[member].host = Some(Host::new(vips.sets, vips.checks(), vips.lease, rng));
         }
-        let (watch, witness) = (vips::Watch::new(patience), evs::Witness::default());
-        self.group = Some(Group { vips, watch, witness, orders: 0 });
+        let watch = vips::Watch::new(vips::Patience::default(), vips.majority.clone(), vips.members.len());
+        let (witness, merged_at) = (evs::Witness::default(), BTreeMap::new());
+        let mut group = Group { vips, watch, witness, merged_at, orders: 0 };
+        group.watch.set_patience(group.patience(self.watch.bound()));
+        self.group = Some(group);
     }
 
     /// The group, if there is one.
@@ -70,38 +81,62 @@ impl World {
 
     /// What there is to see of the group's members; nothing where there is none.
     pub(in crate::sim) fn members(&self) -> Vec<vips::Seen> {
-        let members = self.group.iter().flat_map(|group| &group.vips.members);
-        members.map(|&router| self.member(router)).collect()
+        let members = self.group.iter().flat_map(|group| group.vips.members.iter().map(move |&router| (group, router)));
+        members.filter_map(|(group, router)| self.member(group, router)).collect()
     }
 
-    fn member(&self, router: usize) -> vips::Seen {
-        let slot = &self.routers[router];
-        let sets = self.group.as_ref().map_or(0, |group| group.vips.sets);
-        let answers = slot.host.iter().flat_map(|host| (0..sets).map(|set| host.answers(self.now, set))).collect();
+    fn member(&self, group: &Group, router: usize) -> Option<vips::Seen> {
+        let (now, slot) = (self.now, &self.routers[router]);
+        let host = slot.host.as_ref()?;
+        let of_sets = |is: &dyn Fn(usize) -> bool| (0..group.vips.sets).map(is).collect();
         let control = slot.router.as_ref().map(|running| &running.control);
         let membership = control.and_then(|control| control.membership());
-        let numbers = |nodes: &[crate::base::NodeId]| nodes.iter().filter_map(|&node| self.number(node)).collect();
         let addresses = control.and_then(|control| control.service_addresses());
-        vips::Seen {
+        let numbers = |nodes: &[NodeId]| nodes.iter().filter_map(|&node| self.number(node)).collect();
+        let number = |node: Option<NodeId>| node.and_then(|node| self.number(node));
+        let sets = addresses.into_iter().flat_map(|it| it.sets()).map(|set| SeenSet {
+            owner: number(set.owner),
+            acquired: set.acquired,
+            from: number(set.from),
+            pinned: set.pin.is_some(),
+            paused: set.paused,
+            able: set.unable.is_none(),
+        });
+        let here =
+            addresses.into_iter().flat_map(|it| it.members()).filter(|member| member.here).filter_map(|member| {
+                let (equal, drained, leaving) = (member.equal, member.drained, member.leaving);
+                let may = equal && member.mature && !drained && !leaving;
+                Some((self.number(member.node)?, Standing { equal, drained, leaving, may, able: member.able }))
+            });
+        Some(vips::Seen {
             router,
-            awake: slot.router.is_some() && slot.busy_until <= self.now + PROMPT,
+            awake: slot.router.is_some() && slot.busy_until <= now + PROMPT,
+            left_alone: host.is_left_alone(),
             view: membership.and_then(|it| it.view()).map(|view| (view.id, numbers(&view.members))),
             gathers: membership.is_some_and(|it| it.is_gathering()),
-            answers,
-            idle: addresses.is_some_and(|it| it.members().filter(|member| member.here).all(|member| member.drained)),
-        }
+            answers: of_sets(&|set| host.answers(now, set)),
+            accepts: of_sets(&|set| host.accepts(now, set)),
+            announced: (0..group.vips.sets).map(|set| host.announced(set)).collect(),
+            merged_at: group.merged_at.get(&router).copied().unwrap_or_default(),
+            sets: sets.collect(),
+            here: here.collect(),
+            overruled: addresses.is_some_and(|it| it.is_overruled()),
+            unequal: slot.runs_unequal,
+            rivals: addresses.map(|it| (host.rivals_told(), it.stats().rivals)),
+            shouts: host.shouts(),
+        })
     }
 
     /// Looks at who answers, and at what keeps the group from coming to rest.
     pub(in crate::sim) fn look_at_group(&mut self) {
         let members = self.members();
         let strained = members.iter().any(|member| self.is_strained(member.router));
+        let stopping = members.iter().any(|member| self.routers[member.router].is_stopping);
         let Some(group) = &mut self.group else { return };
-        if strained {
-            group.watch.disturb(self.now);
+        if strained || stopping {
+            group.watch.disturb(self.now, !strained);
         }
-        // Who is in a view is heard at least so often, and hears no later what was agreed.
-        group.watch.allow_double(group.vips.lease + self.watch.bound());
+        group.watch.set_patience(group.patience(self.watch.bound()));
         group.watch.look(self.now, &members, &mut self.violations);
     }
 
@@ -118,14 +153,14 @@ impl World {
     /// A fault strikes: the group may have to come to rest anew.
     pub(in crate::sim) fn strike_group(&mut self, fault: &Fault) {
         if self.vips().is_some_and(|vips| fault.disturbs(&vips.members)) {
-            self.disturb_group();
+            self.disturb_group(fault.is_handed_over());
         }
     }
 
-    /// The group has to come to rest anew.
-    pub(super) fn disturb_group(&mut self) {
+    /// The group has to come to rest anew; what it moves for that is handed over, or is not.
+    pub(super) fn disturb_group(&mut self, handed_over: bool) {
         if let Some(group) = &mut self.group {
-            group.watch.disturb(self.now);
+            group.watch.disturb(self.now, handed_over);
         }
     }
 
@@ -150,16 +185,21 @@ impl World {
         if let (Some(host), Some(group), Some(running)) = (&mut slot.host, &mut self.group, &mut slot.router) {
             host.start(self.now);
             group.witness.start(node);
+            group.watch.started(router);
             running.control.witness();
         }
     }
 
-    /// A member dies.
-    pub(super) fn end_member(&mut self, router: usize) {
+    /// A member dies, or ends when it has taken everything off.
+    pub(super) fn end_member(&mut self, router: usize, killed: bool) {
         self.take_witnessed(router);
         let (node, slot) = (self.nodes[router], &mut self.routers[router]);
         if let (Some(host), Some(group)) = (&mut slot.host, &mut self.group) {
-            host.crash(self.now);
+            if killed {
+                host.crash(self.now)
+            } else {
+                host.end()
+            }
             group.witness.end(node);
         }
     }
@@ -182,7 +222,23 @@ impl World {
         let (Some(group), Some(running)) = (&mut self.group, &mut self.routers[router].router) else { return false };
         let witnessed = running.control.take_witnessed();
         let any = !witnessed.is_empty();
-        witnessed.into_iter().for_each(|seen| group.witness.add(node, seen));
+        for seen in witnessed {
+            group.watch.saw(self.now, router, &seen);
+            if let Witnessed::Began(view, together) = &seen {
+                let overruled = running.control.service_addresses().is_some_and(|it| it.is_overruled());
+                let few = 2 * view.members.len() <= group.vips.members.len() && !group.vips.majority.is_empty();
+                if overruled {
+                    self.ledger.count(Struck::Overruled);
+                }
+                if few {
+                    self.ledger.count(Struck::Minority);
+                }
+                if together.len() < view.members.len() {
+                    group.merged_at.insert(router, self.now);
+                }
+            }
+            group.witness.add(node, seen);
+        }
         any
     }
 
@@ -208,10 +264,15 @@ impl World {
         }
         let local = slot.clock.local(self.now);
         while let Some(report) = host.poll_report(self.now) {
-            if report == HostReport::Lapsed {
-                self.ledger.count(Struck::LeaseLapsed);
+            match &report {
+                Report::Host(HostReport::Lapsed) => {
+                    self.ledger.count(Struck::LeaseLapsed);
+                    self.group.iter_mut().for_each(|group| group.watch.lapsed(self.now, router));
+                }
+                Report::Host(HostReport::Rival { .. }) => self.ledger.count(Struck::Rival),
+                _ => {}
             }
-            running.tell(local, Input::Host(report));
+            running.tell(local, Input::from(report));
         }
         self.settle(router);
     }
@@ -231,11 +292,39 @@ impl World {
                 host.set_carrier(now, up);
                 (!up).then_some(Struck::CarrierLost)
             }
+            Trouble::Check { check, ok } => {
+                host.set_check(now, check, ok);
+                (!ok).then_some(Struck::CheckFailed)
+            }
         };
         if let Some(struck) = struck {
             self.count(struck);
         }
         self.record(router, "host", &[]);
+        self.attend_member(router);
+    }
+
+    /// A machine that is in no group answers for a set, or ceases to.
+    pub(in crate::sim) fn set_rival(&mut self, set: usize, on: bool) {
+        let Some(members) = self.vips().filter(|vips| set < vips.sets).map(|vips| vips.members.clone()) else { return };
+        for router in members {
+            self.routers[router].host.iter_mut().for_each(|host| host.set_rival(self.now, set, on));
+            self.attend_member(router);
+        }
+    }
+
+    /// The router has another configuration than the others, or the same, from its next start on.
+    pub(in crate::sim) fn set_unequal(&mut self, router: usize, on: bool) {
+        self.routers[router].unequal = on;
+    }
+
+    /// A member's machine is as it should be.
+    pub(super) fn heal_host(&mut self, router: usize) {
+        for trouble in [Trouble::Refuses { on: false }, Trouble::Carrier { up: true }] {
+            self.trouble_host(router, trouble);
+        }
+        self.routers[router].host.iter_mut().for_each(|host| host.heal(self.now));
+        self.set_unequal(router, false);
         self.attend_member(router);
     }
 
@@ -247,15 +336,24 @@ impl World {
         group.orders += 1;
         let client = ClientId(OPERATORS + group.orders);
         running.request(slot.clock.local(now), client, Request::Vip { order: order.clone() });
-        self.count(Struck::Order);
+        self.count(match order {
+            VipOrder::Move { .. } => Struck::OrderMove,
+            VipOrder::Drain { .. } => Struck::OrderDrain,
+            VipOrder::Undrain { .. } => Struck::OrderUndrain,
+            VipOrder::Pin { .. } | VipOrder::Unpin { .. } => Struck::OrderPin,
+            VipOrder::Pause { .. } | VipOrder::Resume { .. } => Struck::OrderPause,
+            VipOrder::Balance => Struck::OrderBalance,
+        });
         self.record(router, "order", &[]);
         self.settle(router);
     }
 
     /// A member stands still until then.
     pub(super) fn freeze_host(&mut self, router: usize, until: Instant) {
-        if let Some(host) = &mut self.routers[router].host {
+        let members = self.members();
+        if let (Some(host), Some(group)) = (&mut self.routers[router].host, &mut self.group) {
             host.freeze(self.now, until);
+            group.watch.left_alone(self.now, router, &members);
             self.set_host_timer(router);
         }
     }

@@ -6,6 +6,7 @@ use crate::base::{Instant, NodeId, SessionId};
 use crate::config::settings::Metric;
 use crate::sim::check::hops::Carried;
 use crate::sim::clock::Clock;
+use crate::sim::fault::Disk;
 use crate::sim::host::Host;
 use crate::sim::router::{Rings, Router};
 use crate::sim::workload::Side;
@@ -58,6 +59,12 @@ pub(super) struct Slot {
     pub(super) without: Vec<usize>,
     pub(super) metric: Option<Metric>,
     pub(super) queue: Option<usize>,
+    /// It was told to end, and hands over what it has; and with what it starts when it has ended, if it is to.
+    pub(super) is_stopping: bool,
+    pub(super) returns: Option<Disk>,
+    /// It has another configuration of service addresses than the others in its file, and runs with one.
+    pub(super) unequal: bool,
+    pub(super) runs_unequal: bool,
     /// Its service addresses, if it is in the group that shares them.
     pub(super) host: Option<Host>,
     /// When the host's turn on the agenda is.
@@ -88,6 +95,10 @@ impl Slot {
             without: Vec::new(),
             metric: None,
             queue: None,
+            is_stopping: false,
+            returns: None,
+            unequal: false,
+            runs_unequal: false,
             host: None,
             host_at: None,
             handled: Handled::default(),

@@ -1,7 +1,7 @@
 //! What faults do to the world.
 
 use super::super::clock::right_wall;
-use super::super::fault::{Disk, Trouble};
+use super::super::fault::Disk;
 use super::super::router::Rings;
 use super::agenda::Event;
 use super::slot::{Handled, Slot};
@@ -49,7 +49,8 @@ impl World {
         if let Some(queue) = slot.queue {
             config.links.iter_mut().for_each(|link| link.queue = queue);
         }
-        config.vip = self.vips().filter(|vips| vips.members.contains(&router)).map(|vips| vips.config());
+        let group = self.vips().filter(|vips| vips.members.contains(&router));
+        config.vip = group.map(|vips| vips.config(slot.unequal));
         config
     }
 
@@ -62,10 +63,14 @@ impl World {
         slot.handled = Handled::default();
         slot.busy_until = now;
         let (local, wall) = (slot.clock.local(now), slot.clock.wall(now));
-        let wrong = slot.clock.is_wrong();
+        let (wrong, unequal) = (slot.clock.is_wrong(), slot.unequal && slot.host.is_some());
+        slot.runs_unequal = unequal;
         slot.router = Some(Router::start(local, wall, router, config, &self.settings, &mut rng));
         if wrong {
             self.count(Struck::WrongWall);
+        }
+        if unequal {
+            self.count(Struck::Unequal);
         }
         self.start_member(router);
         self.watch.started(now, router);
@@ -94,7 +99,52 @@ impl World {
             return;
         }
         self.count(Struck::Crash);
-        self.end_member(router);
+        self.routers[router].returns = None;
+        self.lose(router, true);
+    }
+
+    /// A router is told to end. Its applications end first.
+    pub(in crate::sim) fn stop(&mut self, router: usize) {
+        if !self.is_running(router) || std::mem::replace(&mut self.routers[router].is_stopping, true) {
+            return;
+        }
+        self.count(Struck::Stop);
+        let slot = &mut self.routers[router];
+        let local = slot.clock.local(self.now);
+        for session in std::mem::take(&mut slot.sessions).into_keys() {
+            slot.router.iter_mut().for_each(|running| running.handle_hangup(local, session));
+        }
+        for flow in self.flows.iter_mut().filter(|flow| flow.spec().touches(router)) {
+            flow.end_crashed(self.now, router);
+        }
+        self.shut_down(router);
+    }
+
+    /// A router that was told to end hears of it, as soon as it gets on.
+    pub(super) fn shut_down(&mut self, router: usize) {
+        let slot = &mut self.routers[router];
+        if !slot.is_stopping {
+            return;
+        }
+        if self.now < slot.busy_until {
+            return self.agenda.add(slot.busy_until, Event::Stop { router });
+        }
+        let local = slot.clock.local(self.now);
+        slot.router.iter_mut().for_each(|running| running.tell(local, Input::Shutdown));
+        self.settle(router);
+    }
+
+    /// A router has handed over what it had, and is gone; it may be started again at once.
+    pub(super) fn exit(&mut self, router: usize) {
+        self.lose(router, false);
+        if let Some(disk) = self.routers[router].returns.take() {
+            self.count(Struck::Upgrade);
+            self.restart(router, disk);
+        }
+    }
+
+    fn lose(&mut self, router: usize, killed: bool) {
+        self.end_member(router, killed);
         let slot = &mut self.routers[router];
         if let Some(running) = slot.router.take() {
             let carried = running.carried(slot.clock.local(self.now));
@@ -107,7 +157,8 @@ impl World {
         slot.inbox_bytes = 0;
         slot.busy_until = self.now;
         slot.times = 1;
-        self.record(router, "crash", &[]);
+        slot.is_stopping = false;
+        self.record(router, if killed { "crash" } else { "exit" }, &[]);
         self.watch.crashed(self.now, router);
         for flow in self.flows.iter_mut().filter(|flow| flow.spec().touches(router)) {
             flow.end_crashed(self.now, router);
@@ -122,7 +173,9 @@ impl World {
     }
 
     pub(in crate::sim) fn restart(&mut self, router: usize, disk: Disk) {
-        if self.is_running(router) {
+        let slot = &mut self.routers[router];
+        if slot.router.is_some() {
+            slot.returns = slot.is_stopping.then_some(disk);
             return;
         }
         let clock = &mut self.routers[router].clock;
@@ -273,7 +326,7 @@ impl World {
     /// Routers of `core` and the wires between them are whole from now on; so is every router's configuration. What else
     /// is broken stays broken, as far as links can be expected to carry anything at all.
     pub(in crate::sim) fn heal(&mut self, core: &[usize]) {
-        self.disturb_group();
+        self.disturb_group(false);
         let inside = |from: usize, to: usize| core.contains(&from) && core.contains(&to);
         let wires: Vec<((usize, usize), Conditions)> =
             self.wires.iter().map(|(&ends, wire)| (ends, wire.conditions)).collect();
@@ -292,11 +345,12 @@ impl World {
             self.slow(router, 1);
             self.coalesce(router, Duration::ZERO);
             self.reload(router, &[], self.settings.metric, None);
-            for trouble in [Trouble::Refuses { on: false }, Trouble::Carrier { up: true }] {
-                self.trouble_host(router, trouble);
-            }
+            self.heal_host(router);
             if core.contains(&router) {
                 self.set_newer(router, false);
+                if self.routers[router].is_stopping || self.routers[router].runs_unequal {
+                    self.crash(router);
+                }
                 if !self.is_running(router) {
                     self.restart(router, Disk::Kept);
                 }

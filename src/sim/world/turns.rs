@@ -6,6 +6,10 @@ use crate::base::SessionId;
 use crate::control::ClientId;
 use crate::proto::session::Readiness;
 use crate::wire::admin::Request;
+use std::time::Duration;
+
+/// How often who wants to begin looks whether a router that is being stopped is back.
+const STOPPING: Duration = Duration::from_millis(200);
 
 impl World {
     /// Adds an application; its receiving side opens at once, its sending side half a second before it starts.
@@ -39,6 +43,12 @@ impl World {
             let at = slot.busy_until;
             return self.agenda.add(at, Event::Turn { flow: index });
         }
+        // Nobody begins anything with a router that is being stopped.
+        let ends = [router, self.flows[index].spec().router(Side::Sink)];
+        if !self.flows[index].is_void() && ends.iter().any(|&end| self.routers[end].is_stopping) {
+            return self.agenda.add(now + STOPPING, Event::Turn { flow: index });
+        }
+        let slot = &mut self.routers[router];
         slot.prepare_rare(self.rare);
         let (local, mut record) = (slot.clock.local(now), std::mem::take(&mut self.scratch));
         while let Some(session) = self.flows[index].next_record(now, &mut record) {

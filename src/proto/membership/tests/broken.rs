@@ -13,7 +13,7 @@ const NOTICED_WITHIN: u64 = 400;
 
 #[test]
 fn broken_rules_are_noticed() {
-    let rules = Rule::ALL.iter().copied().filter(|rule| rule.is_of_groups());
+    let rules = Rule::ALL.iter().copied().filter(|rule| rule.is_of_membership());
     let mut missed = Vec::new();
     for rule in rules {
         break_rule(Some(rule));

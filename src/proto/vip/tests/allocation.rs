@@ -2,7 +2,7 @@
 
 use super::super::allocation::{Claim, Strength, Wish, allocate, balance};
 use super::with_broken;
-use crate::proto::vip::sabotage::Rule;
+use crate::base::sabotage::Rule;
 use crate::wire::vip::{Seat, Seats};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

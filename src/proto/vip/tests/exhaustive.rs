@@ -10,7 +10,7 @@
 
 use super::cluster::{Cluster, Fate, Life, id, settled};
 use super::with_broken;
-use crate::proto::vip::sabotage::Rule;
+use crate::base::sabotage::Rule;
 use crate::proto::vip::{Command, Input};
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -6,7 +6,7 @@ mod exhaustive;
 mod random;
 mod room;
 
-use super::sabotage::{Rule, break_rule};
+use crate::base::sabotage::{Rule, break_rule};
 
 /// Runs `what` with a rule broken, and mends it whatever comes of it.
 fn with_broken<T>(rule: Rule, what: impl FnOnce() -> T + std::panic::UnwindSafe) -> std::thread::Result<T> {

@@ -2,8 +2,8 @@
 
 use super::cluster::{Cluster, Fate, Kernel, LEASE, LINGER, MATURITY, Node, id, settings, settled, together};
 use super::with_broken;
+use crate::base::sabotage::Rule;
 use crate::base::{Instant, NodeId, Rng};
-use crate::proto::vip::sabotage::Rule;
 use crate::proto::vip::{
     Action, Command, Coverage, Entry, HostCommand, HostReport, Input, RETELL, RETRY, RIVAL_SPACING, Stage, Vip,
 };
