@@ -179,7 +179,13 @@ impl Control {
             Input::ClientGone(client) => self.client_gone(client),
             Input::SessionAttachFailed(session) => self.attach_failed(session),
             Input::Reload(config) => self.reloaded(now, config),
-            Input::Host(report) => self.of_host(now, vip::Input::Host(report)),
+            Input::Host(report) => {
+                if report == HostReport::Lapsed {
+                    // What was ordered before is void, and so is what waits for a ring that has no room.
+                    self.actions.retain(|action| !matches!(action, Action::Host(HostCommand::Acquire { .. })));
+                }
+                self.of_host(now, vip::Input::Host(report));
+            }
             Input::Health { check, ok } => self.of_host(now, vip::Input::Health { check, ok }),
             Input::HostSays { to, bytes } => self.host_says(to, &bytes),
             Input::Shutdown => self.leave(now),
