@@ -11,8 +11,8 @@
 //! | `chain` | nothing lost or doubled over a lossy link in the middle |
 //! | `ring` | how long traffic pauses when a router or link in use dies |
 //! | `strangers` | wrong keys and floods of garbage disturb nobody |
-//! | `unanswered` | commands to whom nobody answers: unknown, without a route, cut off |
-//! | `clients` | applications that die, misbehave or do not read disturb nobody |
+//! | `unanswered` | commands to whom nobody answers: unknown, without a route or robbed of it, cut off |
+//! | `clients` | applications that die, misbehave or do not read disturb nobody; a killed router is noticed |
 //! | `restart` | routers that come back |
 //! | `addresses` | links live on when a router's own address changes |
 //! | `paths` | a link over two providers outlives one of them, and nothing is lost |
