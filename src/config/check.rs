@@ -2,7 +2,7 @@
 
 use super::errors::{Errors, without_secrets};
 use super::settings::{
-    Clients, Config, Congestion, Cores, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Routing,
+    Clients, Config, Congestion, Cores, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Profile, Routing,
     SocketWait, Telemetry, Workers,
 };
 use super::suggest::closest;
@@ -76,7 +76,9 @@ fn read_file(
     let listen_span = written_listen.as_ref().map_or(0..0, |listen| listen.span.clone());
     let listen = written_listen.map_or(DEFAULT_LISTEN, |listen| listen.value);
     let control_socket = control_socket(&mut file, directory, report);
-    let workers = inside(&mut file, "workers", report, |section, report| read_workers(section, cores, report));
+    let (mut workers, realtime) = inside(&mut file, "workers", report, |section, report| {
+        (read_workers(section, cores, report), read_realtime(section, report))
+    });
     check_ports(listen, &listen_span, workers.count, report);
     let lock = inside(&mut file, "memory", report, |section, report| {
         section.word("lock", &[("on", true), ("off", false)], report)
@@ -93,6 +95,10 @@ fn read_file(
     let own = name.as_ref().map(|name| name.value.as_str());
     let mut vip = file.section("vip", report);
     let group = read_group(&mut vip, own, &members, report);
+    let profile = group.as_ref().map(|group| group.profile);
+    // Who never sleeps takes all of a core: at that priority only if it is written.
+    let preset = profile.and_then(Profile::realtime).filter(|_| workers.idle != Idle::Spin);
+    workers.realtime = realtime.unwrap_or(preset.map(|[.., workers]| workers));
     let here = Here { listen, workers: workers.count };
     let surroundings = Surroundings { name: own, here, members: &members, group: group.as_ref() };
     let links: Vec<(Link, Range<usize>)> =
@@ -110,7 +116,8 @@ fn read_file(
     if let Some((message, help)) = wrong_key(&key.value, claim, look) {
         report.add(&key.span, message, help);
     }
-    let (name, lock_memory) = (name?, lock.unwrap_or(false));
+    let name = name?;
+    let lock_memory = lock.unwrap_or(profile.is_some_and(Profile::locks_memory));
     Some(Config {
         name,
         key_file,
@@ -182,7 +189,7 @@ fn read_workers(section: &mut Section<'_, '_>, cores: usize, report: &mut Report
         io: io.unwrap_or(default.io),
         offload: section.word("offload", &offloads, report).unwrap_or(default.offload),
         idle: section.word("idle", &idles, report).unwrap_or(default_idle(cores)),
-        realtime: read_realtime(section, report),
+        realtime: default.realtime,
         pool: section.number("pool", 256..=1 << 20, report).map_or(default.pool, |pool| pool.value as usize),
         socket_buffer: section
             .number("socket_buffer", 64 << 10..=1 << 30, report)
@@ -216,10 +223,13 @@ fn read_cores(section: &mut Section<'_, '_>, workers: usize, report: &mut Report
     Some(Cores::List(list.into_iter().map(|core| core as usize).collect()))
 }
 
-fn read_realtime(section: &mut Section<'_, '_>, report: &mut Report) -> Option<u8> {
+/// None if it is not written, as the default depends on [vip].
+fn read_realtime(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Option<u8>> {
     let help = "write `\"off\"`, or a priority from 1 to 99, as in `realtime = 10`; below 50 is below the kernel's own threads";
     let priority = |value: &DeValue<'_>| written::whole(value).filter(|priority| (1..=99).contains(priority));
-    section.word_or("realtime", "off", priority, help, report)?.value.map(|priority| priority as u8)
+    section
+        .word_or("realtime", "off", priority, help, report)
+        .map(|written| written.value.map(|priority| priority as u8))
 }
 
 fn check_ports(listen: SocketAddr, span: &Range<usize>, workers: usize, report: &mut Report) {

@@ -373,13 +373,18 @@ impl Profile {
         })
     }
 
-    /// The real-time priority of the thread that keeps the lease, if it has one: above that of workers, whose time it does
-    /// not take, and below the kernel's own threads.
-    pub const fn realtime(self) -> Option<u8> {
+    /// The real-time priorities of the thread that keeps the lease, of control and of the workers, if they have any: who
+    /// needs least time comes first, and all are below the kernel's own threads.
+    pub const fn realtime(self) -> Option<[u8; 3]> {
         match self {
-            Profile::Fast => Some(20),
+            Profile::Fast => Some([20, 15, 10]),
             Profile::Safe | Profile::Wan => None,
         }
+    }
+
+    /// Whether memory is to stay where it is, if it is not said.
+    pub const fn locks_memory(self) -> bool {
+        matches!(self, Profile::Fast)
     }
 }
 

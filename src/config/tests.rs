@@ -646,6 +646,16 @@ fn a_profile_chooses_what_is_not_written() {
     assert_eq!(chosen("profile = \"fast\"\nlease = \"1s\"", "hello = \"5ms\"\ndead = \"15ms\""), (5, 15, 1000));
     assert_eq!(chosen("profile = \"fast\"", "dead = \"50ms\""), (1, 50, 20), "the hello is still the profile's");
     assert_eq!(chosen("profile = \"safe\"", "hello = \"5ms\""), (5, 30, 50), "and so is the ratio");
+    let prompt = |profile: &str, written: &str| {
+        let text = pair(written) + &link("") + "[vip]\nprofile = \"" + profile + "\"\n" + SET;
+        let config = read(&text).expect("is right");
+        (config.workers.realtime, config.lock_memory)
+    };
+    assert_eq!(prompt("safe", ""), (None, false));
+    assert_eq!(prompt("fast", ""), (Some(10), true), "on time, and in memory");
+    assert_eq!(prompt("fast", "[workers]\nrealtime = \"off\"\n[memory]\nlock = \"off\"\n"), (None, false));
+    assert_eq!(prompt("fast", "[workers]\nidle = \"spin\"\n"), (None, true), "who never sleeps keeps nobody waiting");
+    assert_eq!(prompt("safe", "[workers]\nrealtime = 7\n"), (Some(7), false));
     let apart = pair("") + &link("") + "[vip]\nprofile = \"fast\"\nmembers = [\"a\"]\n" + SET;
     let apart = read(&apart).expect("is right");
     assert_eq!((ms(apart.links[0].hello), ms(apart.links[0].dead)), (40, 280), "links to others are as ever");

@@ -15,13 +15,19 @@
 //! known at once, and its sets are taken over at once: its kernel may answer whoever asks for the rest of its lease, beside
 //! the announcements of the new owner, which waiting would only delay.
 //!
+//! # Who stood still
+//! A router that was stopped for longer than its lease is silent by its kernel's hand, and others may hold what it held. The
+//! host side says so, but messages and links may be quicker: a merge that begins before it would count this router as one
+//! that answers. So whatever comes first after a standstill finds that the last beat ([`Cluster::beat`]) is longer ago than
+//! a lease, and takes that for the lapse that it is, since the kernel's lease ends no later than one lease after it.
+//!
 //! # Bounds
 //! The journal keeps [`JOURNAL`] entries, the oldest goes first. Orders under way: vip's own bound.
 
 use super::ClientId;
 use crate::base::{DownReason, Instant, NodeId, Rng, View};
 use crate::proto::membership::{self, Delivery, Membership, Service, Suspicion};
-use crate::proto::vip::{self, HostCommand, Vip};
+use crate::proto::vip::{self, HostCommand, HostReport, Vip};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -74,6 +80,8 @@ pub(super) struct Cluster {
     /// The others.
     members: BTreeSet<NodeId>,
     lease: Duration,
+    /// When the driver last said that it runs; none if it never did.
+    beat: Option<Instant>,
     /// Connections that wait for an order, by the order's number.
     orders: BTreeMap<u64, ClientId>,
     last_order: u64,
@@ -95,6 +103,7 @@ impl Cluster {
             vip: Vip::new(now, settings, rng.fork()),
             members,
             lease,
+            beat: None,
             orders: BTreeMap::new(),
             last_order: 0,
             journal: VecDeque::with_capacity(JOURNAL),
@@ -166,7 +175,25 @@ impl Cluster {
         due.into_iter().flatten().min()
     }
 
+    /// This router runs, and the keeper of its lease is told so.
+    pub(super) fn beat(&mut self, now: Instant) {
+        self.wake(now);
+        self.beat = Some(now);
+        self.settle(now);
+    }
+
+    /// Before anything is taken in: a router that stood still for longer than its lease holds nothing any more.
+    fn wake(&mut self, now: Instant) {
+        if self.beat.is_some_and(|beat| now.since(beat) > self.lease) {
+            self.beat = Some(now);
+            if self.vip.has_to_lose() {
+                self.vip.handle(now, vip::Input::Host(HostReport::Lapsed));
+            }
+        }
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.wake(now);
         if self.membership.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.membership.handle(now, membership::Input::Timer);
         }
@@ -178,6 +205,7 @@ impl Cluster {
 
     /// A link to a member came up.
     pub(super) fn reachable(&mut self, now: Instant, node: NodeId) {
+        self.wake(now);
         if self.members.contains(&node) {
             self.membership.handle(now, membership::Input::Reachable(node));
             self.settle(now);
@@ -186,6 +214,7 @@ impl Cluster {
 
     /// The last link to a member went down; if it fell silent, after so long.
     pub(super) fn unreachable(&mut self, now: Instant, node: NodeId, why: DownReason, dead: Duration) {
+        self.wake(now);
         if !self.members.contains(&node) {
             return;
         }
@@ -198,6 +227,7 @@ impl Cluster {
 
     /// A message of a neighbour. False if it is no member.
     pub(super) fn message(&mut self, now: Instant, from: NodeId, bytes: Vec<u8>) -> bool {
+        self.wake(now);
         let known = self.members.contains(&from);
         if known {
             self.membership.handle(now, membership::Input::Message { from, bytes });
@@ -213,6 +243,7 @@ impl Cluster {
 
     /// An operator's order, answered by [`Wanted::Answer`].
     pub(super) fn order(&mut self, now: Instant, client: ClientId, command: vip::Command) {
+        self.wake(now);
         self.last_order += 1;
         self.orders.insert(self.last_order, client);
         self.vip.handle(now, vip::Input::Command { id: self.last_order, command });
@@ -226,12 +257,14 @@ impl Cluster {
 
     /// The host side, or a health check.
     pub(super) fn host(&mut self, now: Instant, input: vip::Input) {
+        self.wake(now);
         self.vip.handle(now, input);
         self.settle(now);
     }
 
     /// Hands everything over, then leaves the group.
     pub(super) fn leave(&mut self, now: Instant) {
+        self.wake(now);
         self.vip.handle(now, vip::Input::Leave);
         self.settle(now);
     }

@@ -34,6 +34,11 @@ pub enum Input {
     SessionAttachFailed(SessionId),
     /// The configuration was read again, because of [`Action::ReadConfig`] or of a signal.
     Reload(Result<Box<Config>, String>),
+    /// The driver runs, and has just said so to whoever keeps the lease of service addresses: several times in each lease,
+    /// and before anything else when it wakes up.
+    Beat,
+    /// The process of this neighbour has ended, as it seems.
+    Ended(NodeId),
     /// The host side did what it was told, or saw something.
     Host(HostReport),
     /// What a health check of service addresses found.

@@ -179,6 +179,12 @@ impl Control {
             Input::ClientGone(client) => self.client_gone(client),
             Input::SessionAttachFailed(session) => self.attach_failed(session),
             Input::Reload(config) => self.reloaded(now, config),
+            Input::Beat => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.beat(now);
+                }
+            }
+            Input::Ended(node) => self.suspect(node),
             Input::Host(report) => {
                 if report == HostReport::Lapsed {
                     // What was ordered before is void, and so is what waits for a ring that has no room.
@@ -493,6 +499,13 @@ impl Control {
             (_, Some(why)) => self.lose_member(now, peer, why, dead),
             _ => {}
         }
+    }
+
+    /// A neighbour's process has ended, as it seems: the links to it find out. One lane is enough to take a link down.
+    fn suspect(&mut self, node: NodeId) {
+        let links = self.links.iter().filter(|link| link.peer == node && link.is_up());
+        let links: Vec<LinkId> = links.map(|link| link.id).collect();
+        links.into_iter().for_each(|link| self.command(0, Command::Suspect(link)));
     }
 
     /// A link to this router is down or was removed: unless there is another, it cannot be reached.

@@ -142,6 +142,7 @@ fn brief_one(action: &Action) -> String {
             Command::AddLink(link, spec) => format!("add {link} {}", spec.peer.node_id()),
             Command::SetPaths(link, paths) => format!("{} paths of {link}", paths.len()),
             Command::RemoveLink(link) => format!("remove {link}"),
+            Command::Suspect(link) => format!("suspect {link}"),
             Command::InstallTable(table) => format!("table of {}", table.routes().len()),
             Command::SendControl(link, _) => format!("control {link}"),
             Command::OpenSession(session, _) => format!("open {session}"),
@@ -635,6 +636,158 @@ fn figures_of_service_addresses_are_those_of_the_moment() {
     bench.wait(ms(1_000));
     assert_eq!(figures(&mut bench)["vip_sets"], set("releasing", false, false));
     assert!(figures(&mut Bench::new(&[])).get("vip_sets").is_none(), "who shares none has none");
+}
+
+#[test]
+fn links_that_are_up_ask_a_neighbour_whether_it_lives_when_its_process_is_said_to_have_ended() {
+    let mut bench = Bench::new(&["b", "c"]);
+    assert_eq!(brief(&bench.input(Input::Ended(id("b")))), [""; 0], "no link to it is up");
+    bench.up(0, ms(1));
+    bench.up(1, ms(1));
+    assert_eq!(brief(&bench.input(Input::Ended(id("b")))), ["suspect link0"]);
+    assert_eq!(brief(&bench.input(Input::Ended(id("nobody")))), [""; 0]);
+}
+
+/// Two members of one group with one set, hosts that obey at once, and wires that take no time.
+struct Pair {
+    benches: [Bench; 2],
+    /// Stands still: what is sent to it waits.
+    frozen: Option<usize>,
+    waiting: Vec<Box<[u8]>>,
+    commands: [Vec<HostCommand>; 2],
+}
+
+impl Pair {
+    const NAMES: [&'static str; 2] = ["a", "b"];
+
+    /// Together, and this one holds the set.
+    fn held_by(owner: usize) -> Pair {
+        let bench = |place: usize| {
+            let address = VipAddress { ip: [192, 0, 2, 10].into(), interface: "eth0".to_owned() };
+            let (coverage, prefer) = (Coverage::Component, Vec::new());
+            let set = VipSet { name: "web".to_owned(), addresses: vec![address], coverage, prefer, router: false };
+            let members = Pair::NAMES.map(str::to_owned).to_vec();
+            let vip = Vip { members, maturity: Duration::ZERO, balance: None, sets: vec![set], ..Vip::default() };
+            let peers = [Pair::NAMES[1 - place]];
+            Bench::with(Config { vip: Some(vip), ..config(Pair::NAMES[place], &peers) })
+        };
+        let [(a, of_a), (b, of_b)] = [bench(0), bench(1)];
+        let mut pair = Pair { benches: [a, b], frozen: None, waiting: Vec::new(), commands: Default::default() };
+        pair.perform(0, of_a);
+        pair.perform(1, of_b);
+        pair.wait(ms(100));
+        (0..2).for_each(|place| pair.link_up(place));
+        pair.wait(ms(500));
+        let order = VipOrder::Move { set: "web".to_owned(), to: Some(Pair::NAMES[owner].to_owned()) };
+        pair.input(0, Input::Request { client: BOB, request: Request::Vip { order } });
+        pair.wait(ms(3_000));
+        assert_eq!(pair.owners(), [0, 1].map(|_| Some(Pair::NAMES[owner].to_owned())));
+        pair
+    }
+
+    fn owners(&mut self) -> [Option<String>; 2] {
+        [0, 1].map(|place| match self.benches[place].answer(Request::Vips) {
+            Response::Vips { sets, .. } => sets[0].owner.clone().filter(|_| sets[0].acquired),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn link_up(&mut self, place: usize) {
+        let actions = self.benches[place].up(0, ms(1));
+        self.perform(place, actions);
+    }
+
+    fn link_down(&mut self, place: usize) {
+        self.input(place, Input::Report { worker: 0, report: Report::LinkDown(LinkId(0), DownReason::Silence) });
+    }
+
+    fn input(&mut self, place: usize, input: Input) {
+        let actions = self.benches[place].input(input);
+        self.perform(place, actions);
+    }
+
+    fn perform(&mut self, from: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Command { worker: 0, command: Command::SendControl(_, bytes) } => self.carry(1 - from, bytes),
+                Action::Host(command) => {
+                    self.commands[from].push(command);
+                    match command {
+                        HostCommand::Acquire { set, .. } => {
+                            self.input(from, Input::Host(HostReport::Acquired { set }));
+                        }
+                        HostCommand::Release { set } => self.input(from, Input::Host(HostReport::Released { set })),
+                        _ => {}
+                    }
+                }
+                Action::Reply { response: Response::Error { message }, .. } => panic!("{message}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn carry(&mut self, to: usize, bytes: Box<[u8]>) {
+        if self.frozen == Some(to) {
+            return self.waiting.push(bytes);
+        }
+        self.input(to, Input::Report { worker: 0, report: Report::Control(LinkId(0), bytes) });
+    }
+
+    /// Those that run say so every 10 ms, a fifth of their lease.
+    fn wait(&mut self, time: Duration) {
+        for _ in 0..time.as_millis() / 10 {
+            for place in 0..2 {
+                if self.frozen == Some(place) {
+                    self.benches[place].now += ms(10);
+                    continue;
+                }
+                let actions = self.benches[place].wait(ms(10));
+                self.perform(place, actions);
+                self.input(place, Input::Beat);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_stood_still_enters_a_merge_as_one_who_holds_nothing() {
+    for owner in 0..2 {
+        let mut pair = Pair::held_by(owner);
+        let other = 1 - owner;
+        pair.frozen = Some(owner);
+        pair.wait(ms(200));
+        pair.link_down(other);
+        pair.wait(ms(500));
+        pair.commands = Default::default();
+        // It wakes. Its worker and its neighbour are quicker than the keeper of its lease.
+        pair.frozen = None;
+        for bytes in std::mem::take(&mut pair.waiting) {
+            pair.carry(owner, bytes);
+        }
+        pair.link_down(owner);
+        (0..2).for_each(|place| pair.link_up(place));
+        pair.wait(ms(200));
+        pair.input(owner, Input::Host(HostReport::Lapsed));
+        pair.wait(ms(2_000));
+        let name = Pair::NAMES[other];
+        assert_eq!(pair.owners(), [Some(name.to_owned()), Some(name.to_owned())], "{name} answered all the time");
+        let gave_up = |command: &HostCommand| !matches!(command, HostCommand::Announce { .. });
+        assert!(!pair.commands[other].iter().any(gave_up), "{:?}", pair.commands[other]);
+        assert!(!pair.commands[owner].contains(&HostCommand::Announce { set: 0 }), "{:?}", pair.commands[owner]);
+        let vip = pair.benches[owner].control.service_addresses().expect("is a member");
+        assert_eq!(vip.stats().lapses, 1, "one standstill");
+    }
+}
+
+#[test]
+fn who_held_nothing_while_it_stood_still_has_lost_nothing() {
+    let mut pair = Pair::held_by(0);
+    pair.frozen = Some(1);
+    pair.wait(ms(200));
+    pair.frozen = None;
+    pair.wait(ms(200));
+    let lapses = |place: usize| pair.benches[place].control.service_addresses().expect("is a member").stats().lapses;
+    assert_eq!([lapses(0), lapses(1)], [0, 0]);
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub enum Command {
     SetPaths(LinkId, Vec<PathSpec>),
     /// The neighbour has a worker at the other end of this lane: ask it for keys.
     AskLink(LinkId),
+    /// The process at the other end of a link is said to have ended: ask it whether it lives.
+    Suspect(LinkId),
     /// Remove a link; its other end is told.
     RemoveLink(LinkId),
     /// Use this table from now on.

@@ -238,6 +238,12 @@ impl Shard {
                 self.lanes.use_it(link);
                 self.security.ask(now, link);
             }
+            Command::Suspect(link) => {
+                if let Some(state) = self.link_mut(link) {
+                    state.handle_ended(now);
+                    self.drain_lane(now, link);
+                }
+            }
             Command::RemoveLink(link) => self.close_lane(now, link, CloseReason::Removed),
             Command::InstallTable(_) if broken(Rule::TableSwap) && self.table.generation() > 0 => {}
             Command::InstallTable(table) => self.install(now, table),

@@ -13,6 +13,7 @@ use super::notify::notify;
 use super::ring::{RETRY, Receiver, Sender, ToWorker};
 use super::scribe::{Job, Scribe};
 use super::signals::{self, Signals};
+use super::vip::lifelines::{self, Lifelines};
 use super::vip::{Host, Pulse, Said, Verdict};
 use crate::base::{Instant, SessionId};
 use crate::config::settings::Telemetry;
@@ -40,8 +41,10 @@ const RELOAD: Token = Token(3);
 const DUMP: Token = Token(4);
 /// The metrics' port and its connections have the tokens from here on.
 const METRICS: usize = 8;
+/// Lifelines have the tokens from here on.
+const LIFELINES: usize = METRICS + 1 + metrics::MOST;
 /// Clients have the tokens from here on.
-const CLIENTS: usize = METRICS + 1 + metrics::MOST;
+const CLIENTS: usize = LIFELINES + lifelines::TOKENS;
 
 /// Questions of the loop's own are asked in the name of clients from here on: for the interval log, for SIGUSR1, and for
 /// the metrics' port, by the request's number.
@@ -97,6 +100,8 @@ pub(super) struct Parts {
     pub(super) memory: Budget,
     /// Service addresses on this host, and what keeps them.
     pub(super) host: Option<(Host, Pulse)>,
+    /// What tells of the end of other members' processes.
+    pub(super) lifelines: Option<Lifelines>,
 }
 
 /// The loop.
@@ -136,6 +141,9 @@ impl ControlLoop {
         }
         let metrics = parts.metrics.take();
         let metrics = metrics.map(|listener| Metrics::new(listener, registry, Token(METRICS))).transpose()?;
+        if let Some(lifelines) = &mut parts.lifelines {
+            lifelines.register(registry, Token(LIFELINES))?;
+        }
         let now = parts.clock.now();
         let interval_at = parts.telemetry.interval_log.is_some().then(|| now + parts.telemetry.interval);
         let scribe = Scribe::new(&parts.telemetry, now);
@@ -197,12 +205,19 @@ impl ControlLoop {
 
     fn turn(&mut self, events: &Events) {
         let now = self.parts.clock.now();
+        // First of all: who slept through its lease must know before it hears what others did meanwhile.
+        self.tend_host(now);
         for event in events {
             match event.token() {
                 LISTENER => self.accept(now),
                 BELL => self.parts.stop.bell.silence(),
                 STOP | RELOAD | DUMP => {}
-                token @ Token(METRICS..CLIENTS) => {
+                token @ Token(LIFELINES..CLIENTS) => {
+                    let Parts { lifelines, control, .. } = &mut self.parts;
+                    let ended = lifelines.as_mut().and_then(|it| it.handle(now, self.poll.registry(), token));
+                    ended.into_iter().for_each(|node| control.handle(now, Input::Ended(node)));
+                }
+                token @ Token(METRICS..LIFELINES) => {
                     let asked = self.metrics.as_mut().and_then(|it| it.handle(now, self.poll.registry(), token));
                     asked.into_iter().for_each(|number| self.ask(now, OWN_METRICS + number));
                 }
@@ -214,8 +229,8 @@ impl ControlLoop {
         }
         self.take_signals(now);
         self.observe(now);
+        self.tend_lifelines(now);
         self.take_reports(now);
-        self.tend_host(now);
         self.perform_actions();
         self.hear_clients();
         let now = self.parts.clock.now();
@@ -245,7 +260,8 @@ impl ControlLoop {
         let timer = self.parts.control.poll_timeout().map(|(when, _)| when);
         let metrics = self.metrics.as_ref().and_then(Metrics::poll_timeout);
         let beat = self.parts.host.as_ref().map(|(_, pulse)| pulse.poll_timeout());
-        let own = [self.deadline, self.accept_at, self.resident_at, self.interval_at, metrics, beat];
+        let lifelines = self.parts.lifelines.as_ref().and_then(Lifelines::poll_timeout);
+        let own = [lifelines, self.deadline, self.accept_at, self.resident_at, self.interval_at, metrics, beat];
         let until = timer.into_iter().chain(own.into_iter().flatten()).min()?;
         Some(until.since(now))
     }
@@ -289,6 +305,14 @@ impl ControlLoop {
         }
     }
 
+    /// Connects to members that are not connected to.
+    fn tend_lifelines(&mut self, now: Instant) {
+        let Parts { lifelines: Some(lifelines), control, .. } = &mut self.parts else { return };
+        while let Some(node) = lifelines.handle_timeout(now, self.poll.registry()) {
+            control.handle(now, Input::Ended(node));
+        }
+    }
+
     /// Asks the workers for everything, as a client does; [`ControlLoop::answered`] has the answer.
     fn ask(&mut self, now: Instant, client: u64) {
         self.parts.control.handle(now, Input::Request { client: ClientId(client), request: Request::Histograms });
@@ -329,7 +353,9 @@ impl ControlLoop {
     fn tend_host(&mut self, now: Instant) {
         let Parts { host, workers, control, .. } = &mut self.parts;
         let Some((host, pulse)) = host else { return };
-        pulse.beat(now, host, workers.iter_mut().map(|worker| &mut worker.commands));
+        if pulse.beat(now, host, workers.iter_mut().map(|worker| &mut worker.commands)) {
+            control.handle(now, Input::Beat);
+        }
         while let Some(report) = host.report() {
             control.handle(now, Input::Host(report));
         }

@@ -7,17 +7,19 @@ use super::control_socket::ControlSocket;
 use super::doorbell::Doorbell;
 use super::io::{Choice, Impossible, NoTrains, choose, choose_stamps, choose_trains, make, uring};
 use super::machine::placement::{self, Placement, Seat};
-use super::machine::{Refused, Topology, place, scheduling};
+use super::machine::scheduling::{self, Standing};
+use super::machine::{Refused, Topology, place};
 use super::metrics::Metrics;
 use super::notify::notify;
 use super::ring::{Crossings, RING_SLOTS, Receiver, Sender, ToWorker, crossings, ring};
 use super::sessions::Limits;
 use super::signals::Signals;
+use super::vip::lifelines::{Lifelines, Other};
 use super::vip::{self, Host, Pulse};
 use super::worker::{Place, Worker};
 use super::{capabilities, io, key_file, memory, sys, udp};
-use crate::base::{self, Identity, Rng, WallTime};
-use crate::config::settings::{Clients, Config, Member, Metric, Routing, Telemetry, Vip, Workers};
+use crate::base::{self, Identity, PublicIdentity, Rng, WallTime};
+use crate::config::settings::{Clients, Config, Idle, Member, Metric, Routing, Telemetry, Vip, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -209,15 +211,14 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
     let mut rng = clock::seeded_rng().map_err(RunError::Setup)?;
     let identity = key_file::load(&config.key_file).map_err(|error| RunError::Key(error.to_string()))?;
     let placement = place_workers(&config.workers)?;
-    if config.lock_memory {
-        lock_memory();
-    }
+    let unlocked = if config.lock_memory { lock_memory().err() } else { None };
     if let Err(error) = sys::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is; every session needs one");
     }
     let choice = choose(config.workers.io, uring::self_test)?;
     tracing::info!(io = %choice.reason, "io backend chosen");
     let sockets = bind_all(&config)?;
+    let listen = sockets[0].local_addr().map_err(RunError::Setup)?;
     let (trains, why) = choose_trains(config.workers.offload, &kernel_release(), || udp::try_trains(&sockets[0]))?;
     tracing::info!(offload = %why, "trains of datagrams");
     let (stamps, why) = choose_stamps(config.telemetry.socket_wait, trains, || udp::try_stamps(&sockets[0]));
@@ -245,7 +246,15 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
         tracing::warn!(cores = %placement.rest, %error, "control may run on the workers' cores");
     }
     let host = config.vip.as_ref().map(|vip| hold(vip, clock, workers.len(), &stop)).transpose();
-    let host = host.inspect_err(|_| stop_workers(clock, &mut workers))?;
+    let mut host = host.inspect_err(|_| stop_workers(clock, &mut workers))?;
+    let mut lifelines = None;
+    if let Some((vip, (host, _))) = config.vip.as_ref().zip(host.as_mut()) {
+        host.lacks(unlocked.into_iter().chain(stand_first(standing_of_control(vip))));
+        match Lifelines::open(listen, others(&config, vip)) {
+            Ok(opened) => lifelines = Some(opened),
+            Err(error) => host.lacks([without_lifelines(listen, &error)]),
+        }
+    }
     tracing::info!(name = %config.name, control_socket = %config.control_socket.display(), "ready");
     let (telemetry, memory) = (config.telemetry, Budget::new(config.clients.shared_memory));
     let parts = Parts {
@@ -260,6 +269,7 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
         metrics,
         memory,
         host,
+        lifelines,
     };
     ControlLoop::new(parts).map_err(RunError::Setup)
 }
@@ -267,8 +277,42 @@ fn prepare(config: Config, path: &Path, signals: Option<Signals>, stop: Stop) ->
 /// What holds service addresses on this host.
 fn hold(vip: &Vip, clock: Clock, workers: usize, stop: &Stop) -> Result<(Host, Pulse), RunError> {
     let settings = vip::configured(vip).map_err(RunError::Vip)?;
-    let host = Host::start(settings, clock, &stop.bell).map_err(RunError::Vip)?;
-    Ok((host, Pulse::new(clock.now(), workers, vip.lease)))
+    let pulse = Pulse::new(clock.now(), workers, vip.lease);
+    let host = Host::start(settings, clock, pulse.signs(), &stop.bell).map_err(RunError::Vip)?;
+    Ok((host, pulse))
+}
+
+/// Puts control, which runs in the calling thread, before other threads of this machine. What of it is refused, for people.
+fn stand_first(standing: Standing) -> Option<String> {
+    let granted = standing.take();
+    if let Err(why) = scheduling::lift_session() {
+        tracing::info!("{why}");
+    }
+    let refused = granted.refused.as_ref()?;
+    let standing = granted.standing;
+    Some(format!("under load this router may be found dead: {refused}; it is scheduled as {standing}"))
+        .inspect(|said| tracing::warn!("{said}"))
+}
+
+/// The other members of the group that this router has an address of.
+fn others(config: &Config, vip: &Vip) -> Vec<Other> {
+    let node = |name: &String| {
+        let member = config.members.iter().find(|member| member.name == *name)?;
+        Some(member.public.parse::<PublicIdentity>().ok()?.node_id())
+    };
+    let own = Some(config.listen.ip()).filter(|ip| !ip.is_unspecified());
+    let other = |name: &String| {
+        let path = config.links.iter().find(|link| link.peer == *name)?.paths.first()?;
+        Some(Other { node: node(name)?, remote: path.remote, local: path.local.or(own) })
+    };
+    vip.members.iter().filter(|name| **name != config.name).filter_map(other).collect()
+}
+
+fn without_lifelines(listen: SocketAddr, error: &std::io::Error) -> String {
+    let said =
+        format!("TCP {listen} cannot be listened at ({error}): that a member's process ends is known by its silence");
+    tracing::warn!("{said}");
+    said
 }
 
 /// Where the workers run. What is possible and yet not well is said here, once.
@@ -284,11 +328,16 @@ fn place_workers(workers: &Workers) -> Result<Placement, Refused> {
     Ok(placement)
 }
 
-fn lock_memory() {
+fn lock_memory() -> Result<(), String> {
     match memory::lock() {
         Ok(()) => tracing::info!("memory is locked"),
-        Err(why) => tracing::warn!("memory.lock = \"on\" without effect, memory may be swapped out: {why}"),
+        Err(why) => {
+            let said = format!("memory.lock = \"on\" without effect, memory may be swapped out: {why}");
+            tracing::warn!("{said}");
+            return Err(said);
+        }
     }
+    Ok(())
 }
 
 /// All workers' listening sockets, before any thread starts.
@@ -482,7 +531,7 @@ impl Drop for LastRing {
 fn work(seed: Seed, ready: &mpsc::SyncSender<std::io::Result<String>>) {
     let last_ring = LastRing(Arc::clone(&seed.control_bell));
     let index = seed.shard.worker.index;
-    let place = take_place(index, seed.seat, seed.config.workers.realtime);
+    let place = take_place(index, seed.seat, standing_of_workers(&seed.config));
     if let Err(error) = sys::tighten_timers() {
         tracing::warn!(worker = index, %error, "timers stay coarse");
     }
@@ -531,7 +580,7 @@ fn kernel_release() -> String {
 }
 
 /// Takes a worker's thread where it belongs, at the priority that was asked for; answers with what became of it.
-fn take_place(index: usize, seat: Seat, realtime: Option<u8>) -> Place {
+fn take_place(index: usize, seat: Seat, standing: Standing) -> Place {
     let Seat { mut core, reason } = seat;
     if let Some(id) = core {
         if core_affinity::set_for_current(core_affinity::CoreId { id }) {
@@ -541,16 +590,26 @@ fn take_place(index: usize, seat: Seat, realtime: Option<u8>) -> Place {
             core = None;
         }
     }
-    let scheduling = match realtime.map(|priority| (priority, scheduling::go_realtime(priority))) {
-        None => "ordinary".to_owned(),
-        Some((priority, Ok(()))) => {
-            tracing::info!(worker = index, priority, "runs in real time");
-            format!("real time, priority {priority}")
-        }
-        Some((priority, Err(why))) => {
-            tracing::warn!(worker = index, "workers.realtime = {priority} without effect: {why}");
-            format!("ordinary (real time is refused: {why})")
-        }
-    };
-    Place { core, core_reason: reason, scheduling }
+    let granted = standing.take();
+    match &granted.refused {
+        None if standing == Standing::Ordinary => {}
+        None => tracing::info!(worker = index, scheduling = %granted, "comes before ordinary threads"),
+        Some(refused) => tracing::warn!(worker = index, scheduling = %granted.standing, "{refused}"),
+    }
+    Place { core, core_reason: reason, scheduling: granted.to_string() }
+}
+
+/// How the workers are scheduled. Those of a router that holds service addresses must not be found dead because others
+/// keep a processor busy; one that never sleeps would be that to others.
+fn standing_of_workers(config: &Config) -> Standing {
+    match config.workers.realtime {
+        Some(priority) => Standing::RealTime(priority),
+        None if config.vip.is_some() && config.workers.idle != Idle::Spin => Standing::First,
+        None => Standing::Ordinary,
+    }
+}
+
+/// How control is scheduled.
+fn standing_of_control(vip: &Vip) -> Standing {
+    vip.profile.realtime().map_or(Standing::First, |[_, control, _]| Standing::RealTime(control))
 }

@@ -6,6 +6,7 @@ use sinew::lab::netns::enter;
 use sinew::proto::vip::{HostCommand, HostReport};
 use sinew::runtime::clock::Clock;
 use sinew::runtime::doorbell::Doorbell;
+use sinew::runtime::machine::scheduling::Standing;
 use sinew::runtime::vip::{Address, Hook, Host, Set, Settings};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsFd as _;
@@ -29,7 +30,7 @@ fn holder() {
     let Ok(told) = std::env::var(VARIABLE) else { return };
     let clock = Clock::start();
     let bell = Arc::new(Doorbell::new().expect("a doorbell"));
-    let mut host = match Host::start(settings(&told), clock, &bell) {
+    let mut host = match Host::start(settings(&told), clock, Vec::new(), &bell) {
         Ok(host) => host,
         Err(error) => {
             println!("{MARK}refused {error}");
@@ -81,7 +82,7 @@ fn settings(told: &str) -> Settings {
         sets: parts.map(set).collect(),
         lease: Duration::from_millis(lease),
         refresh: Duration::from_secs(30),
-        realtime: None,
+        standing: Standing::Ordinary,
         checks: Vec::new(),
         hook: std::env::var(HOOK).ok().map(|file| Hook {
             command: ["/bin/sh", "-c", &format!("echo $SINEW_EVENT $SINEW_ADDRESSES >> {file}")].map(Into::into).into(),

@@ -162,6 +162,8 @@ impl Members {
         unsafe {
             command.pre_exec(move || {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // As a service manager starts it.
+                libc::setsid();
                 enter(namespace.as_fd())
             });
         }

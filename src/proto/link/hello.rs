@@ -5,7 +5,8 @@
 //!        Down ────────────────────────────────────► Up
 //!         ▲                                          │ nothing authentic for `dead` (Silence)
 //!         │                                          │ hello that says "I do not hear you" (Silence)
-//!         └──────────────────────────────────────────┤ nothing listens there, and probing agrees (Refused)
+//!         └──────────────────────────────────────────┤ nothing listens there, or its process is said to have ended,
+//!                                                    │ and probing agrees (Refused)
 //!                                                    │ full datagrams do not pass, and probing agrees (TooNarrow)
 //!                                                    │ close, sent or received (Closed)
 //!                                                    └ the other end starts anew (Restarted)
@@ -379,9 +380,17 @@ impl Liveness {
 
     /// The kernel says that nothing listens at the other end.
     pub(super) fn on_refused(&mut self, now: Instant, rtt: Duration) {
+        self.suspect(now, rtt).refusals += 1;
+    }
+
+    /// The process at the other end is said to have ended: that needs no repetition.
+    pub(super) fn on_ended(&mut self, now: Instant, rtt: Duration) {
+        self.suspect(now, rtt).refusals = REFUSALS;
+    }
+
+    fn suspect(&mut self, now: Instant, rtt: Duration) -> &mut Suspicion {
         let verdict = now + rtt + REFUSED_SLACK;
-        let fresh = Suspicion { refusals: 0, probes: 0, next_probe: now, verdict };
-        self.suspicion.get_or_insert(fresh).refusals += 1;
+        self.suspicion.get_or_insert(Suspicion { refusals: 0, probes: 0, next_probe: now, verdict })
     }
 
     /// Whether a probe that every living neighbour answers at once must leave.
@@ -401,9 +410,10 @@ impl Liveness {
         }
     }
 
-    /// The process slept through its timers: others get one more interval to be heard.
-    pub(super) fn forgive(&mut self, now: Instant) {
-        self.forgiven = now + self.interval;
+    /// This process ran so late that others may have been heard and not been listened to, and what kept it from running may
+    /// keep them as well: they get as long to be heard, from an interval to what they have at most.
+    pub(super) fn forgive(&mut self, now: Instant, late: Duration) {
+        self.forgiven = now + late.clamp(self.interval, self.dead.max(self.interval));
     }
 
     fn dead_at(&self) -> Instant {
@@ -586,8 +596,13 @@ mod tests {
         liveness.set_up(at(110), true);
         assert_eq!(liveness.expired(at(389)), None);
         assert_eq!(liveness.expired(at(390)), Some(DownReason::Silence));
-        liveness.forgive(at(390));
-        assert_eq!((liveness.expired(at(429)), liveness.dead_deadline()), (None, Some(at(430))));
+        liveness.forgive(at(390), Duration::from_millis(30));
+        assert_eq!((liveness.expired(at(429)), liveness.dead_deadline()), (None, Some(at(430))), "an interval");
+        liveness.forgive(at(390), Duration::from_millis(90));
+        assert_eq!(liveness.dead_deadline(), Some(at(480)), "as long as it was late");
+        liveness.forgive(at(390), Duration::from_secs(9));
+        assert_eq!(liveness.dead_deadline(), Some(at(390) + DEAD), "but no longer than others have");
+        liveness.forgive(at(390), Duration::ZERO);
         hear(&mut liveness, at(420), &hello(1, true, 0));
         for _ in 0..3 {
             liveness.on_refused(at(440), Duration::from_millis(20));
@@ -596,5 +611,11 @@ mod tests {
         assert_eq!((liveness.expired(at(464)), liveness.expired(at(465))), (None, Some(DownReason::Refused)));
         liveness.on_packet(at(450));
         assert_eq!(liveness.expired(at(465)), None, "the neighbour answered");
+        liveness.on_ended(at(470), Duration::from_millis(20));
+        assert!(liveness.probe_due(at(470)));
+        assert_eq!(liveness.dead_deadline(), Some(at(495)), "said once is enough");
+        assert_eq!((liveness.expired(at(494)), liveness.expired(at(495))), (None, Some(DownReason::Refused)));
+        liveness.forgive(at(495), Duration::ZERO);
+        assert_eq!(liveness.expired(at(495)), None, "a sleeper looks first");
     }
 }

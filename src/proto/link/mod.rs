@@ -409,6 +409,17 @@ impl Link {
         }
     }
 
+    /// The process at the other end is said to have ended, which may be wrong: the neighbour is probed, and no answer to the
+    /// first probe within a round trip means down.
+    pub fn handle_ended(&mut self, now: Instant) {
+        self.notice_standstill(now);
+        if self.is_up() {
+            self.forget_deadline();
+            let rtt = self.rtt.smoothed();
+            self.paths.active_mut().liveness.on_ended(now, rtt);
+        }
+    }
+
     /// Uses these paths, and no others that were configured, from now on: what is up stays up.
     pub fn set_paths(&mut self, now: Instant, paths: &[PathSpec]) {
         self.notice_standstill(now);
@@ -429,8 +440,9 @@ impl Link {
         }
         let due = self.next_deadline();
         self.forget_deadline();
-        if due.is_some_and(|(at, _)| now.since(at) > self.settings.hello) {
-            self.paths.iter_mut().for_each(|path| path.liveness.forgive(now));
+        let late = due.map_or(Duration::ZERO, |(at, _)| now.since(at));
+        if late > self.settings.hello {
+            self.paths.iter_mut().for_each(|path| path.liveness.forgive(now, late));
         }
         self.bury_paths(now);
         if self.mtu.is_too_narrow() && self.is_up() {

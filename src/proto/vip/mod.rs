@@ -207,6 +207,11 @@ impl Vip {
         self.next
     }
 
+    /// Whether there is something that a lapse of the lease takes from it.
+    pub fn has_to_lose(&self) -> bool {
+        self.facts.lapsed || self.posts.iter().any(|post| !matches!(post.stage, Stage::Idle | Stage::Releasing))
+    }
+
     /// What was counted.
     pub const fn stats(&self) -> &Stats {
         &self.stats
@@ -416,13 +421,16 @@ impl Vip {
 
     /// This router was not running for longer than its lease.
     fn lapse(&mut self, now: Instant) {
-        self.stats.lapses += 1;
+        // Whatever others say of it must come after this.
         self.facts.lapses = self.facts.lapses.wrapping_add(1);
-        self.facts.lapsed = true;
+        // Said of one standstill by whoever notices it, it is one lapse.
+        if !std::mem::replace(&mut self.facts.lapsed, true) {
+            self.stats.lapses += 1;
+            self.note(Entry::Lapsed);
+        }
         for (set, post) in self.posts.iter_mut().enumerate() {
             self.actions.extend(post.lapse(set).map(Action::Host));
         }
-        self.note(Entry::Lapsed);
         if broken(Rule::Proof) {
             self.resume(now);
         }

@@ -5,7 +5,7 @@
 //! | [`cpus`] | sets of processors, as /proc, /sys and sched_setaffinity(2) have them |
 //! | [`topology`] | the processors: cores, siblings, NUMA nodes, isolation; which of them this process may use |
 //! | [`placement`] | the choice: which worker runs where, and why; pure |
-//! | [`scheduling`] | real-time priority, and staying off others' cores |
+//! | [`scheduling`] | standing before others, real-time priority, and staying off others' cores |
 //! | [`noise`] | what the machine does to a thread that wants little |
 
 pub mod cpus;

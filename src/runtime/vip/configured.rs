@@ -1,6 +1,7 @@
 //! The configuration in the terms of this host.
 
 use super::super::capabilities;
+use super::super::machine::scheduling::Standing;
 use super::{Address, Check, Hook, Set, Settings, User};
 use crate::config::settings::{Question, Vip, VipAddress, VipCheck, VipSet};
 use std::io;
@@ -20,7 +21,7 @@ pub(in super::super) fn configured(vip: &Vip) -> io::Result<Settings> {
         sets: vip.sets.iter().map(set).collect(),
         lease: vip.lease,
         refresh: REFRESH,
-        realtime: vip.profile.realtime(),
+        standing: vip.profile.realtime().map_or(Standing::First, |[keeper, ..]| Standing::RealTime(keeper)),
         checks: vip.checks.iter().map(check).collect(),
         hook: vip.hook.clone().map(|command| Hook { command, patience: HOOK_PATIENCE }),
         user,
@@ -59,6 +60,7 @@ fn user(name: &str) -> io::Result<Option<User>> {
 mod tests {
     use super::*;
     use crate::config::settings::{Coverage, Profile};
+    use crate::runtime::machine::scheduling::KERNEL_PRIORITY;
 
     fn asking(question: Question) -> Vip {
         let check = VipCheck {
@@ -98,9 +100,9 @@ mod tests {
 
     #[test]
     fn only_the_fast_profile_is_kept_in_real_time() {
-        let realtime = |profile| configured(&Vip { profile, ..Vip::default() }).expect("is right").realtime;
-        assert!(realtime(Profile::Fast).is_some());
-        assert_eq!([Profile::Safe, Profile::Wan].map(realtime), [None, None]);
+        let standing = |profile| configured(&Vip { profile, ..Vip::default() }).expect("is right").standing;
+        assert!(matches!(standing(Profile::Fast), Standing::RealTime(1..KERNEL_PRIORITY)));
+        assert_eq!([Profile::Safe, Profile::Wan].map(standing), [Standing::First; 2]);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 use super::super::clock::Clock;
 use super::super::doorbell::Doorbell;
-use super::super::machine::scheduling;
 use super::super::ring::{RETRY, Receiver, Sender};
 use super::super::sys;
 use super::addresses::{Addresses, Placed};
@@ -204,10 +203,8 @@ impl Keeper {
         if let Err(error) = sys::tighten_timers() {
             tracing::warn!(%error, "the timers of the virtual addresses' thread stay coarse");
         }
-        if let Some(priority) = self.parts.settings.realtime
-            && let Err(why) = scheduling::go_realtime(priority)
-        {
-            tracing::warn!("virtual addresses are kept without real-time priority {priority}: {why}");
+        if let Some(refused) = self.parts.settings.standing.take().refused {
+            tracing::warn!("the thread that keeps virtual addresses may be late under load: {refused}");
         }
     }
 
@@ -456,9 +453,11 @@ impl Keeper {
         }
     }
 
-    /// When the lease ends that control's last heartbeat is good for.
+    /// When the lease ends that the last signs of life of control and of the workers are good for.
     fn good_until(&self) -> Instant {
-        Instant::from_nanos(self.shared.beat.load(Ordering::Acquire)) + self.parts.settings.lease
+        let signs = self.shared.workers.iter().map(|sign| sign.load(Ordering::Acquire));
+        let oldest = signs.fold(self.shared.beat.load(Ordering::Acquire), u64::min);
+        Instant::from_nanos(oldest) + self.parts.settings.lease
     }
 
     fn begin_lease(&mut self) -> io::Result<()> {

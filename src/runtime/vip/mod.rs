@@ -11,6 +11,8 @@
 //!      │                        prepare ▼ │ prepared
 //!      └◀── messages of members ──▶ tracker ◀── flows ──▶ ctnetlink
 //! ```
+//! Beside them, in control's own thread, connections to the other members tell when one of their processes ends
+//! (`lifelines.rs`).
 //!
 //! # What it promises
 //! 1. **All of a set or nothing of it**, whatever fails in between, on however many interfaces.
@@ -44,8 +46,9 @@
 //! | mute | as Announce, `Acquired` | answer again, announce | – | take off, `Released` |
 //!
 //! # The heartbeat
-//! Whoever runs the protocol calls [`Host::beat`] while it lives and the workers do, several times in each lease (a fifth
-//! of it is good). The kernel's lease always ends one lease after the last beat, not after the last renewal.
+//! Whoever runs the protocol calls [`Host::beat`] while it lives, several times in each lease (a fifth of it is good), and
+//! has the workers give signs of their own. The kernel's lease always ends one lease after the oldest of the last ones, not
+//! after the last renewal.
 //!
 //! # Bounds
 //! | what | bound | when it is full |
@@ -73,6 +76,7 @@ mod health;
 mod hooks;
 mod keeper;
 mod lease;
+pub(super) mod lifelines;
 mod pulse;
 #[cfg(test)]
 mod tests;
@@ -83,11 +87,12 @@ pub use crate::config::settings::Question;
 pub(super) use configured::configured;
 pub use health::Check;
 pub use hooks::{Event, Hook, User};
-pub use pulse::Pulse;
+pub use pulse::{Pulse, Sign};
 
 use super::capabilities;
 use super::clock::Clock;
 use super::doorbell::Doorbell;
+use super::machine::scheduling::Standing;
 use super::ring::{Receiver, Sender, ring};
 use crate::base::{Instant, NodeId};
 use crate::control::{HostCommand, HostReport};
@@ -149,8 +154,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Time between two announcements of what is held long since.
     pub refresh: Duration,
-    /// The keeper's real-time priority, if it is to have one.
-    pub realtime: Option<u8>,
+    /// How the keeper is scheduled.
+    pub standing: Standing,
     /// Health checks, by their number.
     pub checks: Vec<Check>,
     /// What runs when a set comes or goes.
@@ -193,6 +198,8 @@ struct Shared {
     held: Vec<AtomicBool>,
     /// When control lived last, nanoseconds of the clock.
     beat: AtomicU64,
+    /// The same of each worker.
+    workers: Vec<Sign>,
     renewals: AtomicU64,
     renewals_failed: AtomicU64,
     slowest_renewal: AtomicU64,
@@ -302,8 +309,9 @@ pub struct Host {
 
 impl Host {
     /// Removes what an earlier life left behind, and begins with nothing held. In the calling thread's network namespace,
-    /// with its capabilities. `bell` rings for reports and verdicts.
-    pub fn start(settings: Settings, clock: Clock, bell: &Arc<Doorbell>) -> io::Result<Host> {
+    /// with its capabilities. `workers`: those without whose signs of life nothing is answered. `bell` rings for reports and
+    /// verdicts.
+    pub fn start(settings: Settings, clock: Clock, workers: Vec<Sign>, bell: &Arc<Doorbell>) -> io::Result<Host> {
         let addresses = settings.check()?;
         let lock = lock()?;
         let mut door = Addresses::open()?;
@@ -324,7 +332,7 @@ impl Host {
             Err(error) => (None, vec![without_lease(&error)]),
         };
         let held = settings.sets.iter().map(|_| AtomicBool::new(false)).collect();
-        let shared = Arc::new(Shared { held, ..Shared::default() });
+        let shared = Arc::new(Shared { held, workers, ..Shared::default() });
         let bells = [Arc::new(Doorbell::new()?), Arc::new(Doorbell::new()?), Arc::new(Doorbell::new()?)];
         let tracking = match track(&settings, clock, [&bells[0], &bells[2], bell], &shared) {
             Ok(tracking) => tracking,
@@ -411,7 +419,7 @@ impl Host {
         self.reports.is_empty() && self.verdicts.is_empty() && silent
     }
 
-    /// Control lives, and so do the workers.
+    /// Control lives.
     pub fn beat(&self, now: Instant) {
         self.shared.beat.store(now.as_nanos(), Ordering::Release);
     }
@@ -419,6 +427,11 @@ impl Host {
     /// Whether the keeper has ended, though nobody said so: then its addresses are silent, or will be within one lease.
     pub fn is_dead(&self) -> bool {
         self.commands.is_abandoned()
+    }
+
+    /// What else this machine lacks, as it is said in [`Host::degraded`].
+    pub fn lacks(&mut self, what: impl IntoIterator<Item = String>) {
+        self.degraded.extend(what);
     }
 
     /// What is not promised on this machine, and why.

@@ -1,14 +1,18 @@
 //! The heartbeat: what tells the keeper that control and the workers live.
 //!
-//! Control asks every worker for a sign of life and passes it on once all have given one. A worker that hangs keeps nothing
-//! from being answered for longer than a lease: this router's neighbours have given it up by then, and so has its kernel.
+//! Control says that it lives, and asks every worker for a sign of life; the keeper counts from the oldest of them all. A
+//! worker that hangs keeps nothing from being answered for longer than a lease: this router's neighbours have given it up
+//! by then, and so has its kernel.
 
 use super::Host;
 use crate::base::Instant;
 use crate::runtime::ring::{Sender, ToWorker};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+/// When somebody lived last, nanoseconds of the clock: written by who it is about, read by the keeper.
+pub type Sign = Arc<AtomicU64>;
 
 /// Heartbeats in a lease.
 const BEATS: u32 = 5;
@@ -18,8 +22,8 @@ const BEATS: u32 = 5;
 pub struct Pulse {
     interval: Duration,
     next: Instant,
-    /// By worker: when it answered last, nanoseconds of the clock.
-    answers: Vec<Arc<AtomicU64>>,
+    /// By worker.
+    answers: Vec<Sign>,
 }
 
 impl Pulse {
@@ -29,27 +33,32 @@ impl Pulse {
         Pulse { interval: lease / BEATS, next: now, answers }
     }
 
+    /// The workers' signs of life, for the keeper.
+    pub fn signs(&self) -> Vec<Sign> {
+        self.answers.clone()
+    }
+
     /// When the next heartbeat is due.
     pub const fn poll_timeout(&self) -> Instant {
         self.next
     }
 
-    /// Passes on the oldest sign of life, and asks for the next.
+    /// If it is time: says that control lives, and asks the workers. Whether it was.
     pub(in crate::runtime) fn beat<'a>(
         &mut self,
         now: Instant,
         host: &Host,
         workers: impl Iterator<Item = &'a mut Sender<ToWorker>>,
-    ) {
+    ) -> bool {
         if now < self.next {
-            return;
+            return false;
         }
         self.next = now + self.interval;
-        let oldest = self.answers.iter().map(|answer| answer.load(Ordering::Acquire)).min();
-        host.beat(Instant::from_nanos(oldest.unwrap_or(now.as_nanos())));
+        host.beat(now);
         for (commands, answer) in workers.zip(&self.answers) {
             // A full ring is a sign of its own: no answer.
             let _ = commands.push(ToWorker::Beat(Arc::clone(answer)));
         }
+        true
     }
 }

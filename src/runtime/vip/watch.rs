@@ -199,7 +199,7 @@ fn read_advertisement(bytes: &[u8], from: Mac) -> Option<(IpAddr, Mac)> {
     Some((Ipv6Addr::from(*packet[48..].first_chunk::<16>()?).into(), from))
 }
 
-const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+pub(super) const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
@@ -221,8 +221,8 @@ const fn answer(bytes: u32) -> libc::sock_filter {
 }
 
 /// The whole packet.
-const PASS: libc::sock_filter = answer(0x4_0000);
-const REFUSE: libc::sock_filter = answer(0);
+pub(super) const PASS: libc::sock_filter = answer(0x4_0000);
+pub(super) const REFUSE: libc::sock_filter = answer(0);
 
 /// Passes what has one of these in the accumulator, nothing else.
 fn one_of(values: impl Iterator<Item = u32>) -> Vec<libc::sock_filter> {

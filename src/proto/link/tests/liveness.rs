@@ -127,6 +127,27 @@ fn refusals_are_checked_also_where_packets_are_no_sign_of_life() {
 }
 
 #[test]
+fn a_process_that_is_said_to_have_ended_is_down_within_a_round_trip_or_answers() {
+    let mut sim = Sim::pair(71, Settings::default(), Wire::new(2));
+    sim.establish();
+    sim.run_for(ms(500));
+    let now = sim.now;
+    sim.ends[0].link.handle_ended(now);
+    sim.drain(0);
+    sim.run_for(ms(100));
+    assert!(downs(&sim, 0).is_empty(), "it is not true: the neighbour acknowledges the probes");
+    let now = sim.now;
+    sim.ends[1].frozen = now + Duration::from_secs(10);
+    sim.run_for(ms(20));
+    let now = sim.now;
+    sim.ends[0].link.handle_ended(now);
+    sim.drain(0);
+    sim.run_for(ms(30));
+    let [(at, DownReason::Refused)] = downs(&sim, 0)[..] else { panic!("{:?}", downs(&sim, 0)) };
+    assert!(at.since(now) < ms(15), "{:?}", at.since(now));
+}
+
+#[test]
 fn a_process_that_slept_gives_its_neighbour_another_chance() {
     let mut sim = Sim::pair(67, Settings { dead: ms(120), ..Settings::default() }, Wire::new(1));
     sim.establish();
