@@ -65,20 +65,23 @@ fn main() -> ExitCode {
         Command::Failover(args) => failover::run(args),
     };
     match shown {
-        Ok(text) => print!("{text}"),
+        Ok((text, well)) => {
+            print!("{text}");
+            if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => {
             eprintln!("perf: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
-fn shown(args: &Common, report: io::Result<Report>) -> io::Result<String> {
+/// What is to be printed; measurements of speed have no right or wrong.
+fn shown(args: &Common, report: io::Result<Report>) -> io::Result<(String, bool)> {
     let report = report?;
     if let Some(file) = &args.picture {
         std::fs::write(file, report.picture())
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
     }
-    Ok(if args.json { format!("{}\n", report.json()) } else { report.text() })
+    Ok((if args.json { format!("{}\n", report.json()) } else { report.text() }, true))
 }

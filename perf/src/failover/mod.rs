@@ -2,12 +2,14 @@
 //!
 //! | file | noun |
 //! |---|---|
+//! | `alarms` | nothing happens, on a busy machine: what members then believe |
 //! | `case` | what happens |
 //! | `group` | three hosts that share an address: ours, or keepalived's |
 //! | `report` | the table and the JSON |
 //!
 //! The networks and our members are those of the system tests.
 
+mod alarms;
 mod case;
 mod group;
 mod keepalived;
@@ -29,8 +31,10 @@ use std::io;
 
 /// Measures for how long nobody answers at a service address when something happens to its owner
 #[derive(Debug, clap::Args)]
-#[command(max_term_width = 98, after_help = HELP)]
+#[command(max_term_width = 98, after_help = HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Times that each case is tried with each group
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     trials: u32,
@@ -43,6 +47,11 @@ pub(crate) struct Args {
     /// Print JSON, with every trial
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    Alarms(alarms::Args),
 }
 
 const HELP: &str = "\
@@ -79,7 +88,8 @@ It needs root. N trials of all cases take about N minutes, N times four with kee
 Examples:
   perf/failover
   perf/failover --only kill --only freeze --trials 50 --group safe
-  perf/failover --trials 50 --json > failover.json";
+  perf/failover --trials 50 --json > failover.json
+  perf/failover alarms --help";
 
 /// Those that are asked for, running.
 fn groups(wanted: &str) -> io::Result<Vec<Box<dyn Group>>> {
@@ -107,9 +117,16 @@ fn groups(wanted: &str) -> io::Result<Vec<Box<dyn Group>>> {
     Ok(groups)
 }
 
-/// Measures; answers what is to be printed.
-pub(crate) fn run(args: &Args) -> io::Result<String> {
+/// Measures; answers what is to be printed, and whether all is as it should be.
+pub(crate) fn run(args: &Args) -> io::Result<(String, bool)> {
     Netns::new().map_err(|error| io::Error::new(error.kind(), format!("network namespaces need root: {error}")))?;
+    match &args.other {
+        Some(Other::Alarms(args)) => alarms::run(args),
+        None => outages(args).map(|text| (text, true)),
+    }
+}
+
+fn outages(args: &Args) -> io::Result<String> {
     let mut groups = groups(&args.group)?;
     let asked = |case: &Case| args.only.is_empty() || args.only.contains(case);
     let cases: Vec<Case> = Case::value_variants().iter().copied().filter(asked).collect();
