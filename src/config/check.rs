@@ -223,7 +223,7 @@ fn read_cores(section: &mut Section<'_, '_>, workers: usize, report: &mut Report
     Some(Cores::List(list.into_iter().map(|core| core as usize).collect()))
 }
 
-/// None if it is not written, as the default depends on [vip].
+/// None if it is not written, as the default depends on `[vip]`.
 fn read_realtime(section: &mut Section<'_, '_>, report: &mut Report) -> Option<Option<u8>> {
     let help = "write `\"off\"`, or a priority from 1 to 99, as in `realtime = 10`; below 50 is below the kernel's own threads";
     let priority = |value: &DeValue<'_>| written::whole(value).filter(|priority| (1..=99).contains(priority));

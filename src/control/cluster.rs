@@ -186,9 +186,7 @@ impl Cluster {
     fn wake(&mut self, now: Instant) {
         if self.beat.is_some_and(|beat| now.since(beat) > self.lease) {
             self.beat = Some(now);
-            if self.vip.has_to_lose() {
-                self.vip.handle(now, vip::Input::Host(HostReport::Lapsed));
-            }
+            self.vip.handle(now, vip::Input::Host(HostReport::Lapsed));
         }
     }
 

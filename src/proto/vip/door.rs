@@ -279,8 +279,9 @@ pub enum HostReport {
         /// What is known of it.
         why: String,
     },
-    /// The lease ran out before it was refreshed: this router was not running for a while. Nothing is answered, and
-    /// nothing is refreshed, until a [`HostCommand::Acquire`] that is given after this; those before are void.
+    /// The lease ran out before it was refreshed, or would have if there had been one: this router was not running for a
+    /// while. Nothing is answered, and nothing is refreshed, until a [`HostCommand::Acquire`] that is given after this; those
+    /// before are void.
     Lapsed,
     /// An interface has a carrier, or has none. Until said otherwise each has one.
     Carrier {
@@ -457,6 +458,8 @@ pub enum Reason {
     Mature,
     /// The lease of a member that is gone runs out.
     Lease,
+    /// This router stood still, and has waited for those that were with it for long enough.
+    Deserted,
     /// The host side should have answered.
     Host,
     /// A muted set may be released.

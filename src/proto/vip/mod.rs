@@ -26,7 +26,9 @@
 //!   answer, and tells those who join later. The time is counted from when it was last heard, if the caller knows.
 //! - **Freezes**: a router that was stopped for longer than its lease is silent by the kernel's hand. It does not know what
 //!   the others have done since, so it stays silent until a message of its own has come back to it in order: every member
-//!   of the view had a part in that after it woke.
+//!   of the view had a part in that after it woke. If nobody is in that view who ran all the time, and
+//!   somebody who was with it is not, it is rather this router that was given up, and will be taken in again in a moment:
+//!   then it stays silent for [`DESERTED`] leases.
 //!
 //! # What this router does about one set
 //! ```text
@@ -50,6 +52,8 @@
 //! | owning | – | mute | release | release |
 //! | muted | acquire | – | release after `linger` | release |
 //! | lapsed | acquire when proven | release | release | release |
+//!
+//! What is given to a router that has not proven yet that the others count on it is lapsed from the start.
 //!
 //! The new owner announces when it has acquired and again when all know, because by then the old one is mute; the winner
 //! of a merge announces again, and so does an owner that sees a rival, at most every [`RIVAL_SPACING`]. What the host side
@@ -94,6 +98,9 @@ pub const RETELL: Duration = Duration::from_secs(1);
 pub const RETRY: Duration = Duration::from_secs(10);
 /// An address that is taken away again within this long is not fought for: the set goes to another member.
 pub const LOST_SPACING: Duration = Duration::from_secs(1);
+/// Leases for which a router that stood still, and is without members that were with it, waits for them: they hear of each
+/// other again within some hellos, and a lease is about as long as it takes to miss them.
+pub const DESERTED: u32 = 4;
 /// Least time between two announcements because of a rival.
 pub const RIVAL_SPACING: Duration = Duration::from_millis(100);
 /// Leaving takes at most this long, beside `linger`.
@@ -113,6 +120,10 @@ pub struct Vip {
     /// What this router knows of itself now; the others know what is in `agreed`.
     facts: Facts,
     told: Option<(Facts, Instant)>,
+    /// The last lapse: when, and who was with this router before it, while the others' word on it is awaited.
+    lapse: Option<(Instant, Vec<NodeId>)>,
+    /// They have said it, and this router answers again from then on.
+    resume_at: Option<Instant>,
     /// By check; none until it has found something.
     checks: Vec<Option<bool>>,
     /// Interfaces without a carrier, of those that sets need.
@@ -152,6 +163,8 @@ impl Vip {
             posts: vec![Post::new(now + settings.lease); sets],
             facts,
             told: None,
+            lapse: None,
+            resume_at: None,
             checks: vec![None; settings.checks.len()],
             dark: Vec::new(),
             last_heard: BTreeMap::new(),
@@ -207,11 +220,6 @@ impl Vip {
         self.next
     }
 
-    /// Whether there is something that a lapse of the lease takes from it.
-    pub fn has_to_lose(&self) -> bool {
-        self.facts.lapsed || self.posts.iter().any(|post| !matches!(post.stage, Stage::Idle | Stage::Releasing))
-    }
-
     /// What was counted.
     pub const fn stats(&self) -> &Stats {
         &self.stats
@@ -245,7 +253,7 @@ impl Vip {
             self.prefer_myself();
         }
         self.note_assigned(&before.slots, Cause::View);
-        self.told = None;
+        (self.told, self.resume_at) = (None, None);
         self.posts.iter_mut().for_each(|post| post.told = None);
         self.balance_at = self.settings.balance.map(|every| now + every).filter(|_| self.speaks());
         self.adopt_maturity();
@@ -296,7 +304,7 @@ impl Vip {
     /// A message of this router came back to it: the whole view knows.
     fn own_message(&mut self, now: Instant, message: &Message, applied: Applied, before: &[Slot]) {
         match message {
-            Message::Facts(facts) if facts.lapsed && facts.lapses == self.facts.lapses => self.resume(now),
+            Message::Facts(facts) if facts.lapsed && facts.lapses == self.facts.lapses => self.proven(now),
             Message::Facts(_) => {}
             Message::Acquired { set, .. } => {
                 let set = usize::from(*set);
@@ -309,9 +317,22 @@ impl Vip {
         }
     }
 
-    /// The others count on this router, and said so after it woke.
+    /// The others count on this router, and said so after it woke; if they are those that it was with.
+    fn proven(&mut self, now: Instant) {
+        let is_here = |node: &NodeId| self.view.as_ref().is_some_and(|view| view.members.contains(node));
+        let slept = self.agreed.here.values().all(|facts| facts.lapsed);
+        match &self.lapse {
+            Some((at, with)) if slept && !with.iter().all(is_here) => {
+                self.resume_at = Some(*at + self.settings.lease * DESERTED);
+            }
+            _ => self.resume(now),
+        }
+    }
+
+    /// Answers again for what is its own.
     fn resume(&mut self, now: Instant) {
         self.facts.lapsed = false;
+        (self.lapse, self.resume_at) = (None, None);
         for set in 0..self.posts.len() {
             if self.posts[set].stage == Stage::Lapsed && self.duty(set) == Duty::Own {
                 let command = self.posts[set].acquire(now, set);
@@ -423,6 +444,12 @@ impl Vip {
     fn lapse(&mut self, now: Instant) {
         // Whatever others say of it must come after this.
         self.facts.lapses = self.facts.lapses.wrapping_add(1);
+        self.resume_at = None;
+        let mut with = self.lapse.take().map_or(Vec::new(), |(_, with)| with);
+        with.extend(self.view.iter().flat_map(|view| &view.members));
+        with.sort_unstable();
+        with.dedup();
+        self.lapse = Some((now, with));
         // Said of one standstill by whoever notices it, it is one lapse.
         if !std::mem::replace(&mut self.facts.lapsed, true) {
             self.stats.lapses += 1;
@@ -476,7 +503,8 @@ impl Vip {
     fn follow(&mut self, now: Instant) {
         for set in 0..self.posts.len() {
             let duty = self.duty(set);
-            let mut command = self.posts[set].follow(now, set, duty, self.settings.linger);
+            let silent = self.facts.lapsed && !broken(Rule::Proof);
+            let mut command = self.posts[set].follow(now, set, (duty, silent), self.settings.linger);
             if let Some(HostCommand::Acquire { from, .. }) = &mut command {
                 *from = self.agreed.slots[set].from.map(|seat| self.rules.members[seat.index()]);
             }
@@ -499,6 +527,9 @@ impl Vip {
             if self.posts[set].failed.as_ref().is_some_and(|(until, _)| *until <= now) {
                 self.posts[set].failed = None;
             }
+        }
+        if self.resume_at.is_some_and(|at| at <= now) {
+            self.resume(now);
         }
         self.facts.able = (0..self.posts.len()).map(|set| self.unable(set).is_none()).collect();
         self.follow(now);
@@ -574,6 +605,7 @@ impl Vip {
         let leave = self.leave_by.filter(|_| !self.left).map(|at| (at, Reason::Leave));
         let facts = self.told.as_ref().filter(|_| self.facts_due()).map(|told| (told.1 + RETELL, Reason::Retell));
         let command = self.commands.next().map(|at| (at, Reason::Command));
+        let resume = self.resume_at.map(|at| (at, Reason::Deserted));
         let posts = self.posts.iter().enumerate().flat_map(|(set, post)| {
             let stage = match post.stage {
                 Stage::Waiting { until } => Some((until, Reason::Lease)),
@@ -585,7 +617,7 @@ impl Vip {
             let told = post.told.filter(|_| self.acquired_due(set)).map(|told| (told.1 + RETELL, Reason::Retell));
             [stage, retry, told]
         });
-        let all = [mature, balance, leave, facts, command].into_iter().chain(posts);
+        let all = [mature, balance, leave, facts, command, resume].into_iter().chain(posts);
         all.flatten().min_by_key(|&(at, _)| at)
     }
 

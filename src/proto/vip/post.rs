@@ -90,15 +90,24 @@ impl Post {
         Post { stage: Stage::Idle, free_at, given: None, told: None, failed: None, lost_at: None, rival_at: None }
     }
 
-    /// Brings the stage to what was agreed.
-    pub(super) fn follow(&mut self, now: Instant, set: usize, duty: Duty, linger: Duration) -> Option<HostCommand> {
+    /// Brings the stage to what was agreed; `silent`: the others' word on this router is awaited.
+    pub(super) fn follow(
+        &mut self,
+        now: Instant,
+        set: usize,
+        (duty, silent): (Duty, bool),
+        linger: Duration,
+    ) -> Option<HostCommand> {
         if duty != Duty::Own {
             self.given = None;
         }
         match (self.stage, duty) {
-            (Stage::Idle | Stage::Muted { .. } | Stage::Releasing, Duty::Own) if self.failed.is_none() => {
-                Some(self.acquire(now, set))
+            (Stage::Idle | Stage::Muted { .. } | Stage::Releasing, Duty::Own) if self.failed.is_some() => None,
+            (Stage::Idle | Stage::Muted { .. } | Stage::Releasing, Duty::Own) if silent => {
+                self.stage = Stage::Lapsed;
+                None
             }
+            (Stage::Idle | Stage::Muted { .. } | Stage::Releasing, Duty::Own) => Some(self.acquire(now, set)),
             (Stage::Owning, Duty::Give) => {
                 self.stage = Stage::Muted { release_at: None };
                 (!broken(Rule::Mute)).then_some(HostCommand::Mute { set })
@@ -115,7 +124,7 @@ impl Post {
                 Some(self.release(set))
             }
             (Stage::Waiting { .. } | Stage::Acquiring { .. } | Stage::Owning | Stage::Lapsed, Duty::Own) => None,
-            (Stage::Idle | Stage::Releasing, _) | (Stage::Muted { .. }, Duty::Own | Duty::Give) => None,
+            (Stage::Idle | Stage::Releasing, _) | (Stage::Muted { .. }, Duty::Give) => None,
         }
     }
 

@@ -10,7 +10,8 @@
 //! - in a view no set is answered for by two;
 //! - nobody answers for a set while a member that is gone and owned it still may, unless it was acquiring the set already
 //!   when that one went;
-//! - no set is uncovered for longer than a lease after its view began, if a member may hold it;
+//! - no set is uncovered for longer than a lease after its view began, if a member may hold it; in a view of none but such
+//!   as stood still, for as long as those wait for the others;
 //!
 //! and when nothing is left to happen: every set is answered for by one member of each view if one may, else by none.
 
@@ -451,11 +452,13 @@ impl Cluster {
     fn check_covered(&mut self, group: &Group, set: usize, until: Instant) -> Result<(), String> {
         let covered = group.nodes.iter().any(|&node| self.answers(node, set));
         let coverable = group.nodes.iter().any(|&node| self.may(node, group, set));
+        let slept = group.nodes.iter().all(|&node| self.nodes[node].vip.facts.lapsed);
+        let patience = if slept { LEASE * (1 + DESERTED) } else { LEASE };
         for &node in &group.nodes {
             let since = &mut self.uncovered[node][set];
             *since = if covered || !coverable { None } else { Some(since.unwrap_or(self.now)) };
             if let Some(since) = since.map(|since| since.max(group.began))
-                && until.since(since) > LEASE
+                && until.since(since) > patience
             {
                 return Err(format!("set {set} is uncovered in {:?} since {since}, now {}", group.nodes, self.now));
             }
@@ -493,6 +496,7 @@ impl Cluster {
             (node.life, &node.kernel, &node.orders, &node.unsaid, node.healthy, node.left).hash(&mut hasher);
             let Vip { agreed, posts, facts, told, checks, mature_at, balance_at, leave_by, .. } = &node.vip;
             (agreed, posts, facts, told, checks, mature_at, balance_at, leave_by).hash(&mut hasher);
+            (&node.vip.lapse, node.vip.resume_at).hash(&mut hasher);
         }
         hasher.finish()
     }
