@@ -124,6 +124,8 @@ pub struct Vip {
     lapse: Option<(Instant, Vec<NodeId>)>,
     /// They have said it, and this router answers again from then on.
     resume_at: Option<Instant>,
+    /// The view ends: what is delivered in it from now on not all of its members had a part in.
+    parting: bool,
     /// By check; none until it has found something.
     checks: Vec<Option<bool>>,
     /// Interfaces without a carrier, of those that sets need.
@@ -165,6 +167,7 @@ impl Vip {
             told: None,
             lapse: None,
             resume_at: None,
+            parting: false,
             checks: vec![None; settings.checks.len()],
             dark: Vec::new(),
             last_heard: BTreeMap::new(),
@@ -253,7 +256,7 @@ impl Vip {
             self.prefer_myself();
         }
         self.note_assigned(&before.slots, Cause::View);
-        (self.told, self.resume_at) = (None, None);
+        (self.told, self.resume_at, self.parting) = (None, None, false);
         self.posts.iter_mut().for_each(|post| post.told = None);
         self.balance_at = self.settings.balance.map(|every| now + every).filter(|_| self.speaks());
         self.adopt_maturity();
@@ -304,7 +307,9 @@ impl Vip {
     /// A message of this router came back to it: the whole view knows.
     fn own_message(&mut self, now: Instant, message: &Message, applied: Applied, before: &[Slot]) {
         match message {
-            Message::Facts(facts) if facts.lapsed && facts.lapses == self.facts.lapses => self.proven(now),
+            Message::Facts(facts) if facts.lapsed && facts.lapses == self.facts.lapses && !self.parting => {
+                self.proven(now);
+            }
             Message::Facts(_) => {}
             Message::Acquired { set, .. } => {
                 let set = usize::from(*set);
@@ -342,6 +347,7 @@ impl Vip {
     }
 
     fn bring_state(&mut self, now: Instant, pending: &[(NodeId, Vec<u8>)]) {
+        self.parting = true;
         let mut agreed = self.agreed.clone();
         for (from, body) in pending.iter().filter(|_| !broken(Rule::Pending)) {
             // What is malformed is counted when it is delivered.

@@ -496,7 +496,7 @@ impl Cluster {
             (node.life, &node.kernel, &node.orders, &node.unsaid, node.healthy, node.left).hash(&mut hasher);
             let Vip { agreed, posts, facts, told, checks, mature_at, balance_at, leave_by, .. } = &node.vip;
             (agreed, posts, facts, told, checks, mature_at, balance_at, leave_by).hash(&mut hasher);
-            (&node.vip.lapse, node.vip.resume_at).hash(&mut hasher);
+            (&node.vip.lapse, node.vip.resume_at, node.vip.parting).hash(&mut hasher);
         }
         hasher.finish()
     }

@@ -380,6 +380,19 @@ fn a_member_that_was_frozen_is_silent_until_its_own_word_comes_back() {
 }
 
 #[test]
+fn a_word_that_comes_back_while_the_view_ends_proves_nothing() {
+    let mut cluster = settled(2, 1);
+    cluster.input(0, Input::Host(HostReport::Lapsed));
+    cluster.nodes[0].kernel[0] = Kernel::Nothing;
+    // The other has given it up: what it said is delivered on the way into a view of its own.
+    cluster.views_are(vec![vec![0], vec![1]], Fate::Delivered);
+    cluster.obey(0);
+    assert!(!cluster.answers(0, 0), "nobody else had a part in it");
+    cluster.settle(SOON).expect("comes to rest");
+    assert!(cluster.answers(0, 0), "and yet it serves those that it has");
+}
+
+#[test]
 fn a_member_with_another_configuration_holds_nothing_and_says_so() {
     let story = || {
         let mut cluster = settled(3, 3);
