@@ -265,15 +265,18 @@ impl Vip {
             self.actions.extend(post.wait_longer(now, set).map(Action::Host));
         }
         if merged {
-            self.announce_all();
+            self.announce_all(now);
         }
     }
 
     /// A merge is over: whoever heard another owner must hear this one.
-    fn announce_all(&mut self) {
-        for set in 0..self.posts.len() {
-            if self.posts[set].stage == Stage::Owning && !broken(Rule::Announce) {
-                self.announce(set);
+    fn announce_all(&mut self, now: Instant) {
+        for set in (0..self.posts.len()).filter(|_| !broken(Rule::Announce)) {
+            match self.posts[set].stage {
+                Stage::Owning => self.announce(set),
+                Stage::Acquiring { .. } => self.posts[set].owes_announcement = true,
+                Stage::Waiting { until } => self.posts[set].owes_announcement = until <= now,
+                _ => {}
             }
         }
     }
@@ -401,7 +404,11 @@ impl Vip {
         }
         self.stats.acquired += 1;
         let (given, waited) = post.given.take().unwrap_or((now, Duration::ZERO));
+        let owes = std::mem::take(&mut post.owes_announcement);
         self.note(Entry::Acquired { set: self.name(set), after: now.since(given), waited });
+        if owes {
+            self.announce(set);
+        }
     }
 
     /// The host side cannot hold a set: it has nothing of it from now on, and another member may try.

@@ -82,12 +82,23 @@ pub(super) struct Post {
     pub(super) failed: Option<(Instant, String)>,
     pub(super) lost_at: Option<Instant>,
     pub(super) rival_at: Option<Instant>,
+    /// A merge found the host side about to answer: whoever heard another owner before must hear this one after.
+    pub(super) owes_announcement: bool,
 }
 
 impl Post {
     /// Idle. Nobody can know what answered before this router started, so it waits a lease at first.
     pub(super) fn new(free_at: Instant) -> Post {
-        Post { stage: Stage::Idle, free_at, given: None, told: None, failed: None, lost_at: None, rival_at: None }
+        Post {
+            stage: Stage::Idle,
+            free_at,
+            given: None,
+            told: None,
+            failed: None,
+            lost_at: None,
+            rival_at: None,
+            owes_announcement: false,
+        }
     }
 
     /// Brings the stage to what was agreed; `silent`: the others' word on this router is awaited.

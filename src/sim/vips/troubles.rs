@@ -182,12 +182,13 @@ impl Author<'_> {
         let (first, from) = (self.rng.below(self.vips.members.len() as u64) as usize, self.moment());
         let rolled_out = self.rng.chance(0.3);
         let count = if rolled_out { self.vips.members.len() } else { 1 };
-        let mut at = from;
+        // A mistake is noticed later than the next router's turn comes.
+        let (mut at, span) = (from, if rolled_out { 2000 } else { 6000 });
         for place in 0..count {
             let router = self.vips.members[(first + place) % self.vips.members.len()];
             self.push(at, Fault::Unequal { router, on: true });
             self.stop_and_start(router, at, at);
-            at = self.after(at, 100, 2000);
+            at = self.after(at, 100, span);
         }
         if !rolled_out {
             let router = self.vips.members[first];

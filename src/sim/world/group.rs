@@ -35,17 +35,22 @@ pub(super) struct Group {
     witness: evs::Witness,
     /// When a view began for a member in which it met others.
     merged_at: BTreeMap<usize, Instant>,
+    /// When a wire between members was last too narrow for what every path must carry.
+    narrow_at: Option<Instant>,
     /// Orders so far.
     orders: u64,
 }
 
 impl Group {
     /// How patient who watches is, where a dead link is known after `heard`.
-    fn patience(&self, heard: Duration) -> vips::Patience {
+    fn patience(&self, now: Instant, heard: Duration) -> vips::Patience {
         let lease = self.vips.lease;
         let told = heard + RETELL + lease + PROMPT;
-        // Who is in a view is heard at least so often, and hears no later what was agreed.
-        vips::Patience { heard, double: lease + heard, hole: told + VIEW, settled: told }
+        // Who is in a view is heard at least so often, and hears no later what was agreed; but for who hears small things
+        // alone, until it is left out because it does not answer.
+        let narrow = self.narrow_at.is_some_and(|at| now.since(at) < RETELL);
+        let double = lease + heard + if narrow { VIEW } else { Duration::ZERO };
+        vips::Patience { heard, double, hole: told + VIEW, settled: told }
     }
 }
 
@@ -58,8 +63,8 @@ impl World {
         }
         let watch = vips::Watch::new(vips::Patience::default(), vips.majority.clone(), vips.members.len());
         let (witness, merged_at) = (evs::Witness::default(), BTreeMap::new());
-        let mut group = Group { vips, watch, witness, merged_at, orders: 0 };
-        group.watch.set_patience(group.patience(self.watch.bound()));
+        let mut group = Group { vips, watch, witness, merged_at, narrow_at: None, orders: 0 };
+        group.watch.set_patience(group.patience(self.now, self.watch.bound()));
         self.group = Some(group);
     }
 
@@ -132,11 +137,15 @@ impl World {
         let members = self.members();
         let strained = members.iter().any(|member| self.is_strained(member.router));
         let stopping = members.iter().any(|member| self.routers[member.router].is_stopping);
+        let narrow = members.iter().any(|member| self.is_narrow(member.router));
         let Some(group) = &mut self.group else { return };
+        if narrow {
+            group.narrow_at = Some(self.now);
+        }
         if strained || stopping {
             group.watch.disturb(self.now, !strained);
         }
-        group.watch.set_patience(group.patience(self.watch.bound()));
+        group.watch.set_patience(group.patience(self.now, self.watch.bound()));
         group.watch.look(self.now, &members, &mut self.violations);
     }
 
@@ -145,9 +154,13 @@ impl World {
         let slot = &self.routers[router];
         let frozen = slot.busy_until > self.now + PROMPT;
         let strange = slot.newer || slot.rare > 0.0 || slot.host.as_ref().is_some_and(|host| !host.is_well());
+        !slot.is_calm() || frozen || strange || self.is_narrow(router)
+    }
+
+    /// Whether a wire from a member to another one is too narrow for what every path must carry.
+    fn is_narrow(&self, router: usize) -> bool {
         let others = self.group.iter().flat_map(|group| &group.vips.members).filter(|&&other| other != router);
-        let narrow = others.filter_map(|&other| self.wires.get(&(router, other))).any(|wire| wire.is_narrow());
-        !slot.is_calm() || frozen || strange || narrow
+        others.filter_map(|&other| self.wires.get(&(router, other))).any(|wire| wire.is_narrow())
     }
 
     /// A fault strikes: the group may have to come to rest anew.
