@@ -50,6 +50,9 @@ pub enum Command {
     InstallTable(Arc<Table>),
     /// Send a control message to the neighbour, reliably while the link lives.
     SendControl(LinkId, Box<[u8]>),
+    /// Send a message to the control thread of any router, by the way that its table has. It may be lost, doubled and
+    /// overtaken.
+    SendFar(NodeId, Box<[u8]>),
     /// Open a session. Answered by [`Report::SessionOpened`] or [`Report::SessionRefused`].
     OpenSession(SessionId, SessionKind),
     /// Close a session, as when its application is gone.
@@ -81,6 +84,9 @@ pub enum Report {
     LinkMeasured(LinkId, LinkMetrics),
     /// A control message from the neighbour.
     Control(LinkId, Box<[u8]>),
+    /// A message from the control thread of this router, by whichever way. Who sent it is what its header says: members are
+    /// believed, as everywhere in the data plane.
+    Far(NodeId, Box<[u8]>),
     /// The session holds this port.
     SessionOpened(SessionId, Port),
     /// The session was not opened.

@@ -4,7 +4,7 @@ use super::crossing::{Crossing, Crossings, Errand};
 use super::lane::{FAREWELL, Lane, Lanes};
 use super::messages::{Command, LinkSpec, PathSpec, Report, ShardStats};
 use super::stranded::Stranded;
-use crate::base::limits::{MAX_LINKS, POOL_SLOT};
+use crate::base::limits::{DEFAULT_TTL, MAX_LINKS, MAX_MESSAGE, POOL_SLOT};
 use crate::base::sabotage::{Rule, broken};
 use crate::base::time::sooner;
 use crate::base::{AddressPair, Class, Identity, Instant, LinkId, NodeId, Obstacle, Rng, SessionId, WallTime, Worker};
@@ -248,6 +248,7 @@ impl Shard {
             Command::InstallTable(_) if broken(Rule::TableSwap) && self.table.generation() > 0 => {}
             Command::InstallTable(table) => self.install(now, table),
             Command::SendControl(link, bytes) => self.send_control(now, link, &bytes),
+            Command::SendFar(to, bytes) => self.send_far(now, to, &bytes),
             Command::OpenSession(id, kind) => {
                 let report = match self.sessions.open(now, id, kind) {
                     Ok(port) => Report::SessionOpened(id, port),
@@ -599,6 +600,31 @@ impl Shard {
         }
     }
 
+    /// Sends a message of this router's control thread on its way, as a session's would be.
+    fn send_far(&mut self, now: Instant, to: NodeId, bytes: &[u8]) {
+        let header = Header {
+            class: Class::Reliable,
+            ttl: DEFAULT_TTL,
+            mark: false,
+            protocol: Protocol::Control,
+            destination: to,
+            source: self.node,
+            destination_port: 0,
+            source_port: 0,
+        };
+        let mut message = [0; MAX_MESSAGE];
+        let len = message::HEADER_LEN + bytes.len();
+        assert!(len <= MAX_MESSAGE, "control sends no more than a message holds");
+        message[..message::HEADER_LEN].copy_from_slice(&header.to_bytes());
+        message[message::HEADER_LEN..len].copy_from_slice(bytes);
+        self.counts.originated += 1;
+        let room = !self.has_less_free_than(2 * FREE_FOR_TAKING_IN);
+        match room.then(|| self.pool.copy_in(Urgency::Ordinary, &message[..len])).flatten() {
+            Some(packet) => self.route(now, packet, &header, None),
+            None => self.counts.message_drops.count(DropReason::PoolExhausted),
+        }
+    }
+
     fn drain_security(&mut self, now: Instant) {
         while let Some(event) = self.security.poll_event() {
             match event {
@@ -739,7 +765,7 @@ impl Shard {
             Verdict::Local(_) if from.is_some() && header.source == self.node => {
                 self.discard(packet, DropReason::Spoofed);
             }
-            Verdict::Local(home) if home == self.worker.index || header.protocol == Protocol::Echo => {
+            Verdict::Local(home) if home == self.worker.index || is_of_every_worker(header.protocol) => {
                 self.deliver(now, header, packet);
             }
             Verdict::Local(home) => self.cross(home, Errand::Deliver, packet),
@@ -785,7 +811,10 @@ impl Shard {
 
     fn deliver(&mut self, now: Instant, header: &Header, packet: Packet) {
         self.counts.delivered += 1;
-        self.with_body(packet, |shard, body| shard.sessions.handle_message(now, header, body, &mut shard.pool));
+        self.with_body(packet, |shard, body| match header.protocol {
+            Protocol::Control => shard.report(Report::Far(header.source, body.into())),
+            _ => shard.sessions.handle_message(now, header, body, &mut shard.pool),
+        });
         self.drain_sessions();
     }
 
@@ -859,10 +888,15 @@ fn pairs(paths: &[PathSpec]) -> Vec<AddressPair> {
     paths.iter().map(|path| path.pair).collect()
 }
 
+/// Whether a message that ends here can be taken in by any worker, since no session of one of them has a part in it.
+const fn is_of_every_worker(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Echo | Protocol::Control)
+}
+
 /// Whether control does without the report if there is no room for it.
 const fn is_optional(report: &Report) -> bool {
-    use Report::{Control, LinkMeasured, LinkObstructed, Stranger};
-    matches!(report, Control(..) | LinkMeasured(..) | LinkObstructed(..) | Stranger(..))
+    use Report::{Control, Far, LinkMeasured, LinkObstructed, Stranger};
+    matches!(report, Control(..) | Far(..) | LinkMeasured(..) | LinkObstructed(..) | Stranger(..))
 }
 
 /// The link whose state or address the report says has changed.

@@ -1,4 +1,5 @@
-//! Messages of the membership protocol, carried in control frames.
+//! Messages of the membership protocol, carried in control frames or, to routers that are no neighbours, in overlay
+//! messages ([`Protocol::Control`](super::message::Protocol::Control)): none is longer than what the latter hold.
 //!
 //! Every message begins with `protocol u8 (2), kind u8, group u64, incarnation u64`: which group it is of
 //! ([`GroupName::wire_id`](crate::base::GroupName::wire_id)), and in which of its lives the sender wrote it. Then:
@@ -27,7 +28,8 @@
 
 use super::Malformed;
 use super::cursor::{NoRoom, Reader, Writer};
-use crate::base::limits::{MAX_MEMBERS, MAX_MESSAGE, MAX_STATE};
+use super::message::MAX_BODY;
+use crate::base::limits::{MAX_MEMBERS, MAX_STATE};
 use crate::base::{NodeId, ViewId};
 
 /// First byte of every membership message; see [`routing::PROTOCOL`](super::routing::PROTOCOL) for the others.
@@ -57,12 +59,14 @@ const FLAG_GATHERING: u8 = 4;
 const FLAG_SAFE: u8 = 1;
 const FLAG_MORE: u8 = 2;
 
+/// Longest message, bytes.
+pub const MAX_LEN: usize = MAX_BODY;
 /// Bytes of a whole that one part carries.
-pub const PART_ROOM: usize = MAX_MESSAGE - HEADER - VIEW_LEN - 8 - PART_HEADER;
+pub const PART_ROOM: usize = MAX_LEN - HEADER - VIEW_LEN - 8 - PART_HEADER;
 /// Most parts of one whole.
 pub const MAX_PARTS: usize = 16;
 /// Bytes of an application's message that one data message carries.
-pub const DATA_ROOM: usize = MAX_MESSAGE - HEADER - VIEW_LEN - 26;
+pub const DATA_ROOM: usize = MAX_LEN - HEADER - VIEW_LEN - 26;
 /// Most ranges of one request.
 pub const MAX_RANGES: usize = 32;
 /// Most ranges beyond the first hole that a report tells of one sender; what is beyond them counts as not held.
@@ -72,7 +76,7 @@ pub const MAX_JOIN: usize = 3 + MAX_MEMBERS * (8 + ENTRY_LEN) + VIEW_LEN + 1 + M
 
 const _: () =
     assert!(MAX_JOIN <= MAX_PARTS * PART_ROOM && MAX_STATE <= MAX_PARTS * PART_ROOM, "wholes fit their parts");
-const _: () = assert!(HEADER + VIEW_LEN + 1 + MAX_RANGES * RANGE_LEN <= MAX_MESSAGE);
+const _: () = assert!(HEADER + VIEW_LEN + 1 + MAX_RANGES * RANGE_LEN <= MAX_LEN);
 const _: () = assert!(MAX_MEMBERS <= 64, "sets of nodes are one word");
 
 /// One message, borrowed from the frame it came in.
@@ -202,7 +206,7 @@ fn flags(reader: &mut Reader<'_>, known: u8) -> Result<u8, Malformed> {
 impl<'a> Message<'a> {
     /// Reads a membership message, its protocol byte included.
     pub fn parse(bytes: &'a [u8]) -> Result<Message<'a>, Malformed> {
-        if bytes.len() > MAX_MESSAGE {
+        if bytes.len() > MAX_LEN {
             return Err(Malformed::Oversized);
         }
         let mut reader = Reader::new(bytes);
@@ -683,7 +687,7 @@ mod tests {
             for body in body(&bytes, n, flags).into_iter().chain([Body::Leave]) {
                 let message = Message { group, incarnation, body };
                 let bytes = written(|writer| message.emit(writer));
-                prop_assert!(bytes.len() <= MAX_MESSAGE);
+                prop_assert!(bytes.len() <= MAX_LEN);
                 prop_assert_eq!(Message::parse(&bytes), Ok(message));
             }
         }

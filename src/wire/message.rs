@@ -43,6 +43,8 @@ pub enum Protocol {
     EchoReply,
     /// A router dropped an echo because its ttl ran out, and says so: what `trace` listens for.
     EchoExpired,
+    /// A message of one router's control thread to another's that is no neighbour.
+    Control,
 }
 
 impl Protocol {
@@ -55,6 +57,7 @@ impl Protocol {
             Protocol::Echo => 5,
             Protocol::EchoReply => 6,
             Protocol::EchoExpired => 7,
+            Protocol::Control => 8,
         }
     }
 
@@ -67,6 +70,7 @@ impl Protocol {
             5 => Protocol::Echo,
             6 => Protocol::EchoReply,
             7 => Protocol::EchoExpired,
+            8 => Protocol::Control,
             _ => return None,
         })
     }

@@ -95,10 +95,10 @@ mod traffic;
 
 pub use door::{Action, Cause, Delivery, Entry, Input, Reason, Refusal, Service, Settings, Stats, Suspicion, Timing};
 
-use crate::base::limits::{MAX_MEMBERS, MAX_MESSAGE, MAX_PAYLOAD, MAX_STATE};
+use crate::base::limits::{MAX_MEMBERS, MAX_PAYLOAD, MAX_STATE};
 use crate::base::{Instant, NodeId, Rng, View};
 use crate::wire::cursor::Writer;
-use crate::wire::membership::{self as wire, Body, DATA_ROOM, Message};
+use crate::wire::membership::{self as wire, Body, DATA_ROOM, MAX_LEN, Message};
 use gather::Gather;
 use graph::Graph;
 use peer::Peer;
@@ -449,7 +449,7 @@ impl Membership {
 
     fn send(&mut self, to: NodeId, body: Body<'_>) {
         let message = Message { group: self.group, incarnation: self.incarnation(), body };
-        let mut buffer = [0; MAX_MESSAGE];
+        let mut buffer = [0; MAX_LEN];
         let mut writer = Writer::new(&mut buffer);
         assert_eq!(message.emit(&mut writer), Ok(()), "messages are cut to fit");
         self.actions.push_back(Action::Send { to, bytes: writer.written().to_vec() });

@@ -3,7 +3,6 @@
 use super::door::{Action, Service};
 use super::store::{Taken, WINDOW};
 use super::{Held, Membership, Phase, Repeat};
-use crate::base::limits::MAX_MESSAGE;
 use crate::base::{Instant, NodeId};
 use crate::wire::cursor::Writer;
 use crate::wire::membership::{self as wire, Ack, Body, Data, Request};
@@ -209,7 +208,7 @@ impl Membership {
         let view = held.store.view().clone();
         let asked: Vec<_> = due.into_iter().map(|rank| (view.members[rank], held.store.ask(now, rank))).collect();
         for (to, ranges) in asked {
-            let mut buffer = [0; MAX_MESSAGE];
+            let mut buffer = [0; wire::MAX_LEN];
             let mut writer = Writer::new(&mut buffer);
             let head = (self.group, self.incarnation());
             assert_eq!(wire::emit_request(&mut writer, head, view.id, &ranges), Ok(()), "ranges are bounded");

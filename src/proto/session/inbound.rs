@@ -13,6 +13,7 @@ use crate::base::{Instant, Port};
 use crate::containers::Pool;
 use crate::containers::pool::Urgency;
 use crate::telemetry::DropReason;
+use crate::wire::Malformed;
 use crate::wire::client::{Endpoint, Record};
 use crate::wire::message::{Header, Protocol};
 use crate::wire::session::{ECHO_HEADER_LEN, Echo, FlowAck, FlowReset, Fragment, ResetReason, Segment, SegmentFlags};
@@ -36,6 +37,8 @@ impl Sessions {
             Protocol::Echo => Echo::parse(body).map(|echo| self.answer_echo(header, Protocol::EchoReply, &echo, pool)),
             Protocol::EchoReply => Echo::parse(body).map(|echo| self.echo_answer(now, header, false, &echo)),
             Protocol::EchoExpired => Echo::parse(body).map(|echo| self.echo_answer(now, header, true, &echo)),
+            // No session's.
+            Protocol::Control => Err(Malformed::UnknownType),
         };
         if understood.is_err() {
             self.count(DropReason::Malformed);

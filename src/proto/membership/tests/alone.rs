@@ -24,7 +24,7 @@ fn answer(now: Instant, membership: &mut Membership, state: &[u8]) -> Vec<Action
 }
 
 fn written(group: u64, incarnation: u64, body: Body<'_>) -> Vec<u8> {
-    let mut buffer = [0; MAX_MESSAGE];
+    let mut buffer = [0; MAX_LEN];
     let mut writer = Writer::new(&mut buffer);
     Message { group, incarnation, body }.emit(&mut writer).expect("it fits");
     writer.written().to_vec()

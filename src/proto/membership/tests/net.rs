@@ -298,7 +298,7 @@ impl Net {
     }
 
     fn carry(&mut self, from: usize, to: usize, bytes: &[u8]) {
-        assert!(bytes.len() <= MAX_MESSAGE);
+        assert!(bytes.len() <= MAX_LEN);
         self.messages += 1;
         let (Some(receiver), true) = (&self.nodes[to], self.passes[from][to]) else { return };
         let life = receiver.process.life;

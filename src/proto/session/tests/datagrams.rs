@@ -401,6 +401,7 @@ fn garbage_is_counted_and_does_no_harm() {
         Protocol::Echo,
         Protocol::EchoReply,
         Protocol::EchoExpired,
+        Protocol::Control,
     ];
     for round in 0..20_000 {
         let mut body = vec![0; rng.below(60) as usize];
