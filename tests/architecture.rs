@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proto/routing", &["wire", "containers", "telemetry"]),
     ("proto/membership", &["wire", "containers", "telemetry"]),
     ("proto/vip", &["wire", "containers", "telemetry"]),
+    ("proto/groups", &["wire", "containers", "telemetry"]),
     ("forwarding", &["wire", "telemetry"]),
     ("dataplane", &["proto/security", "proto/link", "proto/session", "forwarding", "wire", "containers", "telemetry"]),
     // Link settings pass through control on their way from the configuration to the shard.
@@ -30,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "proto/link",
             "proto/membership",
             "proto/vip",
+            "proto/groups",
             "forwarding",
             "dataplane",
             "config",

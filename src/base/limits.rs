@@ -35,6 +35,11 @@ pub const MAX_SET_ADDRESSES: usize = 64;
 pub const MAX_CHECKS: usize = 64;
 /// Largest state that a member brings into a view, bytes.
 pub const MAX_STATE: usize = 16 * 1024;
+/// Processes of one router that are in process groups, or join or leave one: the state of a router names them all.
+pub const MAX_PROCESSES: usize = 128;
+/// Longest message of a process to its group, bytes: a fraction of what a sender may have under way in its view, and in
+/// base64 a line of the control socket.
+pub const MAX_GROUP_MESSAGE: usize = 32 * 1024;
 /// Workers of one router: as many as a hello can name, and their rings to each other still take little memory.
 pub const MAX_WORKERS: usize = 8;
 /// Sessions of one worker.
@@ -50,5 +55,6 @@ pub const REPLAY_WINDOW: usize = 8192;
 pub const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
 const _: () = assert!(MAX_MESSAGE + 8 + 16 + 8 <= MIN_DATAGRAM, "a message and its frame fit a smallest datagram");
+const _: () = assert!(MAX_GROUP_MESSAGE + 5 <= MAX_PAYLOAD, "a group's message with its head is one of the membership");
 const _: () = assert!(POOL_SLOT >= MAX_MESSAGE, "a pool slot holds any message");
 const _: () = assert!(DATAGRAM_SLOT >= MAX_DATAGRAM, "a batch slot holds any datagram");

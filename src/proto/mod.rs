@@ -17,6 +17,7 @@
 //!
 //! No protocol imports another. Facts they share are types of [`base`](crate::base).
 
+pub mod groups;
 pub mod link;
 pub mod membership;
 pub mod routing;

@@ -1,7 +1,7 @@
 //! What commands and applications ask of a router over its control socket.
 //!
 //! A Unix stream socket carries one JSON object a line in each direction; every request is answered by exactly one line,
-//! in order. The answer to an `open` is accompanied by the session's descriptor (`SCM_RIGHTS`); so is every
+//! in order. What comes unasked ([`Response::Incoming`], [`Response::Group`]) comes between answers. The answer to an `open` is accompanied by the session's descriptor (`SCM_RIGHTS`); so is every
 //! [`Response::Incoming`], which a listener's connection receives unasked.
 
 use super::client::Endpoint;
@@ -60,6 +60,21 @@ pub enum Request {
     Vips,
     /// What became of the views, the newest last: [`Response::Journal`].
     Journal,
+    /// Process groups: [`Response::Groups`].
+    Groups,
+    /// Join a process group, until the connection is closed: [`Response::Joined`], then a [`Response::Group`] for everything
+    /// that is seen there, the first of them a view. A connection joins one group.
+    JoinGroup {
+        /// Its name.
+        group: String,
+    },
+    /// Say something to the group that this connection has joined: [`Response::Sent`], once it is on its way, which may take
+    /// a while when much is. That it was heard is known when it comes back.
+    SendGroup {
+        /// What, at most [`MAX_GROUP_MESSAGE`](crate::base::limits::MAX_GROUP_MESSAGE) bytes; in base64.
+        #[serde(with = "in_base64")]
+        bytes: Vec<u8>,
+    },
     /// An order about service addresses: [`Response::Ordered`] once it is carried out.
     Vip {
         /// What to do.
@@ -148,7 +163,7 @@ pub enum Response {
     },
     /// Answer to [`Request::Stats`] and [`Request::Sessions`]: one object a worker, as in the documentation of
     /// `dataplane::messages::ShardStats`. To [`Request::Stats`] the first has what is counted beside the workers, too: `control`
-    /// and, where service addresses are shared, `membership`, `vip`, `vip_host` (objects of figures) and `vip_sets`: of each
+    /// and, where there are process groups, `groups`; where service addresses are shared, `membership`, `vip`, `vip_host` (objects of figures) and `vip_sets`: of each
     /// set an object with `set` (its name), `state`, `owned`, `covered` and `able`.
     Stats {
         /// One per worker.
@@ -197,6 +212,25 @@ pub enum Response {
         /// The oldest that is remembered first.
         entries: Vec<JournalEntry>,
     },
+    /// Answer to [`Request::Groups`].
+    Groups {
+        /// The routers that agree on groups.
+        routers: Box<ViewEntry>,
+        /// All groups of theirs, by name.
+        groups: Vec<GroupEntry>,
+    },
+    /// Answer to [`Request::JoinGroup`].
+    Joined {
+        /// What the client is called in its group: `ROUTER.NUMBER`.
+        member: String,
+    },
+    /// Answer to [`Request::SendGroup`].
+    Sent,
+    /// What a client sees of its group; unasked.
+    Group {
+        /// What.
+        event: GroupEvent,
+    },
     /// Answer to [`Request::Vip`]: the order was carried out.
     Ordered,
     /// The configuration was read again.
@@ -210,6 +244,43 @@ pub enum Response {
     Error {
         /// Why, and what to do.
         message: String,
+    },
+}
+
+/// A process group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupEntry {
+    /// Its name.
+    pub group: String,
+    /// Its view.
+    pub view: String,
+    /// Who is in it: `ROUTER.NUMBER` of each.
+    pub members: Vec<String>,
+}
+
+/// What a client sees of its group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum GroupEvent {
+    /// A view of the group begins.
+    View {
+        /// What it is called: the same at all its members.
+        id: String,
+        /// Who is in it: `ROUTER.NUMBER` of each, this client among them.
+        members: Vec<String>,
+        /// Those who come from the same view as this client, and have heard the same there; itself among them.
+        together: Vec<String>,
+    },
+    /// The view ends: what still comes of it is heard by those alone who move on together, and not all that others said
+    /// may be there.
+    Transitional,
+    /// A member of the view said something.
+    Message {
+        /// Who.
+        from: String,
+        /// What; in base64.
+        #[serde(with = "in_base64")]
+        bytes: Vec<u8>,
     },
 }
 
@@ -349,6 +420,24 @@ impl Response {
     /// The answer as one line, newline included.
     pub fn to_line(&self) -> String {
         to_line(self)
+    }
+}
+
+/// Bytes as a string of base64.
+mod in_base64 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use std::borrow::Cow;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        STANDARD.decode(text.as_bytes()).map_err(D::Error::custom)
     }
 }
 

@@ -13,7 +13,7 @@
 //! messages, probes. A message frame carries one overlay message ([`message`]: 24-byte header naming source,
 //! destination, ports and class), whose body belongs to the session at the other end ([`session`]). A control frame
 //! carries one message of the control thread ([`routing`], [`membership`], [`flows`]); what members of a group agree on is
-//! said in messages of its own ([`vip`]). Applications speak [`client`] to their router over a local
+//! said in messages of its own ([`vip`], [`groups`]). Applications speak [`client`] to their router over a local
 //! descriptor.
 //!
 //! ```text
@@ -31,6 +31,7 @@ pub mod cursor;
 pub mod datagram;
 pub mod flows;
 pub mod frame;
+pub mod groups;
 pub mod handshake;
 pub mod membership;
 pub mod message;

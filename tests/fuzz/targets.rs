@@ -32,6 +32,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("membership", membership),
     ("vip", vip),
     ("flows", flows),
+    ("groups", groups),
     ("identity", identity),
     ("config", config),
     ("security_room", security_room),
@@ -39,6 +40,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("session_room", session_room),
     ("membership_room", membership_room),
     ("vip_room", vip_room),
+    ("groups_room", groups_room),
     ("histogram", histogram),
     ("perf_line", perf_line),
     ("shared_memory", shared_memory),
@@ -156,6 +158,17 @@ pub(crate) fn flows(data: &[u8]) {
     use sinew::wire::flows::Message;
     if let Ok(message) = Message::parse(data) {
         assert_eq!(message.emit(), data);
+    }
+}
+
+/// What routers say to each other about process groups; what parses must emit the same bytes.
+pub(crate) fn groups(data: &[u8]) {
+    use sinew::wire::groups::{Message, State};
+    if let Ok(message) = Message::parse(data) {
+        assert_eq!(message.emit(), data);
+    }
+    if let Ok(state) = State::parse(data) {
+        assert_eq!(state.emit(), data);
     }
 }
 
@@ -581,6 +594,76 @@ pub(crate) fn session_room(data: &[u8]) {
             sessions.delivered(now, id, &mut pool);
         }
         while sessions.poll_event().is_some() {}
+    }
+}
+
+/// The process groups of one router, whose clients do what the input says, and another router that may say anything: every
+/// client sees a view that it is in first, then only messages of members.
+pub(crate) fn groups_room(data: &[u8]) {
+    use sinew::base::{View, ViewId};
+    use sinew::proto::groups::{Action, Event, Groups, Input, Process};
+    use sinew::wire::groups::{Message, State};
+    let ids = [NodeId(1), NodeId(2)];
+    let mut room = Groups::new(ids[1]);
+    let (mut number, mut last) = (0, 0);
+    let mut own = State::default();
+    let mut views: std::collections::BTreeMap<u32, Vec<Process>> = std::collections::BTreeMap::new();
+    for piece in pieces(data) {
+        let Some((&selector, rest)) = piece.split_first() else { continue };
+        let process = 1 + u32::from(selector >> 4);
+        match selector & 15 {
+            0..=2 => {
+                last += 1;
+                let group = ["a", "b"][usize::from(selector >> 4) % 2].parse().expect("a good name");
+                room.handle(Input::Join { process: last, group });
+            }
+            3 => room.handle(Input::Leave { process }),
+            4 | 5 => room.handle(Input::Send { process, bytes: rest.to_vec() }),
+            6 => room.handle(Input::Transitional { together: ids[usize::from(selector >> 4 & 1)..].to_vec() }),
+            7 | 8 => {
+                number += 1;
+                let view = View::new(ViewId { number, digest: 7 }, ids.to_vec());
+                let together = ids[usize::from(selector >> 4 & 1)..].to_vec();
+                room.handle(Input::View {
+                    view,
+                    together,
+                    states: vec![(ids[0], rest.to_vec()), (ids[1], own.emit())],
+                });
+            }
+            9 => room.handle(Input::WantState { pending: vec![(ids[0], rest.to_vec())] }),
+            10 => room.handle(Input::Room),
+            _ => room.handle(Input::Message { from: ids[0], body: rest.to_vec() }),
+        }
+        while let Some(action) = room.poll_action() {
+            match action {
+                Action::Multicast(body) if selector & 128 != 0 && number % 2 == 0 => room.handle(Input::Full(body)),
+                Action::Multicast(body) => {
+                    match Message::parse(&body).expect("a room's own message is one") {
+                        Message::Join { process, group } => drop(own.0.insert(process, group)),
+                        Message::Leave { process } => drop(own.0.remove(&process)),
+                        Message::Message { .. } => {}
+                    }
+                    room.handle(Input::Taken);
+                    room.handle(Input::Message { from: ids[1], body });
+                }
+                Action::Tell { processes, event } => {
+                    for process in processes {
+                        let me = Process { node: ids[1], number: process };
+                        match &event {
+                            Event::View { members, together, .. } => {
+                                assert!(members.contains(&me) && together.contains(&me));
+                                views.insert(process, members.clone());
+                            }
+                            Event::Message { from, .. } => assert!(views[&process].contains(from)),
+                            Event::Transitional => assert!(views.contains_key(&process)),
+                        }
+                    }
+                }
+                Action::State(state) => assert!(State::parse(&state).is_ok()),
+                Action::Sent(_) | Action::Refused { .. } => {}
+            }
+        }
+        assert!(room.holdings().iter().all(|(_, held, most)| held <= most));
     }
 }
 
