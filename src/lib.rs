@@ -49,9 +49,10 @@
 //! | Who may speak to us? | [`proto::security`] |
 //! | How do routers agree on the map? | [`proto::routing`] |
 //! | Who is together, and in which order do they hear messages? | [`proto::membership`] |
+//! | Who is in a process group, and what do its members hear? | [`proto::groups`] |
 //! | Which router holds a service address? | [`proto::vip`] |
 //! | How does a machine hold it, and lose it when its router dies? | [`runtime::vip`] |
-//! | How do these two meet? | `control/cluster.rs` |
+//! | How do these meet? | `control/cluster.rs`, `control/groups/` |
 //! | How does an application use this? | [`client`] |
 //! | How do its records reach a worker? | [`shm`] |
 //! | What holds when everything goes wrong? | [`sim::check`] |

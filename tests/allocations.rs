@@ -174,6 +174,7 @@ fn router(
         telemetry: Telemetry::new(directory),
         clients,
         vip: None,
+        groups: None,
     };
     Background::start(config, Path::new("/nonexistent")).expect("starts")
 }

@@ -18,6 +18,7 @@
 //! | `paths` | a link over two providers outlives one of them, and nothing is lost |
 //! | `reload` | SIGHUP, good and bad configurations |
 //! | `workers` | routers with several workers, as many as their neighbours or not |
+//! | `groups` | process groups: members far apart, cut off, killed, slow |
 //! | `vip` | virtual addresses: reached, handed over, silent when their owner is killed, stopped or hangs |
 //! | `cluster` | members that share virtual addresses: killed, frozen, cut off, moved, unequal |
 //! | `flows` | connections through routers with a stateful packet filter outlive the router that has their gateway |
@@ -38,6 +39,8 @@ mod clients;
 mod cluster;
 #[path = "system/flows.rs"]
 mod flows;
+#[path = "system/groups.rs"]
+mod groups;
 #[path = "system/holder.rs"]
 mod holder;
 #[path = "system/lan.rs"]

@@ -8,6 +8,7 @@
 
 mod config;
 mod failure;
+mod group;
 mod key;
 mod output;
 mod perf;
@@ -86,6 +87,7 @@ enum Command {
     Recv(Asking<recv::Args>),
     Perf(Asking<perf::Args>),
     Vip(Asking<vip::Args>),
+    Group(Asking<group::Args>),
     /// Measure the overlay beside kernel TCP over emulated links
     Lab(crate::lab::Args),
     Sim(sim::Args),
@@ -103,7 +105,7 @@ impl Command {
             Command::Sim(_) => Some("sim"),
             Command::Tune(_) => Some("tune"),
             Command::Show(_) | Command::Top(_) | Command::Ping(_) | Command::Trace(_) => None,
-            Command::Send(_) | Command::Recv(_) | Command::Perf(_) | Command::Vip(_) => None,
+            Command::Send(_) | Command::Recv(_) | Command::Perf(_) | Command::Vip(_) | Command::Group(_) => None,
         }
     }
 }
@@ -139,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Recv(asking) => recv::run(asking.socket.or(socket), asking.args),
         Command::Perf(asking) => perf::run(asking.socket.or(socket), asking.args),
         Command::Vip(asking) => vip::run(asking.socket.or(socket), asking.args),
+        Command::Group(asking) => group::run(asking.socket.or(socket), asking.args),
         Command::Lab(args) => match lab_mistake(&args) {
             Some(mistake) => Err(mistake),
             None => return crate::lab::run(args),

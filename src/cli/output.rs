@@ -22,6 +22,12 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(text)
 }
 
+/// Bytes as text, if that is what they are.
+pub(super) fn text_of(bytes: &[u8]) -> Option<&str> {
+    let plain = |text: &&str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());
+    std::str::from_utf8(bytes).ok().filter(plain)
+}
+
 /// So many of something: `1 link`, `2 links`.
 pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })

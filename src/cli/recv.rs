@@ -246,8 +246,7 @@ fn take(
         sink.write(bytes)?;
         return if args.lines { sink.write(b"\n") } else { Ok(()) };
     }
-    let plain = |text: &&str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());
-    let text = std::str::from_utf8(bytes).ok().filter(plain);
+    let text = output::text_of(bytes);
     let base64 = text.is_none().then(|| STANDARD.encode(bytes));
     let received =
         Received { from: router.session(from), node: from.node, class, marked, size: bytes.len(), text, base64 };

@@ -25,12 +25,17 @@ pub(super) struct Router {
 impl Router {
     /// Connects to the router at `socket`, else the one `SINEW_SOCKET` names, else the usual one.
     pub(super) fn connect(socket: Option<PathBuf>) -> Result<Router, Failure> {
-        let from_environment = || std::env::var_os("SINEW_SOCKET").map(PathBuf::from);
-        let path = socket.or_else(from_environment).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+        let path = Router::socket_path(socket);
         match Overlay::connect(&path) {
             Ok(overlay) => Ok(Router { overlay, names: Mutex::default() }),
             Err(error) => Err(Failure::Unreachable(unreachable(&path, &error))),
         }
+    }
+
+    /// The socket of the router that is meant.
+    pub(super) fn socket_path(socket: Option<PathBuf>) -> PathBuf {
+        let from_environment = || std::env::var_os("SINEW_SOCKET").map(PathBuf::from);
+        socket.or_else(from_environment).unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
     }
 
     /// Asks the router.

@@ -1,6 +1,7 @@
 //! `sinew show`: what the router on this machine knows.
 
 use super::failure::Failure;
+use super::group;
 use super::output;
 use super::router::Router;
 use super::stop::Stop;
@@ -52,6 +53,7 @@ JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
             \"error_us\" (of one-way: by how much it may be wrong)}, ...]}
   members   {\"view\", \"members\": [...]}, as `sinew vip status --json`
   views     {\"entries\": [{\"ago_s\", \"text\", \"event\"}, ...]}, the oldest first
+  groups    {\"routers\": view, \"groups\": [{\"group\", \"view\", \"members\": [name, ...]}, ...]}
   stats     {\"workers\": [...]}, every counter by its place in the router: `sinew show stats --all`
             prints the same names
 
@@ -67,7 +69,7 @@ pub(super) struct Args {
     /// Show it again and again, so far apart (`2`, `500ms`); stats then show rates, latency only what is new
     #[arg(short = 'i', long, visible_alias = "interval", value_name = "DURATION", value_parser = pause)]
     watch: Option<Duration>,
-    /// Exit with 1 if something shown is not well: a router or a member is away, or a link is down
+    /// Exit with 1 if something shown is not well: a router or a member is away, a link is down, or views are being agreed on
     #[arg(long)]
     check: bool,
     /// With `latency --check`: nor may the 99th percentile of any stay in this router be longer than this
@@ -102,6 +104,8 @@ enum What {
     Members,
     /// What became of the views and the sets of service addresses, and why
     Views,
+    /// Process groups, and who is in them
+    Groups,
 }
 
 pub(super) fn pause(text: &str) -> Result<Duration, String> {
@@ -186,6 +190,7 @@ fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Fai
         What::Latency => return latency::show_once(router, args, &mut last.latencies),
         What::Members => return vip::show_members(router, args.json),
         What::Views => return vip::show_views(router, args.json).map(|()| true),
+        What::Groups => return group::show_groups(router, args.json),
         _ => {}
     }
     let response = router.request(&match args.what {
@@ -193,7 +198,7 @@ fn show_once(router: &Router, args: &Args, last: &mut Shown) -> Result<bool, Fai
         What::Links => Request::Links,
         What::Routes => Request::Routes,
         What::Sessions => Request::Sessions,
-        What::Latency | What::Stats | What::Members | What::Views => Request::Stats,
+        What::Latency | What::Stats | What::Members | What::Views | What::Groups => Request::Stats,
     })?;
     let well = match &response {
         Response::Nodes { nodes } => nodes.iter().all(|node| node.reachable || node.this),
@@ -474,7 +479,7 @@ mod tests {
     use crate::base::{LinkId, LinkMetrics, NodeId, Obstacle, Rng};
     use crate::dataplane::messages::{DriverStats, LinkReport, ShardStats};
     use crate::proto::link::Link;
-    use crate::proto::{membership, vip as vip_room};
+    use crate::proto::{groups, membership, vip as vip_room};
     use crate::runtime::vip as host;
     use crate::telemetry::stages::STAGES;
     use crate::telemetry::{DropReason, Drops, Histogram, hlog};
@@ -543,8 +548,8 @@ c        down   1m 15s       -           -          -       -      -            
         worker
     }
 
-    /// The same with what the first worker's figures carry of service addresses.
-    fn with_service_addresses(mut worker: Value) -> Value {
+    /// The same with what the first worker's figures carry of service addresses and process groups.
+    fn with_groups(mut worker: Value) -> Value {
         let figures = |stats: serde_json::Result<Value>, gauges: Value| {
             let mut figures = stats.expect("plain figures");
             gauges.as_object().into_iter().flatten().for_each(|(key, value)| figures[key] = value.clone());
@@ -556,23 +561,26 @@ c        down   1m 15s       -           -          -       -      -            
         worker["vip"] = figures(serde_json::to_value(vip_room::Stats::default()), gauges);
         let gauges = json!({"degraded": false, "dead": false});
         worker["vip_host"] = figures(serde_json::to_value(host::Stats::default()), gauges);
+        let gauges = json!({"slow": 0, "known": 1, "processes": 2, "local_processes": 1, "view_members": 3,
+            "gathering": false, "router_views": 4});
+        worker["groups"] = figures(serde_json::to_value(groups::Stats::default()), gauges);
         worker["vip_sets"] = json!([{"set": "web", "state": "owning", "owned": true, "covered": true, "able": true}]);
         worker
     }
 
     #[test]
-    fn every_figure_of_service_addresses_has_a_help_of_its_own() {
-        let worker = with_service_addresses(json!({}));
+    fn every_figure_of_groups_has_a_help_of_its_own() {
+        let worker = with_groups(json!({}));
         let metrics = prometheus::render(&[worker], str::to_owned).expect("renders");
         let helps: Vec<&str> = metrics.lines().filter(|line| line.starts_with("# HELP sinew_")).collect();
-        assert!(helps.len() > 50, "{metrics}");
+        assert!(helps.len() > 65, "{metrics}");
         let without: Vec<&&str> = helps.iter().filter(|line| line.contains(" See `")).collect();
         assert!(without.is_empty(), "{without:?}");
     }
 
     #[test]
     fn the_metrics_are_what_a_strict_reader_takes_and_the_dashboard_names_no_others() {
-        let workers = [with_service_addresses(everything()), everything()];
+        let workers = [with_groups(everything()), everything()];
         let metrics = prometheus::render(&workers, |_| "b".to_owned()).expect("renders");
         let series = prometheus::strict::read(&metrics).unwrap_or_else(|error| panic!("{error}\n{metrics}"));
         let names: BTreeSet<&str> = series.keys().filter_map(|series| series.split('{').next()).collect();

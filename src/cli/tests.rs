@@ -17,7 +17,7 @@ fn every_command_says_what_it_is_for_in_words_of_its_own() {
     let command = Cli::command();
     let abouts: Vec<String> = command.get_subcommands().filter_map(|it| Some(it.get_about()?.to_string())).collect();
     let distinct: std::collections::BTreeSet<&String> = abouts.iter().collect();
-    assert!(abouts.len() == 14 && distinct.len() == 14, "{abouts:#?}");
+    assert!(abouts.len() == 15 && distinct.len() == 15, "{abouts:#?}");
 }
 
 #[test]
@@ -116,6 +116,8 @@ fn wrong_lines_are_refused() {
         "sinew trace b -c 0",
         "sinew recv 7 -c 0",
         "sinew sim --seed 1 --force",
+        "sinew group",
+        "sinew group join Shift",
     ] {
         assert!(parse(line).is_err_and(|error| error.exit_code() == 2), "{line}");
     }

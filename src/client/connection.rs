@@ -90,6 +90,11 @@ impl Connection {
         })
     }
 
+    /// The connection once more, for who writes while another reads.
+    pub(super) fn stream(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
     fn say(&mut self, request: &Request) -> io::Result<()> {
         self.stream.write_all(request.to_line().as_bytes()).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => gone(),
@@ -201,7 +206,7 @@ fn kind_of(path: &Path) -> &'static str {
 }
 
 /// The router ended the connection: it stopped or restarted.
-fn gone() -> io::Error {
+pub(super) fn gone() -> io::Error {
     let message = "the router closed the connection (it stopped?): connect again once it runs";
     io::Error::new(io::ErrorKind::ConnectionAborted, message)
 }

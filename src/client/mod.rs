@@ -11,6 +11,9 @@
 //! several were received; writable when there is room; hung up when the session is over. A spurious "readable" is possible,
 //! as always: who polls makes the session non-blocking. Both belong to one process: a fork must not use them.
 //!
+//! Processes on several machines that must act as one join a [`Group`], and see who is in it and what its members say in
+//! one order. It goes through the router's control thread, and is for coordination, not for bulk.
+//!
 //! Sessions live as long as their router's process. When it ends, each of them says so once everything that it had
 //! delivered is read ([`Event::Closed`], an error of kind `ConnectionAborted`), sending fails with `BrokenPipe`, requests
 //! fail with `ConnectionAborted`, and the way on is the way in: [`Overlay::connect`] again, open sessions again. Connecting and requests wait 10 s for a
@@ -46,6 +49,7 @@ mod batch;
 mod channel;
 mod connection;
 mod datagrams;
+mod group;
 mod stream;
 mod sys;
 #[cfg(test)]
@@ -56,6 +60,7 @@ use crate::wire::admin::{NodeEntry, Request, Response};
 pub use batch::{Batch, Outgoing};
 use connection::Connection;
 pub use datagrams::{Datagrams, Event};
+pub use group::{Group, GroupEvent};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -212,6 +212,21 @@ pub(super) fn wait_for_room(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Waits until the socket is writable or over, whether it blocks or not.
+pub(super) fn wait_writable(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    loop {
+        // SAFETY: `entry` is one valid pollfd.
+        if unsafe { libc::poll(&raw mut entry, 1, -1) } >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 /// How long sends may wait; none is for ever.
 fn write_timeout(socket: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     let mut value = libc::timeval { tv_sec: 0, tv_usec: 0 };

@@ -2,12 +2,12 @@
 
 use super::errors::{Errors, without_secrets};
 use super::settings::{
-    Clients, Config, Congestion, Cores, Exposure, Idle, Io, Link, LinkPath, Member, Metric, Offload, Profile, Routing,
-    SocketWait, Telemetry, Workers,
+    Clients, Config, Congestion, Cores, Exposure, Groups, Idle, Io, Link, LinkPath, Member, Metric, Offload, Profile,
+    Routing, SocketWait, Telemetry, Workers,
 };
 use super::suggest::closest;
 use super::units;
-use super::vip::{Around, Group, read_group, read_vip};
+use super::vip::{Around, Group, read_group, read_members, read_vip};
 use super::written::{self, At, Report, Section};
 use crate::base::identity::BadIdentity;
 use crate::base::limits::MAX_WORKERS;
@@ -107,6 +107,9 @@ fn read_file(
     let fixed = fixed_addresses(listen, &links);
     let around = Around { fixed: &fixed, directory };
     let vip = group.map(|group| read_vip(vip, group, &around, report));
+    let groups = inside(&mut file, "groups", report, |section, report| {
+        section.is_written().then(|| Groups { members: read_members(section, own, &members, report) })
+    });
     file.finish(report);
     let members: Vec<Member> = members.into_iter().map(|(member, _)| member).collect();
     let links = links.into_iter().map(|(link, _)| link).collect();
@@ -131,6 +134,7 @@ fn read_file(
         telemetry,
         clients,
         vip,
+        groups,
     })
 }
 

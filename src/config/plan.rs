@@ -1,7 +1,7 @@
 //! The difference between two configurations: what a reload changes, and what it cannot.
 //!
 //! Members, links and the metric are changed live. Whatever was bound, read or started once (name, key file, addresses,
-//! workers, clients, memory, service addresses) needs a restart, and says so. A link is the same link if it leads to the same public identity;
+//! workers, clients, memory, service addresses, process groups) needs a restart, and says so. A link is the same link if it leads to the same public identity;
 //! of several to one router the first of the old file is the first of the new one.
 
 use super::settings::{Config, Link, Metric};
@@ -55,6 +55,7 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
         ("clients", old.clients != new.clients),
         ("memory", old.lock_memory != new.lock_memory),
         ("vip", old.vip != new.vip),
+        ("groups", old.groups != new.groups),
     ];
     let changed = fixed.into_iter().filter(|(_, differs)| *differs);
     plan.not_applied.extend(changed.map(|(key, _)| format!("`{key}` takes effect at the next start")));
@@ -73,6 +74,7 @@ pub fn in_force(old: &Config, new: Config) -> Config {
         clients: old.clients,
         lock_memory: old.lock_memory,
         vip: old.vip.clone(),
+        groups: old.groups.clone(),
         ..new
     }
 }
@@ -178,6 +180,7 @@ mod tests {
             telemetry: Telemetry::new(Path::new("a.sock")),
             clients: Clients::default(),
             vip: None,
+            groups: None,
         }
     }
 

@@ -60,6 +60,10 @@ pub fn to_toml(config: &Config) -> String {
             put(&mut text, "cost", &quoted(&show_duration(path.cost)));
         }
     }
+    if let Some(groups) = &config.groups {
+        text.push_str("\n[groups]\n");
+        put(&mut text, "members", &list(&groups.members));
+    }
     if let Some(vip) = &config.vip {
         put_vip(&mut text, vip);
     }

@@ -32,6 +32,8 @@ pub struct Config {
     pub clients: Clients,
     /// Service addresses, if this router holds some with others.
     pub vip: Option<Vip>,
+    /// Process groups, if this router has them.
+    pub groups: Option<Groups>,
 }
 
 /// How packets are moved.
@@ -287,6 +289,13 @@ pub enum Exposure {
     Loopback,
     /// From wherever the address is reached.
     Network,
+}
+
+/// Process groups, which clients of several routers join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Groups {
+    /// The routers that agree on them: names of members, this router's too.
+    pub members: Vec<String>,
 }
 
 /// Service addresses that a group of routers holds together.

@@ -86,7 +86,7 @@ pub(super) fn read_vip(mut section: Section<'_, '_>, group: Group, around: &Arou
 }
 
 /// The group: all routers of the network, if it is not said.
-fn read_members(
+pub(super) fn read_members(
     section: &mut Section<'_, '_>,
     name: Option<&str>,
     members: &[(Member, Range<usize>)],
@@ -98,7 +98,7 @@ fn read_members(
         let all: Vec<String> = known().map(str::to_owned).collect();
         if all.len() > MAX_MEMBERS {
             let help = format!(
-                "a group has at most {MAX_MEMBERS}: name those that hold addresses, as in `members = [\"a\", \"b\"]`"
+                "a group has at most {MAX_MEMBERS}: name those that are in it, as in `members = [\"a\", \"b\"]`"
             );
             report.add(&place, format!("the network has {} members", all.len()), help);
         }
@@ -106,7 +106,7 @@ fn read_members(
     };
     check_names(&written.value, known(), "no [[member]] is called", report);
     if let Some(name) = name.filter(|name| !written.value.iter().any(|member| member.value == *name)) {
-        let help = format!("add `{name}`, or leave [vip] out of this router's file");
+        let help = format!("add `{name}`, or leave [{}] out of this router's file", section.name);
         report.add(&written.span, "this router is not among the group's members", help);
     }
     if written.value.len() > MAX_MEMBERS {

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every key, by where it belongs.
-pub(super) const KEYS: [(&str, &[&str]); 12] = [
+pub(super) const KEYS: [(&str, &[&str]); 13] = [
     ("the beginning of the file, above the first [table]", &["name", "key", "listen", "control_socket"]),
     ("[workers]", &["count", "cores", "io", "offload", "idle", "realtime", "pool", "socket_buffer"]),
     ("[memory]", &["lock"]),
@@ -30,6 +30,7 @@ pub(super) const KEYS: [(&str, &[&str]); 12] = [
     ("a [[member]]", &["name", "public"]),
     ("a [[link]]", &["peer", "remote", "path", "preshared_key", "hello", "dead", "congestion", "queue_delay", "queue"]),
     ("a [[link.path]]", &["remote", "local", "cost"]),
+    ("[groups]", &["members"]),
     ("[vip]", &["profile", "members", "weight", "maturity", "lease", "linger", "balance", "moves", "hook", "user"]),
     ("a [[vip.set]]", &["name", "addresses", "interface", "coverage", "prefer", "router", "conntrack"]),
     (

@@ -31,6 +31,8 @@ pub(super) enum Pending {
     Reload,
     /// An order about service addresses is being carried out.
     Order,
+    /// It joins a process group, or waits until its message to one is taken.
+    Group,
 }
 
 /// What waits behind it.

@@ -30,6 +30,8 @@ pub enum Input {
     },
     /// The connection is closed.
     ClientGone(ClientId),
+    /// The connection is closed because its other end does not read what it is told.
+    ClientSlow(ClientId),
     /// The descriptor of an [`Action::Attach`] could not be made or handed over; nothing was sent to the client.
     SessionAttachFailed(SessionId),
     /// The configuration was read again, because of [`Action::ReadConfig`] or of a signal.
@@ -75,6 +77,13 @@ pub enum Action {
     Reply {
         /// Which connection.
         client: ClientId,
+        /// The line.
+        response: Response,
+    },
+    /// Send a line to connections that did not ask for it.
+    Tell {
+        /// Which connections.
+        clients: Vec<ClientId>,
         /// The line.
         response: Response,
     },
@@ -126,6 +135,8 @@ pub enum Reason {
     Routing(routing::Reason),
     /// Membership, or service addresses.
     Cluster,
+    /// The membership under process groups.
+    Groups,
     /// Workers were asked and take too long.
     Stats,
     /// Leaving.

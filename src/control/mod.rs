@@ -15,6 +15,8 @@
 //! - *Service addresses.* Links up and down tell membership who is together; its views and messages go to vip, whose
 //!   commands go to the host side ([`Action::Host`]), whose reports come back (`cluster.rs`). What host sides tell each
 //!   other of the flows that go with an address is carried, not read ([`Input::HostSays`], [`Action::HostHears`]).
+//! - *Process groups.* Routes tell a membership of their own who is together; clients join groups on it, and are told views
+//!   and messages by their connections ([`Action::Tell`], `groups/`).
 //! - *Leaving.* Service addresses are handed over. Then routing withdraws all links; 20 ms later, when the network had time to route around, the workers say
 //!   goodbye; the process may end when all links are down, or 50 ms after that.
 //!
@@ -25,7 +27,9 @@
 mod clients;
 mod cluster;
 mod door;
+mod groups;
 mod links;
+mod processes;
 mod reload;
 mod resolved;
 mod sessions;
@@ -60,6 +64,7 @@ use crate::wire::client::Endpoint;
 use clients::{Admission, Clients, Pending, Waiting};
 pub use cluster::Witnessed;
 use cluster::{Cluster, Wanted};
+use groups::ProcessGroups;
 use links::{Link, describe, free_id, why_moved};
 use resolved::{Resolved, metric};
 use serde_json::Value;
@@ -103,6 +108,8 @@ pub struct Control {
     last_link: LinkId,
     routing: Routing,
     table: Arc<Table>,
+    /// The table has changed, and process groups were not told yet.
+    rerouted: bool,
     clients: Clients,
     sessions: Sessions,
     collector: Collector,
@@ -111,6 +118,8 @@ pub struct Control {
     histograms: BTreeMap<usize, Value>,
     /// If this router shares service addresses with others.
     cluster: Option<Box<Cluster>>,
+    /// If this router has process groups.
+    groups: Option<Box<ProcessGroups>>,
     leaving: Leaving,
     /// Control messages of protocols that this version does not know, or over links that are gone.
     refused_messages: u64,
@@ -140,8 +149,13 @@ impl Control {
             let group = Group { incarnation: epoch.as_nanos(), ..group };
             Box::new(Cluster::new(now, group, settings, &mut rng))
         });
+        let groups = resolved.groups.map(|(group, members)| {
+            let group = Group { incarnation: epoch.as_nanos(), ..group };
+            Box::new(ProcessGroups::new(now, group, &members, &mut rng))
+        });
         let mut control = Control {
             cluster,
+            groups,
             routing: Routing::new(now, identity.clone(), members, metric, epoch, rng.fork()),
             config,
             identity,
@@ -152,6 +166,7 @@ impl Control {
             links: Vec::new(),
             last_link: LinkId(MAX_LINKS as u16 - 1),
             table: Arc::new(Table::empty(node).among(workers, [])),
+            rerouted: false,
             clients: Clients::default(),
             sessions: Sessions::new(workers),
             collector: Collector::new(workers),
@@ -176,7 +191,8 @@ impl Control {
         match input {
             Input::Report { worker, report } => self.report(now, worker, report),
             Input::Request { client, request } => self.request(now, client, request),
-            Input::ClientGone(client) => self.client_gone(client),
+            Input::ClientGone(client) => self.client_gone(now, client, false),
+            Input::ClientSlow(client) => self.client_gone(now, client, true),
             Input::SessionAttachFailed(session) => self.attach_failed(session),
             Input::Reload(config) => self.reloaded(now, config),
             Input::Beat => {
@@ -226,7 +242,8 @@ impl Control {
         };
         let cluster = self.cluster.as_ref().and_then(|cluster| cluster.poll_timeout());
         let cluster = cluster.map(|at| (at, Reason::Cluster));
-        sooner(sooner(sooner(routing, stats), leave), cluster)
+        let groups = self.groups.as_ref().and_then(|groups| groups.poll_timeout()).map(|at| (at, Reason::Groups));
+        sooner(sooner(sooner(sooner(routing, stats), leave), cluster), groups)
     }
 
     /// The router's id.
@@ -297,6 +314,7 @@ impl Control {
         }
         self.pump_routing();
         self.advance_cluster(now);
+        self.advance_groups(now);
         let no_answer = |silent| {
             let message = format!("no answer from worker {silent:?} in {} ms: try again", stats::PATIENCE.as_millis());
             Response::Error { message }
@@ -354,6 +372,7 @@ impl Control {
         if !table.agrees(&self.table) {
             self.table = Arc::new(table);
             self.command_all(&Command::InstallTable(self.table.clone()));
+            self.rerouted = true;
         }
     }
 
@@ -388,6 +407,7 @@ impl Control {
             Report::LinkDown(id, reason) => self.link(id).and_then(|link| link.lane_down(now, worker, reason)),
             Report::LinkMeasured(id, metrics) => self.link(id).and_then(|link| link.lane_measured(worker, metrics)),
             Report::Control(id, bytes) => self.control_message(now, id, bytes),
+            Report::Far(from, bytes) => return self.far_message(now, from, bytes),
             Report::SessionOpened(session, port) => return self.opened(now, worker, session, port),
             Report::SessionRefused(session, refusal) => {
                 let message = refusal.to_string();
@@ -635,6 +655,9 @@ impl Control {
             Request::Vips => self.vips(now),
             Request::Journal => self.journal(now),
             Request::Vip { order } => return self.order(now, client, &order),
+            Request::Groups => self.show_groups(now),
+            Request::JoinGroup { group } => return self.join_group(now, client, &group),
+            Request::SendGroup { bytes } => return self.send_group(now, client, bytes),
             Request::Reload => {
                 self.clients.set_pending(client, Pending::Reload);
                 self.actions.push_back(Action::ReadConfig);
@@ -663,8 +686,11 @@ impl Control {
         }
     }
 
-    fn client_gone(&mut self, client: ClientId) {
+    fn client_gone(&mut self, now: Instant, client: ClientId, slow: bool) {
         let (pending, listeners) = self.clients.gone(client);
+        if let Some(groups) = &mut self.groups {
+            groups.client_gone(now, client, slow);
+        }
         if let Some(cluster) = &mut self.cluster {
             cluster.client_gone(client);
         }
@@ -805,6 +831,7 @@ impl Control {
             let own = serde_json::json!({ "routing": routing, "refused_messages": self.refused_messages });
             first.insert("control".to_owned(), own);
             first.extend(self.cluster_figures());
+            first.extend(self.group_figures().map(|figures| ("groups".to_owned(), figures)));
         }
     }
 
@@ -869,6 +896,9 @@ impl Control {
             if let Some(cluster) = &mut self.cluster {
                 cluster.leave(now);
                 self.advance_cluster(now);
+            }
+            if let Some(groups) = &mut self.groups {
+                groups.leave(now);
             }
         }
     }

@@ -2,13 +2,17 @@
 
 use crate::base::limits::{MAX_LINKS, MAX_NODES};
 use crate::base::{AddressPair, Identity, NodeId, PublicIdentity};
-use crate::config::settings::{Config, Congestion, Coverage, Link, LinkPath, Metric, Profile, Vip, VipCheck, VipSet};
+use crate::config::settings::{
+    Config, Congestion, Coverage, Groups, Link, LinkPath, Metric, Profile, Vip, VipCheck, VipSet,
+};
 use crate::dataplane::messages::{LinkSpec, PathSpec};
 use crate::proto::{link, membership, routing, vip};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the group is called that shares service addresses.
 const GROUP: &str = "vip";
+/// And the one that process groups stand on.
+const PROCESSES: &str = "processes";
 
 /// A configuration that was checked against itself and against this router's key.
 #[derive(Debug)]
@@ -21,14 +25,21 @@ pub(super) struct Resolved {
     pub(super) links: Vec<LinkSpec>,
     /// The group that this router shares service addresses with, and how.
     pub(super) cluster: Option<(membership::Settings, vip::Settings)>,
+    /// The membership that process groups stand on, and who may be in it.
+    pub(super) groups: Option<(membership::Settings, BTreeSet<NodeId>)>,
 }
 
 impl Resolved {
     /// Checks everything; all mistakes at once, one a line.
     pub(super) fn new(config: &Config, identity: &Identity) -> Result<Resolved, String> {
         let mut mistakes = Vec::new();
-        let mut resolved =
-            Resolved { members: BTreeMap::new(), names: BTreeMap::new(), links: Vec::new(), cluster: None };
+        let mut resolved = Resolved {
+            members: BTreeMap::new(),
+            names: BTreeMap::new(),
+            links: Vec::new(),
+            cluster: None,
+            groups: None,
+        };
         resolved.add_members(config, &mut mistakes);
         let own = identity.public();
         match resolved.members.get(&config.name) {
@@ -56,6 +67,8 @@ impl Resolved {
         }
         let cluster = config.vip.as_ref().map(|vip| resolved.cluster(vip, own.node_id()));
         resolved.cluster = cluster.transpose()?;
+        let groups = config.groups.as_ref().map(|groups| resolved.groups(groups, own.node_id()));
+        resolved.groups = groups.transpose()?;
         Ok(resolved)
     }
 
@@ -117,6 +130,25 @@ impl Resolved {
             },
         };
         Ok((group, settings))
+    }
+
+    fn groups(&self, written: &Groups, node: NodeId) -> Result<(membership::Settings, BTreeSet<NodeId>), String> {
+        let id = |name: &String| {
+            let public = self.members.get(name).ok_or_else(|| format!("groups: no member is called `{name}`"))?;
+            Ok(public.node_id())
+        };
+        let members = written.members.iter().map(id).collect::<Result<BTreeSet<NodeId>, String>>()?;
+        if !members.contains(&node) {
+            return Err("groups: this router is not among the members".to_owned());
+        }
+        let settings = membership::Settings {
+            group: PROCESSES.parse().expect("a good name"),
+            node,
+            // Control has the clock that it is taken from.
+            incarnation: 0,
+            timing: membership::Timing::WAN,
+        };
+        Ok((settings, members))
     }
 
     fn add_members(&mut self, config: &Config, mistakes: &mut Vec<String>) {

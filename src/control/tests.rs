@@ -3,13 +3,13 @@
 use super::*;
 use crate::base::{DownReason, LinkMetrics};
 use crate::config::settings::{
-    Config, Congestion, Coverage, Link as LinkConfig, LinkPath, Member, Metric, Question, Routing, Telemetry, Vip,
-    VipAddress, VipCheck, VipSet, Workers,
+    Config, Congestion, Coverage, Groups, Link as LinkConfig, LinkPath, Member, Metric, Question, Routing, Telemetry,
+    Vip, VipAddress, VipCheck, VipSet, Workers,
 };
 use crate::dataplane::messages::{Carrier, LinkReport, MoveReason, Refusal};
 use crate::proto::link::Link as DataLink;
 use crate::telemetry::Histogram;
-use crate::wire::admin::{LinkEntry, NodeEntry, RouteEntry};
+use crate::wire::admin::{GroupEvent, LinkEntry, NodeEntry, RouteEntry};
 use std::net::SocketAddr;
 
 const fn ms(millis: u64) -> Duration {
@@ -54,6 +54,7 @@ fn config(name: &str, peers: &[&str]) -> Config {
         telemetry: Telemetry::new("".as_ref()),
         clients: Default::default(),
         vip: None,
+        groups: None,
     }
 }
 
@@ -145,6 +146,7 @@ fn brief_one(action: &Action) -> String {
             Command::Suspect(link) => format!("suspect {link}"),
             Command::InstallTable(table) => format!("table of {}", table.routes().len()),
             Command::SendControl(link, _) => format!("control {link}"),
+            Command::SendFar(node, _) => format!("far {node}"),
             Command::OpenSession(session, _) => format!("open {session}"),
             Command::CloseSession(session) => format!("close {session}"),
             Command::AcceptStream(session) => format!("accept {session}"),
@@ -159,6 +161,10 @@ fn brief_one(action: &Action) -> String {
             format!("attach {session} {} to {}", kind(response), client.0)
         }
         Action::Detach { session, .. } => format!("detach {session}"),
+        Action::Tell { clients, response } => {
+            let clients: Vec<String> = clients.iter().map(|client| client.0.to_string()).collect();
+            format!("{} told to {}", kind(response), clients.join(", "))
+        }
         Action::ReadConfig => "read".to_owned(),
         Action::ShareMemory { client, wanted } => format!("share {wanted} to {}", client.0),
         Action::Exit => "exit".to_owned(),
@@ -1052,4 +1058,75 @@ fn leaves_politely() {
     bench.input(Input::Shutdown);
     assert_eq!(brief(&bench.wait(LEAVE_GRACE + EXIT_AFTER)), ["shutdown", "exit"]);
     assert_eq!(brief(&Bench::new(&["b"]).input(Input::Shutdown)), ["shutdown", "exit"]);
+}
+
+/// A router with process groups, which b and c are to have, too.
+fn with_groups() -> Bench {
+    let members = ["a", "b", "c"].map(str::to_owned).to_vec();
+    Bench::with(Config { groups: Some(Groups { members }), ..config("a", &["b"]) }).0
+}
+
+fn join(group: &str) -> Request {
+    Request::JoinGroup { group: group.to_owned() }
+}
+
+#[test]
+fn clients_join_a_group_and_are_told_what_is_said_there() {
+    let mut bench = with_groups();
+    assert_eq!(brief(&bench.ask(ANN, join("shift"))), ["joined to 1", "group told to 1"]);
+    assert_eq!(brief(&bench.ask(BOB, join("shift"))), ["group told to 1", "joined to 2", "group told to 2"]);
+    let said = bench.ask(ANN, Request::SendGroup { bytes: b"hello".to_vec() });
+    assert_eq!(brief(&said), ["sent to 1", "group told to 1, 2"]);
+    let event = GroupEvent::Message { from: "a.1".to_owned(), bytes: b"hello".to_vec() };
+    assert!(matches!(&said[1], Action::Tell { response: Response::Group { event: told }, .. } if *told == event));
+    let Response::Groups { routers, groups } = bench.answer(Request::Groups) else { panic!("groups are asked for") };
+    assert_eq!(routers.members, ["a"]);
+    assert_eq!(groups[0].members, ["a.1", "a.2"]);
+    assert_eq!(brief(&bench.input(Input::ClientSlow(BOB))), ["group told to 1"]);
+    let stats = bench.control.group_figures().expect("there are groups");
+    let figure = |name: &str| stats[name].as_u64();
+    assert_eq!(["slow", "delivered", "views", "processes"].map(figure), [Some(1), Some(2), Some(4), Some(1)]);
+}
+
+#[test]
+fn what_a_group_cannot_be_asked_for_is_refused_with_what_to_do() {
+    let mut bench = with_groups();
+    let mut refused = |client, request| match bench.ask(client, request).as_slice() {
+        [Action::Reply { response: Response::Error { message }, .. }] => message.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(ANN, join("Shift")).contains("is no group name"));
+    assert!(refused(ANN, Request::SendGroup { bytes: Vec::new() }).contains("join one first"));
+    bench.ask(ANN, join("shift"));
+    let mut refused = |client, request| match bench.ask(client, request).as_slice() {
+        [Action::Reply { response: Response::Error { message }, .. }] => message.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(ANN, join("other")).contains("a connection of its own"));
+    let long = Request::SendGroup { bytes: vec![0; crate::base::limits::MAX_GROUP_MESSAGE + 1] };
+    assert!(refused(ANN, long).contains("send it in parts"));
+    let mut without = Bench::new(&["b"]);
+    for request in [join("shift"), Request::SendGroup { bytes: Vec::new() }, Request::Groups] {
+        assert!(matches!(without.answer(request), Response::Error { message } if message.contains("write [groups]")));
+    }
+}
+
+#[test]
+fn whoever_a_route_leads_to_is_spoken_to_by_it_and_nobody_else() {
+    let mut bench = with_groups();
+    let (b, c) = (id("b"), id("c"));
+    let far = |actions: &[Action]| -> BTreeSet<String> {
+        brief(actions).into_iter().filter(|text| text.starts_with("far")).collect()
+    };
+    assert!(far(&bench.wait(ms(1_000))).is_empty(), "no route leads anywhere");
+    bench.control.publish([(b, LinkId(0)), (c, LinkId(0))]);
+    let both = BTreeSet::from([format!("far {b}"), format!("far {c}")]);
+    assert_eq!(far(&bench.input(Input::Timer)), both, "a neighbour and one behind it alike");
+    bench.control.publish([(b, LinkId(0))]);
+    bench.input(Input::Timer);
+    assert!(!far(&bench.wait(ms(5_000))).contains(&format!("far {c}")));
+    let before = bench.control.refused_messages();
+    bench.report(Report::Far(id("d"), Box::new([wire::membership::PROTOCOL, 1])));
+    bench.report(Report::Far(b, Box::new([77])));
+    assert_eq!(bench.control.refused_messages() - before, 2, "of no member, of no protocol");
 }

@@ -163,7 +163,7 @@ impl Control {
         }
     }
 
-    fn of_membership(&self, entry: &membership::Entry) -> String {
+    pub(super) fn of_membership(&self, entry: &membership::Entry) -> String {
         use membership::Entry;
         let name = |node: &NodeId| self.name_of(*node);
         match entry {

@@ -5,7 +5,7 @@
 use super::RunError;
 use super::carrier::{Budget, Carrier};
 use super::clock::Clock;
-use super::control_socket::{Client, ControlSocket, Heard};
+use super::control_socket::{Client, ControlSocket, Heard, Lost};
 use super::doorbell::Doorbell;
 use super::memory;
 use super::metrics::{self, Metrics};
@@ -424,8 +424,12 @@ impl ControlLoop {
     }
 
     fn drop_client(&mut self, id: u64) {
+        self.lose_client(id, Input::ClientGone(ClientId(id)));
+    }
+
+    fn lose_client(&mut self, id: u64, how: Input) {
         if self.clients.remove(&id).is_some() {
-            self.parts.control.handle(self.parts.clock.now(), Input::ClientGone(ClientId(id)));
+            self.parts.control.handle(self.parts.clock.now(), how);
         }
     }
 
@@ -474,10 +478,11 @@ impl ControlLoop {
     /// Sends a line to a client; one that cannot take it is gone.
     fn say(&mut self, id: u64, response: &Response, descriptors: Vec<OwnedFd>) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
-        if client.say(response, descriptors).is_ok() {
-            return true;
+        match client.say(response, descriptors) {
+            Ok(()) => return true,
+            Err(Lost::Slow) => self.lose_client(id, Input::ClientSlow(ClientId(id))),
+            Err(Lost::Gone) => self.drop_client(id),
         }
-        self.drop_client(id);
         false
     }
 
@@ -526,6 +531,11 @@ impl ControlLoop {
                 match client.0 {
                     OWN.. => self.answered(client.0, response),
                     client => self.answer(client, &response),
+                }
+            }
+            Action::Tell { clients, response } => {
+                for client in clients {
+                    self.say(client.0, &response, Vec::new());
                 }
             }
             Action::Host(command) => {

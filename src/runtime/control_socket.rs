@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// Answers a client may leave unread, bytes; then it is disconnected.
+/// What a client may leave unread, bytes; then it is disconnected.
 const MAX_UNREAD: usize = 2 * MAX_LINE;
 /// Read at a time.
 const CHUNK: usize = 16 << 10;
@@ -74,6 +74,15 @@ pub(super) enum Heard {
     /// Nothing whole, for now.
     Nothing,
     /// It is gone.
+    Gone,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Its client leaves more than [`MAX_UNREAD`] unread.
+    Slow,
+    /// Its client is gone.
     Gone,
 }
 
@@ -146,15 +155,12 @@ impl Client {
     }
 
     /// Queues a line and writes what the socket takes. An error ends the connection.
-    pub(super) fn say(&mut self, response: &Response, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    pub(super) fn say(&mut self, response: &Response, descriptors: Vec<OwnedFd>) -> Result<(), Lost> {
         let bytes = response.to_line().into_bytes();
         self.unread += bytes.len();
         self.outgoing.push_back(Outgoing { bytes, sent: 0, descriptors });
-        self.flush()?;
-        if self.unread > MAX_UNREAD {
-            return Err(io::Error::other("it does not read its answers"));
-        }
-        Ok(())
+        self.flush().map_err(|_| Lost::Gone)?;
+        if self.unread > MAX_UNREAD { Err(Lost::Slow) } else { Ok(()) }
     }
 
     /// Writes what the socket takes.
@@ -236,7 +242,7 @@ mod tests {
     fn a_client_that_does_not_read_is_given_up() {
         let (mut client, theirs) = pair();
         let response = Response::Error { message: "x".repeat(1 << 20) };
-        let refused = (0..20).find(|_| client.say(&response, Vec::new()).is_err());
+        let refused = (0..20).find(|_| client.say(&response, Vec::new()) == Err(Lost::Slow));
         assert!(refused.is_some_and(|count| count >= 8), "given up after {refused:?} MiB");
         drop(theirs);
     }

@@ -19,7 +19,7 @@ use super::vip::{self, Host, Pulse};
 use super::worker::{Place, Worker};
 use super::{capabilities, io, key_file, memory, sys, udp};
 use crate::base::{self, Identity, PublicIdentity, Rng, WallTime};
-use crate::config::settings::{Clients, Config, Idle, Member, Metric, Routing, Telemetry, Vip, Workers};
+use crate::config::settings::{Clients, Config, Groups, Idle, Member, Metric, Routing, Telemetry, Vip, Workers};
 use crate::control::Control;
 use crate::dataplane::messages::Report;
 use crate::dataplane::{Shard, ShardSettings};
@@ -201,6 +201,7 @@ pub(super) fn lone_config(directory: &Path) -> Result<Config, RunError> {
         telemetry: Telemetry::new(&directory.join("control")),
         clients: Clients::default(),
         vip: None,
+        groups: Some(Groups { members: vec!["alone".into()] }),
     })
 }
 

@@ -146,6 +146,7 @@ impl Topology {
             telemetry: Telemetry::new("".as_ref()),
             clients: Clients::default(),
             vip: None,
+            groups: None,
         }
     }
 }

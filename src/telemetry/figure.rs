@@ -1,7 +1,7 @@
 //! What a figure among a router's statistics is, by its name.
 
 /// Figures that come and go.
-const GAUGES: [&str; 27] = [
+const GAUGES: [&str; 30] = [
     "pool",
     "core",
     "in_use",
@@ -29,6 +29,9 @@ const GAUGES: [&str; 27] = [
     "sets_configured",
     "sets_covered",
     "sets_owned",
+    "known",
+    "processes",
+    "local_processes",
 ];
 
 /// Whether the figure at the end of this path (keys joined by dots) comes and goes; if not it only grows, and its change

@@ -209,5 +209,6 @@ pub(crate) fn config(name: &str, listen: SocketAddr, workers: usize, members: &[
         telemetry: Telemetry::new(Path::new("/nonexistent")),
         clients: Default::default(),
         vip: None,
+        groups: None,
     }
 }

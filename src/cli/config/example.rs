@@ -129,6 +129,7 @@ fn configuration(args: &Args, place: usize, identities: &[Identity]) -> Config {
         telemetry: Telemetry::new(Path::new("")),
         clients: Clients::default(),
         vip: None,
+        groups: None,
     }
 }
 
