@@ -62,6 +62,9 @@ pub struct Shard {
     lanes: Lanes,
     /// Where the next round of transmission starts, so that no lane is always last.
     first_lane: usize,
+    /// The last batch was full. Otherwise what is forwarded leaves before acknowledgements, hellos and the like; but
+    /// these have their turn too while there is always more.
+    crowded: bool,
     sessions: Sessions,
     /// Room for one message that ends here.
     body: Box<[u8]>,
@@ -119,6 +122,7 @@ impl Shard {
             security: Security::new(settings.identity, settings.security, epoch, rng.fork()),
             lanes: Lanes::new(),
             first_lane: 0,
+            crowded: false,
             sessions: Sessions::new(node, settings.worker, settings.sessions, rng.fork()),
             body: vec![0; POOL_SLOT].into_boxed_slice(),
             stranded: Stranded::new(settings.pool / 4),
@@ -312,12 +316,23 @@ impl Shard {
             let up = link.and_then(|link| lanes.get(link)).is_some_and(|lane| lane.link().is_up_by(to));
             Some(Transmit { link, to, up, len })
         }) {}
+        if !self.crowded {
+            self.transmit_lanes(now, batch, Lanes::is_laden);
+        }
+        self.transmit_lanes(now, batch, |_, _| true);
+        self.crowded = batch.is_full();
+        self.first_lane = (self.first_lane + 1) % self.lanes.len().max(1);
+    }
+
+    /// Seals what those lanes have ready that are `meant`.
+    fn transmit_lanes(&mut self, now: Instant, batch: &mut Batch, meant: fn(&Lanes, LinkId) -> bool) {
         let lanes = self.lanes.len();
         for turn in 0..lanes {
             let link = self.lanes.nth((self.first_lane + turn) % lanes).expect("so many live");
-            self.transmit_lane(now, link, batch);
+            if meant(&self.lanes, link) {
+                self.transmit_lane(now, link, batch);
+            }
         }
-        self.first_lane = (self.first_lane + 1) % lanes.max(1);
     }
 
     /// The next record for an application, written into `record`; [`Shard::delivered`] or [`Shard::blocked`] must

@@ -37,6 +37,8 @@ pub(super) struct Net {
     /// What applications received, and what shards reported.
     pub(super) records: Vec<Vec<Vec<u8>>>,
     pub(super) reports: Vec<Vec<Report>>,
+    /// To whom the datagrams of the last turn went, in their order.
+    pub(super) sent_to: Vec<usize>,
     shards: Vec<Shard>,
     inbound: Vec<VecDeque<(SocketAddr, Vec<u8>)>>,
 }
@@ -57,6 +59,7 @@ impl Net {
             unread: vec![false; routers],
             records: vec![Vec::new(); routers],
             reports: vec![Vec::new(); routers],
+            sent_to: Vec::new(),
             shards: Vec::new(),
             inbound: vec![VecDeque::new(); routers],
         };
@@ -171,9 +174,11 @@ impl Net {
         shard.poll_transmit(now, &mut batch);
         shard.record_handed_over(HANDED_OVER);
         self.reports[router].extend(std::iter::from_fn(|| shard.poll_report()));
+        self.sent_to.clear();
         for (transmit, bytes) in batch.iter() {
             let SocketAddr::V4(to) = transmit.to.remote else { panic!("all addresses are IPv4") };
             let to = usize::from(to.ip().octets()[3]) - 1;
+            self.sent_to.push(to);
             let wire = self.wires.iter().position(|&ends| ends == (router, to) || ends == (to, router));
             if !self.cut[wire.expect("routers only know their neighbours")] {
                 self.inbound[to].push_back((address(router), bytes.to_vec()));

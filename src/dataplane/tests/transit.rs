@@ -67,6 +67,18 @@ fn messages_of_both_classes_cross_a_router_and_are_counted_there() {
 }
 
 #[test]
+fn what_is_forwarded_leaves_before_what_answers_it() {
+    let mut net = chain(&Settings::default());
+    for n in 0..4 {
+        net.run(100);
+        net.send(0, 2, Class::Reliable, 0, &[n]);
+        net.turn(0);
+        net.turn(1);
+        assert_eq!(net.sent_to, [2, 0], "the message, then the acknowledgement, whosever turn it is");
+    }
+}
+
+#[test]
 fn echoes_are_answered_by_their_end_or_by_whoever_sees_their_hops_run_out() {
     let mut net = chain(&Settings::default());
     echo(&mut net, 2, 1);

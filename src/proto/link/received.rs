@@ -8,6 +8,7 @@
 //! probe                               at once
 //! best effort alone                   after 64 packets, or 1 ms: nobody waits to send it again
 //! anything leaving for the neighbour  with it
+//! the last eighth of a delay          after a packet that comes then, so as not to be in the way of the next one
 //! nothing new since the last ack      once more, a moment later
 //! ```
 //!
@@ -49,6 +50,9 @@ pub(super) struct Received {
     /// Packets in a row that followed closely.
     run: u32,
     ack_at: Option<Instant>,
+    /// So much sooner it may leave if a packet arrives, since the loop is awake then and the next packet not there yet.
+    /// The timer alone would meet a flow whose period divides the delay at the worst moment every time.
+    early: Duration,
     repeat_at: Option<Instant>,
     eliciting_at: Option<Instant>,
     forget: (u64, u64, Instant),
@@ -63,6 +67,7 @@ impl Received {
             repeat_wanted: false,
             run: 0,
             ack_at: None,
+            early: Duration::ZERO,
             repeat_at: None,
             eliciting_at: None,
             forget: (0, 0, Instant::ZERO),
@@ -90,6 +95,7 @@ impl Received {
         let at_once = number != expected || (recovered && !self.is_dense()) || self.owed >= most;
         let held = if recovered { delay } else { MAX_ACK_DELAY };
         let due = if at_once { now } else { now + held };
+        self.early = held / 8;
         self.ack_at = Some(self.ack_at.map_or(due, |before| before.min(due)));
     }
 
@@ -116,9 +122,9 @@ impl Received {
         }
     }
 
-    /// Whether an acknowledgement must leave now.
+    /// Whether an acknowledgement should leave, now that the link is looked at.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.deadline().is_some_and(|at| at <= now)
+        self.ack_at.is_some_and(|at| at <= now + self.early) || self.repeat_at.is_some_and(|at| at <= now)
     }
 
     /// When the next acknowledgement must leave.
@@ -210,6 +216,18 @@ mod tests {
         emit(&mut received, at(1110));
         received.on_packet(at(1200), 5, true, false, Duration::from_micros(80));
         assert!(received.is_due(at(1200)), "4 is missing");
+    }
+
+    #[test]
+    fn what_arrives_late_in_the_delay_takes_the_acknowledgement_along() {
+        let mut received = Received::new();
+        for number in 0..9 {
+            received.on_packet(at(number * 100), number, true, false, RTT);
+            assert!(!received.is_due(at(number * 100)), "packet {number}");
+        }
+        received.on_packet(at(900), 9, true, false, RTT);
+        assert!(received.is_due(at(900)), "or it would leave when the next one is there");
+        assert_eq!(received.deadline(), Some(at(1000)), "nothing wakes for it earlier");
     }
 
     #[test]

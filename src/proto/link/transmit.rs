@@ -268,8 +268,12 @@ impl Link {
 
     /// Whether no message waits and nothing is due: most links at most turns of the loop.
     fn has_nothing_to_send(&self, now: Instant) -> bool {
-        let messages = self.queue.len() > 0 || self.reliable.has_control() || self.reliable.may_repeat();
-        !messages && self.next_deadline().is_some_and(|(at, _)| at > now)
+        !self.is_laden() && !self.received.is_due(now) && self.next_deadline().is_some_and(|(at, _)| at > now)
+    }
+
+    /// Whether messages wait, be it for the pacer: true also of some that need not be repeated after all.
+    pub fn is_laden(&self) -> bool {
+        self.queue.len() > 0 || self.reliable.has_control() || self.reliable.may_repeat()
     }
 
     fn has_messages(&mut self) -> bool {
@@ -278,10 +282,9 @@ impl Link {
 
     /// When the pacer lets the next packet leave, if that is what messages wait for.
     pub(super) fn pacing_deadline(&self) -> Option<Instant> {
-        let waiting = self.queue.len() > 0 || self.reliable.has_control() || self.reliable.may_repeat();
         let window = self.congestion.window() + URGENT_PACKETS * self.mtu.current() as u64;
         let allowed = self.sent.in_flight() < window || self.recovery.may_probe();
-        let paced = waiting && !self.pacer.is_open() && allowed && self.sent.has_room();
+        let paced = self.is_laden() && !self.pacer.is_open() && allowed && self.sent.has_room();
         paced.then(|| self.pacer.opens(self.congestion.pacing_rate(self.rtt.smoothed().max(Duration::from_nanos(1)))))
     }
 }
