@@ -130,11 +130,6 @@ impl Lanes {
         self.turns[link.index()].resting && self.link_deadline(link).is_none_or(|at| at > now)
     }
 
-    /// Whether messages wait at a link that may be able to send some.
-    pub(super) fn is_laden(&self, link: LinkId) -> bool {
-        !self.turns[link.index()].resting && self.get(link).is_some_and(|lane| lane.link.is_laden())
-    }
-
     /// When a link wants to be called.
     pub(super) fn link_deadline(&self, link: LinkId) -> Option<Instant> {
         let turn = &self.turns[link.index()];

@@ -27,6 +27,9 @@ use std::time::Duration;
 /// Messages taken from sessions in one call of [`Shard::poll_transmit`], so that a greedy application cannot starve the
 /// links of their acknowledgements.
 const ORIGINATE_BUDGET: usize = 256;
+
+/// Lanes that go before others in a batch, at most: more messages than these take make a batch whose order nobody feels.
+const LADEN: usize = 8;
 /// Of the pool, messages on their way through this router leave one part in this many free, and messages that begin here
 /// one in twice as many. A router whose pool is full can take nothing in, not even to drop it; two such neighbours whose
 /// messages wait for each other would wait for ever.
@@ -62,8 +65,10 @@ pub struct Shard {
     lanes: Lanes,
     /// Where the next round of transmission starts, so that no lane is always last.
     first_lane: usize,
-    /// The last batch was full. Otherwise what is forwarded leaves before acknowledgements, hellos and the like; but
-    /// these have their turn too while there is always more.
+    /// The first lanes that were given messages since the last batch: these leave before acknowledgements, hellos and
+    /// the like of other lanes.
+    laden: Vec<LinkId>,
+    /// The last batch was full: while there is always more, each lane has its turn.
     crowded: bool,
     sessions: Sessions,
     /// Room for one message that ends here.
@@ -122,6 +127,7 @@ impl Shard {
             security: Security::new(settings.identity, settings.security, epoch, rng.fork()),
             lanes: Lanes::new(),
             first_lane: 0,
+            laden: Vec::with_capacity(LADEN),
             crowded: false,
             sessions: Sessions::new(node, settings.worker, settings.sessions, rng.fork()),
             body: vec![0; POOL_SLOT].into_boxed_slice(),
@@ -316,23 +322,18 @@ impl Shard {
             let up = link.and_then(|link| lanes.get(link)).is_some_and(|lane| lane.link().is_up_by(to));
             Some(Transmit { link, to, up, len })
         }) {}
-        if !self.crowded {
-            self.transmit_lanes(now, batch, Lanes::is_laden);
+        let (mut laden, crowded) = (std::mem::take(&mut self.laden), self.crowded);
+        for link in laden.drain(..).filter(|_| !crowded) {
+            self.transmit_lane(now, link, batch);
         }
-        self.transmit_lanes(now, batch, |_, _| true);
-        self.crowded = batch.is_full();
-        self.first_lane = (self.first_lane + 1) % self.lanes.len().max(1);
-    }
-
-    /// Seals what those lanes have ready that are `meant`.
-    fn transmit_lanes(&mut self, now: Instant, batch: &mut Batch, meant: fn(&Lanes, LinkId) -> bool) {
+        self.laden = laden;
         let lanes = self.lanes.len();
         for turn in 0..lanes {
             let link = self.lanes.nth((self.first_lane + turn) % lanes).expect("so many live");
-            if meant(&self.lanes, link) {
-                self.transmit_lane(now, link, batch);
-            }
+            self.transmit_lane(now, link, batch);
         }
+        self.first_lane = (self.first_lane + 1) % lanes.max(1);
+        self.crowded = batch.is_full();
     }
 
     /// The next record for an application, written into `record`; [`Shard::delivered`] or [`Shard::blocked`] must
@@ -848,6 +849,9 @@ impl Shard {
         let Some(state) = self.lanes.link_mut(link) else {
             return self.discard(packet, DropReason::NoRoute);
         };
+        if self.laden.last() != Some(&link) && self.laden.len() < LADEN {
+            self.laden.push(link);
+        }
         match state.send(now, packet, header, &mut self.pool) {
             Ok(()) => self.counts.handed += 1,
             Err(packet) => match (state.is_up(), header.class) {

@@ -272,7 +272,7 @@ impl Link {
     }
 
     /// Whether messages wait, be it for the pacer: true also of some that need not be repeated after all.
-    pub fn is_laden(&self) -> bool {
+    fn is_laden(&self) -> bool {
         self.queue.len() > 0 || self.reliable.has_control() || self.reliable.may_repeat()
     }
 
