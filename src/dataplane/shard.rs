@@ -322,11 +322,9 @@ impl Shard {
             let up = link.and_then(|link| lanes.get(link)).is_some_and(|lane| lane.link().is_up_by(to));
             Some(Transmit { link, to, up, len })
         }) {}
-        let (mut laden, crowded) = (std::mem::take(&mut self.laden), self.crowded);
-        for link in laden.drain(..).filter(|_| !crowded) {
-            self.transmit_lane(now, link, batch);
+        if !self.laden.is_empty() {
+            self.transmit_laden(now, batch);
         }
-        self.laden = laden;
         let lanes = self.lanes.len();
         for turn in 0..lanes {
             let link = self.lanes.nth((self.first_lane + turn) % lanes).expect("so many live");
@@ -875,6 +873,14 @@ impl Shard {
         if !broken(Rule::ReleaseDropped) {
             self.pool.release(packet);
         }
+    }
+
+    fn transmit_laden(&mut self, now: Instant, batch: &mut Batch) {
+        let (mut laden, crowded) = (std::mem::take(&mut self.laden), self.crowded);
+        for link in laden.drain(..).filter(|_| !crowded) {
+            self.transmit_lane(now, link, batch);
+        }
+        self.laden = laden;
     }
 
     /// Seals what one lane has ready.
