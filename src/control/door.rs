@@ -119,6 +119,8 @@ pub enum Action {
     HostHears {
         /// Who.
         from: NodeId,
+        /// The sets that it holds or hands over, as all have agreed; by their places in the configuration.
+        holds: Vec<usize>,
         /// The message, not yet read.
         bytes: Box<[u8]>,
     },

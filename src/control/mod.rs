@@ -494,7 +494,8 @@ impl Control {
                 cluster.message(now, peer, bytes.into_vec())
             }
             (Some(peer), Some(&wire::flows::PROTOCOL), Some(cluster)) if cluster.members().contains(&peer) => {
-                self.actions.push_back(Action::HostHears { from: peer, bytes });
+                let holds = cluster.vip().held_by(peer).collect();
+                self.actions.push_back(Action::HostHears { from: peer, holds, bytes });
                 true
             }
             _ => false,

@@ -138,7 +138,9 @@ fn brief(actions: &[Action]) -> Vec<String> {
 fn brief_one(action: &Action) -> String {
     match action {
         Action::Host(command) => format!("host {command:?}"),
-        Action::HostHears { from, bytes } => format!("host hears {} of {from}", bytes.len()),
+        Action::HostHears { from, holds, bytes } => {
+            format!("host hears {} of {from}, who holds {holds:?}", bytes.len())
+        }
         Action::Command { worker: 0, command } => match command {
             Command::AddLink(link, spec) => format!("add {link} {}", spec.peer.node_id()),
             Command::SetPaths(link, paths) => format!("{} paths of {link}", paths.len()),
@@ -809,6 +811,23 @@ fn who_held_nothing_while_it_stood_still_takes_nothing_of_those_that_gave_it_up(
         assert_eq!(pair.owners(), [0, 1].map(|_| Some(Pair::NAMES[owner].to_owned())));
         let speaks = |command: &HostCommand| !matches!(command, HostCommand::Release { .. });
         assert!(!pair.commands[1 - owner].iter().any(speaks), "{:?}", pair.commands[1 - owner]);
+    }
+}
+
+#[test]
+fn the_host_side_hears_what_the_others_say_of_flows_and_which_sets_they_hold() {
+    for owner in 0..2 {
+        let mut pair = Pair::held_by(owner);
+        let ask = wire::flows::Message::Ask { serial: 7, whole: true }.emit().into_boxed_slice();
+        let mut hears = |place: usize| {
+            let report = Report::Control(LinkId(0), ask.clone());
+            match pair.benches[place].input(Input::Report { worker: 0, report }).as_slice() {
+                [Action::HostHears { holds, bytes, .. }] if *bytes == ask => holds.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(hears(owner), [] as [usize; 0], "the other holds nothing");
+        assert_eq!(hears(1 - owner), [0]);
     }
 }
 

@@ -544,9 +544,9 @@ impl ControlLoop {
                     return Err(Action::Host(command));
                 }
             }
-            Action::HostHears { from, bytes } => {
+            Action::HostHears { from, holds, bytes } => {
                 if let Some((host, _)) = &mut self.parts.host {
-                    host.hear(from, bytes);
+                    host.hear(from, holds, bytes);
                 }
             }
             Action::ReadConfig => self.read_config(self.parts.clock.now()),
@@ -559,7 +559,7 @@ impl ControlLoop {
     fn complete(&self, response: &mut Response) {
         let Some((host, _)) = &self.parts.host else { return };
         match response {
-            Response::Vips { degraded, .. } => degraded.extend_from_slice(host.degraded()),
+            Response::Vips { degraded, .. } => degraded.extend(host.degraded()),
             Response::Stats { workers } => {
                 // Answers about sessions have the same form, and nothing of this.
                 let first = workers.first_mut().and_then(Value::as_object_mut);

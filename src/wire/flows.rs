@@ -4,10 +4,14 @@
 //!
 //! | kind | message | after the kind |
 //! |---|---|---|
-//! | 1 | changes | records, to the end of the message |
-//! | 2 | round | – |
+//! | 1 | changes | number u64, records, to the end of the message |
+//! | 2 | round | first u64, next u64 |
 //! | 3 | ask | serial u32, whole u8 |
-//! | 4 | told | serial u32 |
+//! | 4 | told | serial u32, parts u32, whole u8 |
+//! | 5 | answer | serial u32, records, to the end of the message |
+//!
+//! Changes and rounds go to all members, the others to one. Changes are numbered and answers are counted: links repeat what
+//! networks lose, in any order, but refuse what they have no room for, and who is told finds out.
 //!
 //! ```text
 //! record:  flags u8 │ protocol u8 │ tuple │ unless it is gone: timeout u32 s │ mark u32 │ TCP: tcp │ translated: tuple
@@ -38,6 +42,7 @@ const CHANGES: u8 = 1;
 const ROUND: u8 = 2;
 const ASK: u8 = 3;
 const TOLD: u8 = 4;
+const ANSWER: u8 = 5;
 
 const FLAG_GONE: u8 = 1;
 const FLAG_V6: u8 = 2;
@@ -46,7 +51,10 @@ const FLAG_TRANSLATED: u8 = 4;
 /// Longest record: IPv6, TCP, translated.
 const MAX_RECORD: usize = 2 + 36 + 8 + 5 + 36;
 
-const _: () = assert!(2 + MAX_RECORD <= MAX_MESSAGE, "a message has room for a record");
+/// Protocol, kind, number.
+const LONGEST_HEAD: usize = 10;
+
+const _: () = assert!(LONGEST_HEAD + MAX_RECORD <= MAX_MESSAGE, "a message has room for a record");
 
 /// Whose packets belong together: addresses and ports of one direction. TCP sorts before UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,10 +123,20 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// What is new of flows that pass the sender.
-    Changes(Vec<Change>),
-    /// Since the last one of these the sender has told every flow there is.
-    Round,
-    /// Tell all that is not told yet, then answer.
+    Changes {
+        /// One more than that of the message before, whoever got that.
+        number: u64,
+        /// What is new.
+        changes: Vec<Change>,
+    },
+    /// The changes with these numbers have told every flow there is.
+    Round {
+        /// The first.
+        first: u64,
+        /// That after the last.
+        next: u64,
+    },
+    /// Tell this router all that is not told yet, then say so.
     Ask {
         /// Repeated in the answer.
         serial: u32,
@@ -129,6 +147,17 @@ pub enum Message {
     Told {
         /// That of the question.
         serial: u32,
+        /// How many messages the answer had.
+        parts: u32,
+        /// It had every flow there is.
+        whole: bool,
+    },
+    /// A part of an answer.
+    Answer {
+        /// That of the question.
+        serial: u32,
+        /// What there is.
+        changes: Vec<Change>,
     },
 }
 
@@ -143,16 +172,14 @@ impl Message {
             return Err(Malformed::UnknownType);
         }
         let message = match reader.u8()? {
-            CHANGES => {
-                let mut changes = Vec::new();
-                while !reader.is_empty() {
-                    changes.push(read_change(&mut reader)?);
-                }
-                Message::Changes(changes)
-            }
-            ROUND => Message::Round,
+            CHANGES => Message::Changes { number: reader.u64()?, changes: read_changes(&mut reader)? },
+            ROUND => match (reader.u64()?, reader.u64()?) {
+                (first, next) if first <= next => Message::Round { first, next },
+                _ => return Err(Malformed::ForbiddenValue),
+            },
             ASK => Message::Ask { serial: reader.u32()?, whole: read_flag(reader.u8()?)? },
-            TOLD => Message::Told { serial: reader.u32()? },
+            TOLD => Message::Told { serial: reader.u32()?, parts: reader.u32()?, whole: read_flag(reader.u8()?)? },
+            ANSWER => Message::Answer { serial: reader.u32()?, changes: read_changes(&mut reader)? },
             _ => return Err(Malformed::UnknownType),
         };
         reader.finish()?;
@@ -164,55 +191,82 @@ impl Message {
     /// # Panics
     /// Of more changes than fit; [`Packing`] takes only as many.
     pub fn emit(&self) -> Vec<u8> {
-        let with = |kind: u8, rest: &[u8]| [&[PROTOCOL, kind], rest].concat();
+        let packed = |mut packing: Packing, changes: &[Change]| {
+            changes.iter().for_each(|change| assert!(packing.push(change), "more changes than a message holds"));
+            packing.finish()
+        };
         match self {
-            Message::Changes(changes) => {
-                let mut packing = Packing::default();
-                changes.iter().for_each(|change| assert!(packing.push(change), "more changes than a message holds"));
-                packing.finish()
+            Message::Changes { number, changes } => packed(Packing::changes(*number), changes),
+            Message::Round { first, next } => {
+                [&[PROTOCOL, ROUND][..], &first.to_be_bytes(), &next.to_be_bytes()].concat()
             }
-            Message::Round => with(ROUND, &[]),
-            Message::Ask { serial, whole } => with(ASK, &[&serial.to_be_bytes()[..], &[u8::from(*whole)]].concat()),
-            Message::Told { serial } => with(TOLD, &serial.to_be_bytes()),
+            Message::Ask { serial, whole } => {
+                [&[PROTOCOL, ASK][..], &serial.to_be_bytes(), &[u8::from(*whole)]].concat()
+            }
+            Message::Told { serial, parts, whole } => {
+                [&[PROTOCOL, TOLD][..], &serial.to_be_bytes(), &parts.to_be_bytes(), &[u8::from(*whole)]].concat()
+            }
+            Message::Answer { serial, changes } => packed(Packing::answer(*serial), changes),
         }
     }
 }
 
 /// A message of changes under construction.
 #[derive(Debug)]
-pub struct Packing(Vec<u8>);
-
-impl Default for Packing {
-    fn default() -> Packing {
-        let mut bytes = Vec::with_capacity(MAX_MESSAGE);
-        bytes.extend_from_slice(&[PROTOCOL, CHANGES]);
-        Packing(bytes)
-    }
+pub struct Packing {
+    bytes: Vec<u8>,
+    /// What comes before the records.
+    head: usize,
 }
 
 impl Packing {
+    /// [`Message::Changes`] with this number.
+    pub fn changes(number: u64) -> Packing {
+        Packing::begin(CHANGES, &number.to_be_bytes())
+    }
+
+    /// [`Message::Answer`] to this question.
+    pub fn answer(serial: u32) -> Packing {
+        Packing::begin(ANSWER, &serial.to_be_bytes())
+    }
+
+    fn begin(kind: u8, number: &[u8]) -> Packing {
+        let mut bytes = Vec::with_capacity(MAX_MESSAGE);
+        bytes.extend_from_slice(&[PROTOCOL, kind]);
+        bytes.extend_from_slice(number);
+        Packing { head: bytes.len(), bytes }
+    }
+
     /// Adds a change, if there is room.
     pub fn push(&mut self, change: &Change) -> bool {
         let mut record = [0; MAX_RECORD];
         let mut writer = Writer::new(&mut record);
         assert_eq!(write_change(&mut writer, change), Ok(()), "a record has a longest form");
         let record = writer.written();
-        let fits = self.0.len() + record.len() <= MAX_MESSAGE;
+        let fits = self.bytes.len() + record.len() <= MAX_MESSAGE;
         if fits {
-            self.0.extend_from_slice(record);
+            self.bytes.extend_from_slice(record);
         }
         fits
     }
 
     /// Whether there are no changes in it.
     pub const fn is_empty(&self) -> bool {
-        self.0.len() == 2
+        self.bytes.len() == self.head
     }
 
     /// The message's bytes.
     pub fn finish(self) -> Vec<u8> {
-        self.0
+        self.bytes
     }
+}
+
+fn read_changes(reader: &mut Reader<'_>) -> Result<Vec<Change>, Malformed> {
+    let mut changes = Vec::new();
+    while !reader.is_empty() {
+        changes.push(read_change(reader)?);
+    }
+    Ok(changes)
 }
 
 const fn read_flag(byte: u8) -> Result<bool, Malformed> {
@@ -319,8 +373,14 @@ mod tests {
 
     #[test]
     fn messages_read_as_they_were_written() {
-        let ask = Message::Ask { serial: 7, whole: true };
-        for message in [Message::Changes(flows()), Message::Round, ask, Message::Told { serial: u32::MAX }] {
+        let messages = [
+            Message::Changes { number: u64::MAX, changes: flows() },
+            Message::Round { first: 1 << 40, next: 1 << 41 },
+            Message::Ask { serial: 7, whole: true },
+            Message::Told { serial: u32::MAX, parts: 3, whole: false },
+            Message::Answer { serial: 9, changes: flows() },
+        ];
+        for message in messages {
             let bytes = message.emit();
             assert_eq!(Message::parse(&bytes), Ok(message));
             for len in 0..bytes.len() {
@@ -339,27 +399,29 @@ mod tests {
             let tcp = Some(Tcp { state: 5, flags: [0; 2], scales: [0; 2] });
             Change::Here(Flow { original, reply: original, tcp, mark: 0, timeout: 1 })
         };
-        let mut packing = Packing::default();
+        let mut packing = Packing::changes(7);
         assert!(packing.is_empty());
         let fitting = (1..1000).take_while(|&port| packing.push(&longest(port))).count();
         let bytes = packing.finish();
-        assert_eq!(fitting, (MAX_MESSAGE - 2) / MAX_RECORD);
-        assert_eq!(bytes.len(), 2 + fitting * MAX_RECORD);
-        let Ok(Message::Changes(changes)) = Message::parse(&bytes) else { panic!("{bytes:?}") };
+        assert_eq!(fitting, (MAX_MESSAGE - LONGEST_HEAD) / MAX_RECORD);
+        assert_eq!(bytes.len(), LONGEST_HEAD + fitting * MAX_RECORD);
+        let Ok(Message::Changes { number: 7, changes }) = Message::parse(&bytes) else { panic!("{bytes:?}") };
         assert_eq!(changes, (1..=fitting as u16).map(longest).collect::<Vec<_>>());
     }
 
     #[test]
     fn what_no_kernel_says_is_refused() {
-        let whole = Message::Changes(flows()[..1].to_vec()).emit();
-        // Offsets: flags 2, protocol 3, tuple 4, timeout 16, mark 20, state 24, flags and scales 25.
-        for (at, byte) in [(0, 1), (1, 9), (2, 8), (2, 5), (3, 1), (24, 2), (24, 6), (26, 15), (28, 15)] {
+        let whole = Message::Changes { number: 0, changes: flows()[..1].to_vec() }.emit();
+        // Offsets: flags 10, protocol 11, tuple 12, timeout 24, mark 28, state 32, flags and scales 33.
+        for (at, byte) in [(0, 1), (1, 9), (10, 8), (10, 5), (11, 1), (32, 2), (32, 6), (34, 15), (36, 15)] {
             let mut bytes = whole.clone();
             bytes[at] = byte;
             assert!(Message::parse(&bytes).is_err(), "{byte} at {at}");
         }
         assert_eq!(Message::parse(&[PROTOCOL, ASK, 0, 0, 0, 1, 2]), Err(Malformed::ForbiddenValue));
-        assert_eq!(Message::parse(&[PROTOCOL, ROUND, 0]), Err(Malformed::TrailingBytes));
+        let backwards = Message::Round { first: 2, next: 1 }.emit();
+        assert_eq!(Message::parse(&backwards), Err(Malformed::ForbiddenValue));
+        assert_eq!(Message::parse(&[&[PROTOCOL, ROUND][..], &[0; 17]].concat()), Err(Malformed::TrailingBytes));
         assert_eq!(Message::parse(&[PROTOCOL; MAX_MESSAGE + 1]), Err(Malformed::Oversized));
     }
 }

@@ -41,6 +41,13 @@ impl Vip {
         })
     }
 
+    /// The sets that a member holds as all have agreed, or hands over, by their places.
+    pub fn held_by(&self, node: NodeId) -> impl Iterator<Item = usize> + '_ {
+        let seat = self.rules.seat(node);
+        let holds = move |slot: &Slot| seat.is_some() && (slot.owner == seat || slot.from == seat);
+        self.agreed.slots.iter().enumerate().filter(move |(_, slot)| holds(slot)).map(|(set, _)| set)
+    }
+
     /// What this router's configuration is known by; members with another one share no sets with it.
     pub const fn digest(&self) -> u64 {
         self.rules.digest

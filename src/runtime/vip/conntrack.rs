@@ -113,16 +113,17 @@ impl Conntrack {
     }
 
     /// Takes what the kernel has told.
-    pub(super) fn look(&mut self, mut take: impl FnMut(Change)) -> Looked {
+    pub(super) fn look(&mut self, mut take: impl FnMut(Change)) -> io::Result<Looked> {
         for _ in 0..AT_ONCE {
             match sys::receive_record(self.events.as_fd(), &mut self.buffer) {
                 Ok(len) => messages(&self.buffer[..len]).filter_map(read).for_each(&mut take),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Looked::Overflow,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Looked::Overflow),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Looked::All,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Looked::All),
+                Err(error) => return Err(error),
             }
         }
-        Looked::Some
+        Ok(Looked::Some)
     }
 
     /// Asks for all flows.
@@ -153,8 +154,16 @@ impl Conntrack {
             // What could not be deleted can be gone.
             refused += failed.iter().filter(|(place, _)| place % 2 == 1).count();
         }
-        let done = flows.len() - refused - if replace { 0 } else { known.len() };
+        let kept = if replace { 0 } else { known.len() };
+        // A kernel that answers twice for one is not believed to have made fewer than none.
+        let done = flows.len().saturating_sub(refused + kept);
         Ok(Created { done: done as u64, refused: refused as u64 })
+    }
+
+    /// Forgets flows; answers how many there were.
+    pub(super) fn delete(&mut self, flows: &[Tuple]) -> io::Result<u64> {
+        let failed = self.telling.request_all(flows.iter().map(deletion).collect())?;
+        Ok(flows.len().saturating_sub(failed.len()) as u64)
     }
 }
 
@@ -378,12 +387,14 @@ mod tests {
                 };
                 assert_eq!(told.into_iter().map(liberal).collect::<Vec<_>>(), flows, "translated as they were");
                 let mut events = Vec::new();
-                assert_eq!(conntrack.look(|change| events.push(change)), Looked::All);
+                assert_eq!(conntrack.look(|change| events.push(change))?, Looked::All);
                 let here =
                     |change: &&Change| matches!(change, Change::Here(flow) if flow.original == flows[1].original);
                 assert_eq!(events.iter().filter(here).count(), 2, "{events:?}");
                 let gone = |change: &&Change| matches!(change, Change::Gone(_));
                 assert_eq!(events.iter().filter(gone).count(), 2, "{events:?}");
+                let both = flows.map(|flow| flow.original);
+                assert_eq!([conntrack.delete(&both)?, conntrack.delete(&both)?], [2, 0]);
                 Ok(())
             })
         };

@@ -68,6 +68,7 @@
 
 mod addresses;
 mod announce;
+mod askers;
 mod attendant;
 mod configured;
 mod conntrack;
@@ -75,9 +76,12 @@ mod flows;
 mod health;
 mod hooks;
 mod keeper;
+mod known;
 mod lease;
 pub(super) mod lifelines;
 mod pulse;
+mod scope;
+mod teller;
 #[cfg(test)]
 mod tests;
 mod tracker;
@@ -87,6 +91,7 @@ pub use crate::config::settings::Question;
 pub(super) use configured::configured;
 pub use health::Check;
 pub use hooks::{Event, Hook, User};
+pub use known::FlowDrops;
 pub use pulse::{Pulse, Sign};
 
 use super::capabilities;
@@ -99,16 +104,16 @@ use crate::control::{HostCommand, HostReport};
 use addresses::Addresses;
 use announce::Announcer;
 use attendant::Attendant;
-use flows::Carried;
 use keeper::{Keeper, Parts, Preparing, Rings};
 use lease::Lease;
+use scope::Carried;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tracker::{Ends, Prepare, Tracker};
@@ -190,6 +195,18 @@ pub struct Said {
     pub bytes: Box<[u8]>,
 }
 
+/// A message of another member's host.
+#[derive(Debug)]
+struct Heard {
+    from: NodeId,
+    /// The sets that it holds or hands over, as all have agreed.
+    holds: Vec<usize>,
+    bytes: Box<[u8]>,
+}
+
+/// An error that the system has no number for.
+const UNNUMBERED: i32 = -1;
+
 /// What all threads of a host see.
 #[derive(Debug, Default)]
 struct Shared {
@@ -216,13 +233,40 @@ struct Shared {
     flows_received: AtomicU64,
     flows_created: AtomicU64,
     flows_refused: AtomicU64,
+    flows_deleted: AtomicU64,
+    /// In the order of [`FlowDrops`].
+    flow_drops: [AtomicU64; 3],
     flows_left_out: AtomicU64,
     flows_malformed: AtomicU64,
     flow_messages: AtomicU64,
     flow_messages_left_out: AtomicU64,
     flow_overflows: AtomicU64,
     flow_waits_over: AtomicU64,
+    flow_failures: AtomicU64,
     slowest_flows: AtomicU64,
+    /// The system's number for why flows are not handed over at the moment; [`UNNUMBERED`] if it has none, 0 if they are.
+    flows_failed: AtomicI32,
+}
+
+impl Shared {
+    /// Flows are not handed over for this reason, or are again.
+    fn say_failed(&self, why: Option<&io::Error>) {
+        let number = why.map_or(0, |error| error.raw_os_error().unwrap_or(UNNUMBERED));
+        self.flows_failed.store(number, Ordering::Relaxed);
+    }
+
+    /// Why flows are not handed over at the moment, for people.
+    fn failed(&self) -> Option<String> {
+        let why = match self.flows_failed.load(Ordering::Relaxed) {
+            0 => return None,
+            UNNUMBERED => "the log says why".to_owned(),
+            number => io::Error::from_raw_os_error(number).to_string(),
+        };
+        Some(format!(
+            "the kernel's connection tracking failed ({why}), which is tried again every minute or more often: until it is \
+             well, sets with conntrack = true are handed over without their flows"
+        ))
+    }
 }
 
 /// Counts.
@@ -265,11 +309,15 @@ pub struct Stats {
     pub flows_created: u64,
     /// Flows that the kernel refused.
     pub flows_refused: u64,
+    /// Flows that the kernel was told to forget, because they ended while their set came here.
+    pub flows_deleted: u64,
+    /// What was not believed of what other members said of flows, by reason.
+    pub flow_drops: FlowDrops,
     /// Flows that were not told, or not kept, for want of room.
     pub flows_left_out: u64,
     /// Messages about flows that do not follow their format.
     pub flows_malformed: u64,
-    /// Messages about flows sent, one for all members.
+    /// Messages about flows sent, to all members or to one.
     pub flow_messages: u64,
     /// Messages about flows for which a ring had no room, to this host's control or from it.
     pub flow_messages_left_out: u64,
@@ -277,6 +325,8 @@ pub struct Stats {
     pub flow_overflows: u64,
     /// Sets that were acquired before their former owner had told the last of their flows, or the kernel had been told.
     pub flow_waits_over: u64,
+    /// Times that the kernel's connection tracking failed, and was opened anew later.
+    pub flow_failures: u64,
     /// The longest that it took to tell the kernel of the flows of what was acquired, microseconds.
     pub slowest_flows_us: u64,
 }
@@ -285,7 +335,7 @@ pub struct Stats {
 #[derive(Debug)]
 struct Messages {
     said: Receiver<Said>,
-    heard: Sender<(NodeId, Box<[u8]>)>,
+    heard: Sender<Heard>,
 }
 
 /// The host's side of virtual addresses, at work. Dropping it takes all of them off.
@@ -405,10 +455,10 @@ impl Host {
         self.messages.as_mut()?.said.pop()
     }
 
-    /// Another member's host said something.
-    pub fn hear(&mut self, from: NodeId, bytes: Box<[u8]>) {
+    /// The host of another member, which as all have agreed holds these sets or hands them over, said something.
+    pub fn hear(&mut self, from: NodeId, holds: Vec<usize>, bytes: Box<[u8]>) {
         let Some(messages) = &mut self.messages else { return };
-        if messages.heard.push((from, bytes)).is_err() {
+        if messages.heard.push(Heard { from, holds, bytes }).is_err() {
             add(&self.shared.flow_messages_left_out, 1);
         }
     }
@@ -434,15 +484,15 @@ impl Host {
         self.degraded.extend(what);
     }
 
-    /// What is not promised on this machine, and why.
-    pub fn degraded(&self) -> &[String] {
-        &self.degraded
+    /// What is not promised on this machine, or not at the moment, and why.
+    pub fn degraded(&self) -> Vec<String> {
+        self.degraded.iter().cloned().chain(self.shared.failed()).collect()
     }
 
     /// What was counted and how things are, for people and tools.
     pub fn figures(&self) -> serde_json::Value {
         let mut figures = serde_json::to_value(self.stats()).expect("a struct of numbers");
-        figures["degraded"] = (!self.degraded.is_empty()).into();
+        figures["degraded"] = (!self.degraded().is_empty()).into();
         figures["dead"] = self.is_dead().into();
         figures
     }
@@ -451,6 +501,7 @@ impl Host {
     pub fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let shared = &self.shared;
+        let [unrouted, own, foreign] = shared.flow_drops.each_ref().map(read);
         Stats {
             renewals: read(&shared.renewals),
             renewals_failed: read(&shared.renewals_failed),
@@ -468,12 +519,15 @@ impl Host {
             flows_received: read(&shared.flows_received),
             flows_created: read(&shared.flows_created),
             flows_refused: read(&shared.flows_refused),
+            flows_deleted: read(&shared.flows_deleted),
+            flow_drops: FlowDrops { unrouted, own, foreign },
             flows_left_out: read(&shared.flows_left_out),
             flows_malformed: read(&shared.flows_malformed),
             flow_messages: read(&shared.flow_messages),
             flow_messages_left_out: read(&shared.flow_messages_left_out),
             flow_overflows: read(&shared.flow_overflows),
             flow_waits_over: read(&shared.flow_waits_over),
+            flow_failures: read(&shared.flow_failures),
             slowest_flows_us: read(&shared.slowest_flows) / 1000,
         }
     }

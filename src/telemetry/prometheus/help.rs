@@ -144,16 +144,29 @@ const TEXTS: &[(&str, &str)] = &[
         "Whether this machine lacks something that service addresses need, as `sinew vip status` says: 1, or 0.",
     ),
     (
+        "sinew_vip_host_flow_drops_total",
+        "Flows of which other members told and that were not believed, by reason: they end at this machine (own), go with no \
+         set that the member holds (foreign), or have an address that no router forwards (unrouted).",
+    ),
+    (
+        "sinew_vip_host_flow_failures_total",
+        "Times that the kernel's connection tracking failed, and was opened anew later.",
+    ),
+    (
         "sinew_vip_host_flow_messages_left_out_total",
         "Messages about flows for which a ring between threads of this router had no room.",
     ),
-    ("sinew_vip_host_flow_messages_total", "Messages about flows sent to the other members."),
+    ("sinew_vip_host_flow_messages_total", "Messages about flows sent, to all other members or to one."),
     ("sinew_vip_host_flow_overflows_total", "Times that the kernel had no room for what it had to say of flows."),
     (
         "sinew_vip_host_flow_waits_over_total",
         "Sets acquired before their former owner had told the last of their flows, or the kernel had been told.",
     ),
     ("sinew_vip_host_flows_created_total", "Flows that this machine's kernel was told of when it acquired a set."),
+    (
+        "sinew_vip_host_flows_deleted_total",
+        "Flows that this machine's kernel was told to forget, because they ended while their set came here.",
+    ),
     ("sinew_vip_host_flows_known", "Flows through other members that are known here."),
     ("sinew_vip_host_flows_left_out_total", "Flows that were not told, or not kept, for want of room."),
     ("sinew_vip_host_flows_malformed_total", "Messages about flows that do not follow their format."),

@@ -30,7 +30,7 @@ use std::fmt::Write as _;
 /// What a response with this text says of its content.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Maps of counts by reason.
-const BY_REASON: [&str; 4] = ["drops", "datagram_drops", "message_drops", "send_errors"];
+const BY_REASON: [&str; 5] = ["drops", "datagram_drops", "message_drops", "flow_drops", "send_errors"];
 /// Figures of a class of messages.
 const CLASSES: [&str; 3] = ["best_effort", "reliable", "control"];
 /// What is shown of its own, or means nothing as a series.
