@@ -383,9 +383,13 @@ impl Liveness {
         self.suspect(now, rtt).refusals += 1;
     }
 
-    /// The process at the other end is said to have ended: that needs no repetition.
+    /// The process at the other end is said to have ended: that needs no repetition. What was asked for a refusal before
+    /// says nothing of that, so it is asked anew, and given as long to answer; unless that is being done already.
     pub(super) fn on_ended(&mut self, now: Instant, rtt: Duration) {
-        self.suspect(now, rtt).refusals = REFUSALS;
+        if self.verdict_at().is_none_or(|at| at <= now) {
+            self.suspicion = None;
+            self.suspect(now, rtt).refusals = REFUSALS;
+        }
     }
 
     fn suspect(&mut self, now: Instant, rtt: Duration) -> &mut Suspicion {
@@ -617,5 +621,23 @@ mod tests {
         assert_eq!((liveness.expired(at(494)), liveness.expired(at(495))), (None, Some(DownReason::Refused)));
         liveness.forgive(at(495), Duration::ZERO);
         assert_eq!(liveness.expired(at(495)), None, "a sleeper looks first");
+    }
+
+    #[test]
+    fn an_end_is_asked_after_anew_however_long_ago_a_refusal_was() {
+        let (mut liveness, rtt) = (started(), Duration::from_millis(20));
+        hear(&mut liveness, at(110), &hello(0, true, 0));
+        liveness.set_up(at(110), true);
+        // A single refusal proves nothing: its probes are sent, and nothing comes of it.
+        liveness.on_refused(at(120), rtt);
+        for _ in 0..REFUSED_PROBES {
+            liveness.on_probe_sent(at(121));
+        }
+        liveness.on_ended(at(200), rtt);
+        assert!(liveness.probe_due(at(200)), "the probes that a living neighbour could answer are long gone");
+        assert_eq!((liveness.expired(at(224)), liveness.expired(at(225))), (None, Some(DownReason::Refused)));
+        // Said again and again, it is put off no further.
+        (201..225).for_each(|ms| liveness.on_ended(at(ms), rtt));
+        assert_eq!(liveness.expired(at(225)), Some(DownReason::Refused));
     }
 }
