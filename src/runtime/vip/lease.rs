@@ -21,6 +21,13 @@
 //! Where the kernel can (6.9), the table belongs to this process, so that others who flush the rules leave it alone;
 //! elsewhere a renewal notices within a fraction of the lease that the table is gone, and makes it again.
 //!
+//! # Other tables of the host
+//! The kernel makes one change to its packet filter at a time in a network namespace, ours among them: while another program
+//! loads a large table, a renewal waits. A reload of 10,000 rules has held one up for 48 ms, which is a whole lease of the
+//! profile `safe`; the owner is then silent, and gives everything up, though nothing is wrong with it. `slowest_renewal_us`
+//! ([`Stats`](super::Stats)) tells. Where such tables are reloaded, write `lease = "200ms"` on all members, or load only
+//! what has changed.
+//!
 //! Other interfaces of the host are left alone. A Linux host accepts what comes to any of its addresses on any interface,
 //! so who is connected to another one of a dead owner's interfaces, and asks there, is still answered.
 //!
