@@ -19,7 +19,8 @@
 //! A router that was stopped for longer than its lease is silent by its kernel's hand, and others may hold what it held. The
 //! host side says so, but messages and links may be quicker: a merge that begins before it would count this router as one
 //! that answers. So whatever comes first after a standstill finds that the last beat ([`Cluster::beat`]) is longer ago than
-//! a lease, and takes that for the lapse that it is, since the kernel's lease ends no later than one lease after it.
+//! a lease, and takes that for the lapse that it is, since the kernel's lease ends no later than one lease after it. The host
+//! side hears of it ([`Cluster::woke`]) before it hears of another beat, and lets go what it may hold still.
 //!
 //! # Bounds
 //! The journal keeps [`JOURNAL`] entries, the oldest goes first. Orders under way: vip's own bound.
@@ -66,6 +67,8 @@ pub(super) enum Wanted {
     Send(NodeId, Vec<u8>),
     /// Tell the host side.
     Host(HostCommand),
+    /// Whatever the host side was to acquire until here, it is not to any more.
+    Void,
     /// Answer who ordered something.
     Answer(ClientId, Result<(), String>),
     /// Say it in the log.
@@ -82,6 +85,8 @@ pub(super) struct Cluster {
     lease: Duration,
     /// When the driver last said that it runs; none if it never did.
     beat: Option<Instant>,
+    /// When this router last found that it had stood still.
+    woke: Option<Instant>,
     /// Connections that wait for an order, by the order's number.
     orders: BTreeMap<u64, ClientId>,
     last_order: u64,
@@ -104,6 +109,7 @@ impl Cluster {
             members,
             lease,
             beat: None,
+            woke: None,
             orders: BTreeMap::new(),
             last_order: 0,
             journal: VecDeque::with_capacity(JOURNAL),
@@ -175,6 +181,11 @@ impl Cluster {
         due.into_iter().flatten().min()
     }
 
+    /// When this router last found that it had stood still for longer than its lease.
+    pub(super) const fn woke(&self) -> Option<Instant> {
+        self.woke
+    }
+
     /// This router runs, and the keeper of its lease is told so.
     pub(super) fn beat(&mut self, now: Instant) {
         self.wake(now);
@@ -185,8 +196,8 @@ impl Cluster {
     /// Before anything is taken in: a router that stood still for longer than its lease holds nothing any more.
     fn wake(&mut self, now: Instant) {
         if self.beat.is_some_and(|beat| now.since(beat) > self.lease) {
-            self.beat = Some(now);
-            self.vip.handle(now, vip::Input::Host(HostReport::Lapsed));
+            (self.beat, self.woke) = (Some(now), Some(now));
+            self.of_host(now, vip::Input::Host(HostReport::Lapsed));
         }
     }
 
@@ -256,6 +267,13 @@ impl Cluster {
     /// The host side, or a health check.
     pub(super) fn host(&mut self, now: Instant, input: vip::Input) {
         self.wake(now);
+        self.of_host(now, input);
+    }
+
+    fn of_host(&mut self, now: Instant, input: vip::Input) {
+        if input == vip::Input::Host(HostReport::Lapsed) {
+            self.wanted.push_back(Wanted::Void);
+        }
         self.vip.handle(now, input);
         self.settle(now);
     }

@@ -36,8 +36,8 @@ pub enum Input {
     SessionAttachFailed(SessionId),
     /// The configuration was read again, because of [`Action::ReadConfig`] or of a signal.
     Reload(Result<Box<Config>, String>),
-    /// The driver runs, and has just said so to whoever keeps the lease of service addresses: several times in each lease,
-    /// and before anything else when it wakes up.
+    /// The driver runs: several times in each lease of service addresses, and before anything else when it wakes up. After
+    /// this, and after [`Control::woke`](super::Control::woke), whoever keeps the lease is told that it does.
     Beat,
     /// The process of this neighbour has ended, as it seems.
     Ended(NodeId),

@@ -201,13 +201,7 @@ impl Control {
                 }
             }
             Input::Ended(node) => self.suspect(node),
-            Input::Host(report) => {
-                if report == HostReport::Lapsed {
-                    // What was ordered before is void, and so is what waits for a ring that has no room.
-                    self.actions.retain(|action| !matches!(action, Action::Host(HostCommand::Acquire { .. })));
-                }
-                self.of_host(now, vip::Input::Host(report));
-            }
+            Input::Host(report) => self.of_host(now, vip::Input::Host(report)),
             Input::Health { check, ok } => self.of_host(now, vip::Input::Health { check, ok }),
             Input::HostSays { to, bytes } => self.host_says(to, &bytes),
             Input::Shutdown => self.leave(now),
@@ -229,6 +223,17 @@ impl Control {
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// There is no room now for this action, which was polled last: it is the next thing to do, unless it is void by then.
+    pub fn give_back(&mut self, action: Action) {
+        self.actions.push_front(action);
+    }
+
+    /// When this router last found that it had stood still for longer than the lease of its service addresses: what the host
+    /// side was told before is void, and what it holds since before is lost.
+    pub fn woke(&self) -> Option<Instant> {
+        self.cluster.as_ref()?.woke()
     }
 
     /// When [`Input::Timer`] is due, and for what. May be in the past.
@@ -567,6 +572,10 @@ impl Control {
                     }
                 }
                 Wanted::Host(command) => self.actions.push_back(Action::Host(command)),
+                // Also what waits for a ring that has no room.
+                Wanted::Void => {
+                    self.actions.retain(|action| !matches!(action, Action::Host(HostCommand::Acquire { .. })));
+                }
                 Wanted::Answer(client, Ok(())) => self.ordered(now, client, Response::Ordered),
                 Wanted::Answer(client, Err(message)) => self.ordered(now, client, Response::Error { message }),
                 Wanted::Say(event) => self.say(&event),

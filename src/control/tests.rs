@@ -846,6 +846,28 @@ fn who_stood_still_and_stays_alone_answers_after_some_leases() {
 }
 
 #[test]
+fn what_waits_for_room_is_void_once_this_router_knows_that_its_lease_has_run_out() {
+    let acquire = HostCommand::Acquire { set: 0, wait: Duration::ZERO, from: None };
+    let acquires = |action: &Action| matches!(action, Action::Host(HostCommand::Acquire { .. }));
+    let knows = [
+        (Duration::ZERO, Input::Beat, false),
+        (Duration::ZERO, Input::Host(HostReport::Lapsed), false),
+        (ms(200), Input::Beat, true),
+        (ms(200), Input::Report { worker: 0, report: Report::LinkDown(LinkId(0), DownReason::Silence) }, true),
+    ];
+    for (asleep, input, itself) in knows {
+        let mut pair = Pair::held_by(0);
+        let bench = &mut pair.benches[0];
+        bench.control.give_back(Action::Host(acquire));
+        bench.now += asleep;
+        let actions = bench.input(input.clone());
+        let lapses = itself || matches!(input, Input::Host(_));
+        assert_eq!(bench.control.woke(), itself.then_some(bench.now), "{input:?}");
+        assert_eq!(actions.first().is_some_and(acquires), !lapses, "{input:?}: {actions:?}");
+    }
+}
+
+#[test]
 fn figures_are_asked_of_the_workers_in_rounds() {
     let mut bench = Bench::new(&[]);
     let stats = |in_| Report::Stats(Box::new(ShardStats { datagrams_in: in_, ..ShardStats::default() }));

@@ -113,9 +113,9 @@ pub(super) struct ControlLoop {
     /// When connections that could not be accepted are tried again, and how often that has failed in a row.
     accept_at: Option<Instant>,
     accept_failures: u64,
-    /// An action whose worker's ring is full: until it is performed, no other is taken, and no request.
-    held: Option<Action>,
-    held_count: u64,
+    /// The next action's ring is full: until it is performed, no other is taken, and no request.
+    blocked: bool,
+    blocked_count: u64,
     /// When shutdown was asked for, plus patience.
     deadline: Option<Instant>,
     exit: bool,
@@ -156,8 +156,8 @@ impl ControlLoop {
             next_client: 0,
             accept_at: None,
             accept_failures: 0,
-            held: None,
-            held_count: 0,
+            blocked: false,
+            blocked_count: 0,
             deadline: None,
             exit: false,
             resident_at,
@@ -251,7 +251,7 @@ impl ControlLoop {
     /// How long to wait for events: not at all if some work was left over.
     fn timeout(&mut self) -> Option<Duration> {
         let now = self.parts.clock.now();
-        if self.held.is_some() {
+        if self.blocked {
             return Some(RETRY);
         }
         if self.clients.values().any(|client| client.readable && !client.waiting && !client.closing) {
@@ -353,8 +353,11 @@ impl ControlLoop {
     fn tend_host(&mut self, now: Instant) {
         let Parts { host, workers, control, .. } = &mut self.parts;
         let Some((host, pulse)) = host else { return };
-        if pulse.beat(now, host, workers.iter_mut().map(|worker| &mut worker.commands)) {
+        if pulse.is_due(now) {
+            // Whether it stood still is found, and said, before that it lives again.
             control.handle(now, Input::Beat);
+            control.woke().into_iter().for_each(|at| host.woke(at));
+            pulse.beat(now, host, workers.iter_mut().map(|worker| &mut worker.commands));
         }
         while let Some(report) = host.report() {
             control.handle(now, Input::Host(report));
@@ -437,7 +440,7 @@ impl ControlLoop {
         let ids: Vec<u64> = self.clients.keys().copied().collect();
         for id in ids {
             for _ in 0..REQUESTS {
-                if self.held.is_some() || !self.hear_client(id) {
+                if self.blocked || !self.hear_client(id) {
                     break;
                 }
             }
@@ -494,13 +497,16 @@ impl ControlLoop {
     }
 
     fn perform_actions(&mut self) {
-        while let Some(action) = self.held.take().or_else(|| self.parts.control.poll_action()) {
+        self.blocked = false;
+        while let Some(action) = self.parts.control.poll_action() {
             if let Err(action) = self.perform(action) {
-                self.held_count += 1;
-                if self.held_count.is_power_of_two() {
-                    tracing::warn!(times = self.held_count, "a worker's ring is full; requests wait");
+                self.blocked_count += 1;
+                if self.blocked_count.is_power_of_two() {
+                    tracing::warn!(times = self.blocked_count, "a worker's ring is full; requests wait");
                 }
-                self.held = Some(action);
+                // There, for what is void by the time that there is room goes with all else that is.
+                self.parts.control.give_back(action);
+                self.blocked = true;
                 return;
             }
         }

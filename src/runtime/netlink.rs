@@ -166,6 +166,8 @@ pub struct Route {
 pub struct Netlink {
     socket: OwnedFd,
     sequence: u32,
+    /// What one read takes.
+    buffer: Vec<u8>,
 }
 
 impl Netlink {
@@ -195,7 +197,7 @@ impl Netlink {
                 libc::setsockopt(fd, libc::SOL_NETLINK, option, std::ptr::from_ref(&on).cast(), 4);
             }
         }
-        Ok(Netlink { socket, sequence: 0 })
+        Ok(Netlink { socket, sequence: 0, buffer: vec![0; READ_LEN] })
     }
 
     /// Sends a request and waits for its acknowledgement.
@@ -208,10 +210,9 @@ impl Netlink {
         let sequence = self.next_sequence();
         self.send(&message.encode(sequence))?;
         let mut answer = Vec::new();
-        let mut buffer = vec![0; READ_LEN];
         loop {
-            let got = self.receive(&mut buffer)?;
-            for reply in messages(&buffer[..got]).filter(|reply| reply.sequence == sequence) {
+            let got = self.receive()?;
+            for reply in messages(&self.buffer[..got]).filter(|reply| reply.sequence == sequence) {
                 match reply.outcome() {
                     Some(result) => return result.map(|()| answer),
                     None if answer.is_empty() => answer = reply.body.to_vec(),
@@ -224,8 +225,8 @@ impl Netlink {
     /// Asks for a whole table; returns the kind and the body of each of its entries.
     pub(super) fn dump(&mut self, kind: u16, fixed: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
         self.begin_dump(kind, fixed)?;
-        let (mut entries, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
-        while self.read_dump(&mut buffer, |kind, body| entries.push((kind, body.to_vec())))? {}
+        let mut entries = Vec::new();
+        while self.read_dump(|kind, body| entries.push((kind, body.to_vec())))? {}
         Ok(entries)
     }
 
@@ -235,12 +236,12 @@ impl Netlink {
         self.send(&Message::new(kind, libc::NLM_F_DUMP, fixed).encode(sequence))
     }
 
-    /// Reads some entries of the table, each by its kind and body: what the kernel tells at a time, at most what `buffer`
-    /// holds, without waiting. False: that was all.
-    pub(super) fn read_dump(&mut self, buffer: &mut [u8], mut entry: impl FnMut(u16, &[u8])) -> io::Result<bool> {
-        let got = self.receive(buffer)?;
+    /// Reads some entries of the table, each by its kind and body: what the kernel tells at a time, without
+    /// waiting. False: that was all.
+    pub(super) fn read_dump(&mut self, mut entry: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+        let got = self.receive()?;
         let sequence = self.sequence;
-        for reply in messages(&buffer[..got]).filter(|reply| reply.sequence == sequence) {
+        for reply in messages(&self.buffer[..got]).filter(|reply| reply.sequence == sequence) {
             if i32::from(reply.kind) == libc::NLMSG_DONE {
                 return Ok(false);
             }
@@ -262,14 +263,14 @@ impl Netlink {
             let sequence = self.next_sequence();
             bytes.extend_from_slice(&request.encode(sequence));
         }
-        let (mut failed, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
+        let mut failed = Vec::new();
         if count == 0 {
             return Ok(failed);
         }
         self.send(&bytes)?;
         loop {
-            let got = self.receive(&mut buffer)?;
-            for reply in messages(&buffer[..got]) {
+            let got = self.receive()?;
+            for reply in messages(&self.buffer[..got]) {
                 let Some(outcome) = reply.outcome() else { continue };
                 let place = reply.sequence.wrapping_sub(first) as usize;
                 if let Err(error) = outcome
@@ -301,10 +302,10 @@ impl Netlink {
         let end = self.next_sequence();
         bytes.extend_from_slice(&frame(NFNL_MSG_BATCH_END).encode(end));
         self.send(&bytes)?;
-        let (mut result, mut buffer) = (Ok(()), vec![0; READ_LEN]);
+        let mut result = Ok(());
         loop {
-            let got = self.receive(&mut buffer)?;
-            for reply in messages(&buffer[..got]) {
+            let got = self.receive()?;
+            for reply in messages(&self.buffer[..got]) {
                 let Some(outcome) = reply.outcome() else { continue };
                 if result.is_ok() {
                     result = outcome;
@@ -328,10 +329,11 @@ impl Netlink {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn receive(&mut self) -> io::Result<usize> {
+        let (socket, buffer) = (self.socket.as_raw_fd(), &mut self.buffer);
         loop {
             // SAFETY: the pointer and length describe `buffer`.
-            let got = unsafe { libc::recv(self.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+            let got = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
             match usize::try_from(got) {
                 Ok(got) => return Ok(got),
                 Err(_) => {

@@ -49,6 +49,7 @@ fn holder() {
         }
         match lines.try_recv() {
             Ok(line) if line == "hang" => hung = true,
+            Ok(line) if line == "wake" => host.woke(clock.now()),
             Ok(line) => {
                 let command: HostCommand = serde_json::from_str(&line).expect("a command");
                 host.command(command).expect("there is room");
@@ -139,6 +140,11 @@ impl Holder {
     /// Its control says no more that it lives.
     pub(crate) fn hang(&mut self) {
         self.say("hang");
+    }
+
+    /// Its control finds that it stood still.
+    pub(crate) fn wake(&mut self) {
+        self.say("wake");
     }
 
     fn say(&mut self, line: &str) {

@@ -152,6 +152,30 @@ fn are_lost_when_control_hangs() {
 }
 
 #[test]
+fn are_lost_when_control_finds_that_it_stood_still_though_the_lease_runs() {
+    let name = "vip::are_lost_when_control_finds_that_it_stood_still_though_the_lease_runs";
+    system_test(name, Machine::Shared, || {
+        let lan = Lan::new(1);
+        let mut a = Holder::start(&lan, A, CALM, BOTH);
+        let gone = || addresses().iter().all(|&address| !lan.has(A, address)).then_some(());
+        a.acquire(SET);
+        a.wake();
+        a.wait("lost", |report| *report == HostReport::Lapsed);
+        eventually("it is taken off", gone);
+        a.acquire(SET);
+        a.tell(&HostCommand::Release { set: SET });
+        a.wait("released", |report| *report == HostReport::Released { set: SET });
+        // What was ordered before is void, whether the keeper has begun it or not.
+        a.tell(&HostCommand::Acquire { set: SET, wait: WHILE, from: None });
+        a.wake();
+        std::thread::sleep(WHILE * 4);
+        assert!(!a.reports().contains(&HostReport::Acquired { set: SET }));
+        assert!(gone().is_some());
+        a.acquire(SET);
+    });
+}
+
+#[test]
 fn move_without_a_packet_lost() {
     system_test("vip::move_without_a_packet_lost", Machine::Alone, || {
         let lan = Lan::new(2);

@@ -198,10 +198,15 @@ impl Post {
         awaited
     }
 
-    /// The lease ran out. What was silent already is let go.
+    /// The lease ran out. What was silent already is let go, and so is what the host side may not even have begun: the end
+    /// of a lease takes what was under it, not what is ordered still.
     pub(super) const fn lapse(&mut self, set: usize) -> Option<HostCommand> {
         match self.stage {
-            Stage::Waiting { .. } | Stage::Acquiring { .. } | Stage::Owning => {
+            Stage::Waiting { .. } | Stage::Acquiring { .. } => {
+                self.stage = Stage::Lapsed;
+                Some(HostCommand::Release { set })
+            }
+            Stage::Owning => {
                 self.stage = Stage::Lapsed;
                 None
             }

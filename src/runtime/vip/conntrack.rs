@@ -22,7 +22,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 const GROUPS: libc::c_int = 7;
 /// Room for events while nobody reads: some 20,000.
 const ROOM: libc::c_int = 8 << 20;
-/// What one read takes of a dump or an event.
+/// What one read takes of an event.
 const READ_LEN: usize = 32 * 1024;
 /// Events taken before other things have their turn.
 const AT_ONCE: usize = 512;
@@ -100,11 +100,10 @@ impl Conntrack {
             sys::set_option(events.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, ROOM)?;
         }
         let mut dumping = Netlink::open_netfilter()?;
-        let mut buffer = vec![0; READ_LEN];
         // Where the kernel has none, this is refused.
         dumping.begin_dump(request(GET), &[0; 4])?;
-        while dumping.read_dump(&mut buffer, |_, _| {})? {}
-        Ok(Conntrack { events, dumping, telling: Netlink::open_netfilter()?, buffer })
+        while dumping.read_dump(|_, _| {})? {}
+        Ok(Conntrack { events, dumping, telling: Netlink::open_netfilter()?, buffer: vec![0; READ_LEN] })
     }
 
     /// What a poll is to wait for.
@@ -133,7 +132,7 @@ impl Conntrack {
 
     /// Takes some of the flows that were asked for. False: those were the last.
     pub(super) fn read_dump(&mut self, mut take: impl FnMut(Flow)) -> io::Result<bool> {
-        self.dumping.read_dump(&mut self.buffer, |kind, body| {
+        self.dumping.read_dump(|kind, body| {
             if let Some(Change::Here(flow)) = read(Reply { kind, sequence: 0, body }) {
                 take(flow);
             }

@@ -9,9 +9,10 @@ use super::super::ring::{RETRY, Receiver, Sender};
 use super::super::sys;
 use super::addresses::{Addresses, Placed};
 use super::announce::{Announcer, Schedule};
+use super::holding::{Held, Holding, Settling, Waiting};
 use super::hooks::{Event, Job};
 use super::lease::{Lease, Renewal};
-use super::tracker::{OVERDUE, Prepare};
+use super::tracker::{OVERDUE, Prepare, Ticket};
 use super::watch::{Seen, Watch};
 use super::{Order, Set, Settings, Shared, add};
 use crate::base::{Instant, NodeId};
@@ -34,9 +35,8 @@ const ANNOUNCEMENTS: usize = 64;
 const RENEWALS: u32 = 5;
 /// Least time between two reports about one address's rivals.
 const RIVALS: Duration = Duration::from_millis(20);
-/// Time between two looks at whether an address is settled, and after which it is not looked any more.
-const LOOK: Duration = Duration::from_micros(200);
-const SETTLE: Duration = Duration::from_secs(1);
+/// Sets that are looked at, whether they are settled, before other things have their turn.
+const LOOKS: usize = 64;
 const BELL: Token = Token(0);
 const WATCH: Token = Token(1);
 
@@ -68,42 +68,16 @@ pub(super) struct Rings {
 #[derive(Debug)]
 pub(super) struct Preparing {
     pub(super) prepare: Sender<Prepare>,
-    pub(super) prepared: Receiver<usize>,
+    pub(super) prepared: Receiver<Ticket>,
     /// Wakes it for what is no message.
     pub(super) bell: Arc<Doorbell>,
 }
 
-/// A set that is held.
-#[derive(Debug)]
-struct Held {
-    placed: Vec<Placed>,
-    mute: bool,
-    schedule: Schedule,
-    /// The kernel may not take in yet what comes for it: nobody has been told of it. Until when that is waited for.
-    settling: Option<Instant>,
-}
-
-/// What there is of a set.
-#[derive(Debug)]
-enum Holding {
-    Nothing,
-    Waiting(Waiting),
-    Held(Held),
-}
-
-/// A set that will be.
+/// The lease that all sets are under.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
-    /// When nobody else may answer any more.
+struct Leased {
+    since: Instant,
     until: Instant,
-    /// Its flows are not there yet; until when they are waited for.
-    flows: Option<Instant>,
-}
-
-impl Waiting {
-    fn over_at(self) -> Instant {
-        self.flows.map_or(self.until, |flows| flows.max(self.until))
-    }
 }
 
 /// The thread's state.
@@ -118,12 +92,14 @@ pub(super) struct Keeper {
     reports: Sender<HostReport>,
     jobs: Sender<Job>,
     preparing: Option<Preparing>,
+    /// The number of the last order for flows.
+    last_ticket: u64,
     shared: Arc<Shared>,
     sets: Vec<Holding>,
     /// Reports that found the ring full. While there are any no command is taken, so there are few.
     backlog: VecDeque<HostReport>,
-    /// When the lease ends, while there is one.
-    leased_until: Option<Instant>,
+    /// The lease, while there is one.
+    leased: Option<Leased>,
     renew_at: Instant,
     /// The numbers of the interfaces that the lease's table hangs on.
     hung: BTreeMap<String, u32>,
@@ -156,10 +132,11 @@ impl Keeper {
             reports,
             jobs,
             preparing,
+            last_ticket: 0,
             shared,
             sets,
             backlog: VecDeque::new(),
-            leased_until: None,
+            leased: None,
             renew_at: Instant::ZERO,
             hung: BTreeMap::new(),
             carriers: BTreeMap::new(),
@@ -239,35 +216,17 @@ impl Keeper {
         let of_sets = self.sets.iter().filter_map(|holding| match holding {
             Holding::Nothing => None,
             Holding::Waiting(waiting) => Some(waiting.over_at()),
-            Holding::Held(held) if held.settling.is_some() => Some(now + LOOK),
+            Holding::Held(Held { settling: Some(settling), .. }) => Some(settling.look_at()),
             Holding::Held(held) => held.schedule.next(),
         });
-        let lease = self.leased_until.map(|_| self.renew_at);
+        let lease = self.leased.map(|_| self.renew_at);
         let retry = (!self.backlog.is_empty()).then(|| now + RETRY);
         of_sets.chain(lease).chain(retry).min().map(|next| next.since(now))
     }
 
     fn execute(&mut self, given: Instant, command: HostCommand) {
-        let now = self.parts.clock.now();
         match command {
-            // Whoever gave it may have been taken for dead since.
-            HostCommand::Acquire { set, .. } if now.since(given) > self.parts.settings.lease => {
-                self.report(HostReport::Failed { set, why: "the command is older than the lease".into() });
-            }
-            HostCommand::Acquire { set, wait, from } => match self.sets.get_mut(set) {
-                // It is reported when it is settled.
-                Some(Holding::Held(held)) if held.settling.is_some() => {}
-                Some(Holding::Held(_)) => {
-                    self.speak(set);
-                    self.report(HostReport::Acquired { set });
-                }
-                // From here on under the lease: whoever sleeps through its end acquires nothing afterwards.
-                Some(_) => match self.begin_lease() {
-                    Ok(()) => self.wait(set, now + wait, from),
-                    Err(error) => self.report(HostReport::Failed { set, why: error.to_string() }),
-                },
-                None => self.report(HostReport::Failed { set, why: "no set has this number".into() }),
-            },
+            HostCommand::Acquire { set, wait, from } => self.prepare(given, set, wait, from),
             HostCommand::Announce { set } => self.speak(set),
             HostCommand::Mute { set } => self.mute(set),
             HostCommand::Release { set } => {
@@ -284,24 +243,53 @@ impl Keeper {
         }
     }
 
+    /// Has the set, when the time to wait is over.
+    fn prepare(&mut self, given: Instant, set: usize, wait: Duration, from: Option<NodeId>) {
+        // In this order: control says that it stood still before it says that it lives again.
+        let (now, good) = (self.parts.clock.now(), self.good_until());
+        if given < self.woke() {
+            return;
+        }
+        match self.sets.get_mut(set) {
+            // Whoever gave it may have been taken for dead since.
+            _ if now.since(given) > self.parts.settings.lease => {
+                self.report(HostReport::Failed { set, why: "the command is older than the lease".into() });
+            }
+            // It is reported when it is settled.
+            Some(Holding::Held(held)) if held.settling.is_some() => {}
+            Some(Holding::Held(_)) => {
+                self.speak(set);
+                self.report(HostReport::Acquired { set });
+            }
+            // From here on under the lease: whoever sleeps through its end acquires nothing afterwards.
+            Some(_) => match self.begin_lease(now, good) {
+                Ok(()) => self.wait(set, now + wait, from),
+                Err(error) => self.report(HostReport::Failed { set, why: error.to_string() }),
+            },
+            None => self.report(HostReport::Failed { set, why: "no set has this number".into() }),
+        }
+    }
+
     /// Waits until this moment, and meanwhile has the set's flows brought here; those it waits for too.
     fn wait(&mut self, set: usize, until: Instant, from: Option<NodeId>) {
         let flows = match (&self.sets[set], &mut self.preparing) {
             (Holding::Waiting(waiting), _) => waiting.flows,
             (_, Some(ways)) if self.parts.settings.sets[set].conntrack && !ways.prepare.is_abandoned() => {
-                let asked = ways.prepare.push(Prepare { set, from });
-                asked.is_ok().then(|| self.parts.clock.now() + OVERDUE)
+                self.last_ticket += 1;
+                let ticket = Ticket { set, number: self.last_ticket };
+                let asked = ways.prepare.push(Prepare { ticket, from });
+                asked.is_ok().then(|| (ticket, self.parts.clock.now() + OVERDUE))
             }
             _ => None,
         };
         self.sets[set] = Holding::Waiting(Waiting { until, flows });
     }
 
-    /// The flows of these sets are there.
+    /// The flows that were asked for by these are there.
     fn take_prepared(&mut self) {
-        while let Some(set) = self.preparing.as_mut().and_then(|ways| ways.prepared.pop()) {
-            if let Holding::Waiting(waiting) = &mut self.sets[set] {
-                waiting.flows = None;
+        while let Some(ticket) = self.preparing.as_mut().and_then(|ways| ways.prepared.pop()) {
+            if let Holding::Waiting(waiting) = &mut self.sets[ticket.set] {
+                waiting.prepared(ticket);
             }
         }
     }
@@ -325,7 +313,7 @@ impl Keeper {
             add(&self.shared.flow_waits_over, u64::from(waiting.flows.is_some()));
             match self.acquire(set) {
                 Ok(placed) => {
-                    let (schedule, settling) = (Schedule::default(), Some(self.parts.clock.now() + SETTLE));
+                    let (schedule, settling) = (Schedule::default(), Some(Settling::new(self.parts.clock.now())));
                     self.sets[set] = Holding::Held(Held { placed, mute: false, schedule, settling });
                     self.mark_held(set, true);
                 }
@@ -341,22 +329,37 @@ impl Keeper {
 
     /// Announces the sets that the kernel takes in what comes for.
     fn end_settling(&mut self) {
+        let mut room = LOOKS;
         for set in 0..self.sets.len() {
-            let Holding::Held(held) = &mut self.sets[set] else { continue };
-            let Some(until) = held.settling else { continue };
-            let is_up = |placed: &&Placed| self.parts.watch.link(placed.index).is_some_and(|link| link.up);
-            let reachable: Vec<Placed> = held.placed.iter().filter(is_up).copied().collect();
             let now = self.parts.clock.now();
-            if until > now && !self.parts.addresses.are_settled(&reachable) {
+            let Holding::Held(Held { placed, settling: Some(settling), .. }) = &mut self.sets[set] else { continue };
+            if settling.look_at() > now {
                 continue;
             }
-            held.settling = None;
-            held.schedule.begin(now);
-            self.announce();
-            self.report(HostReport::Acquired { set });
-            self.hook(set, Event::Acquired);
+            let is_up = |placed: &&Placed| self.parts.watch.link(placed.index).is_some_and(|link| link.up);
+            let reachable: Vec<Placed> = placed.iter().filter(is_up).copied().collect();
+            if settling.is_over(now) || self.parts.addresses.are_settled(&reachable) {
+                self.settled(set);
+            } else {
+                settling.looked(now);
+            }
             self.keep_lease();
+            room -= 1;
+            if room == 0 {
+                return;
+            }
         }
+    }
+
+    /// The set takes in what comes for it: everybody is told.
+    fn settled(&mut self, set: usize) {
+        let now = self.parts.clock.now();
+        let Holding::Held(held) = &mut self.sets[set] else { unreachable!("only what is held settles") };
+        held.settling = None;
+        held.schedule.begin(now);
+        self.announce();
+        self.report(HostReport::Acquired { set });
+        self.hook(set, Event::Acquired);
     }
 
     /// Puts the whole set under the lease and then on its interfaces, or leaves nothing of it anywhere.
@@ -367,7 +370,8 @@ impl Keeper {
             Some(lease) => lease.guard(&addresses).and_then(|()| lease.unmute(&addresses)),
             None => Ok(()),
         };
-        let added = guarded.and_then(|()| self.begin_lease()).and_then(|()| self.parts.addresses.add_all(&placed));
+        assert!(self.leased.is_some(), "whoever waits does so under the lease");
+        let added = guarded.and_then(|()| self.parts.addresses.add_all(&placed));
         if let Err(error) = added {
             self.unguard(&addresses);
             return Err(error);
@@ -460,27 +464,34 @@ impl Keeper {
         Instant::from_nanos(oldest) + self.parts.settings.lease
     }
 
-    fn begin_lease(&mut self) -> io::Result<()> {
-        if self.leased_until.is_some() {
+    /// Until when what control says now is void, as it found that it had stood still.
+    fn woke(&self) -> Instant {
+        Instant::from_nanos(self.shared.woke.load(Ordering::Acquire))
+    }
+
+    fn begin_lease(&mut self, now: Instant, until: Instant) -> io::Result<()> {
+        if self.leased.is_some() {
             return Ok(());
         }
-        let (now, until) = (self.parts.clock.now(), self.good_until());
         if until <= now {
             return Err(io::Error::other("control has not said lately that it lives"));
         }
         if let Some(lease) = &mut self.parts.lease {
             lease.grant(until)?;
         }
-        self.leased_until = Some(until);
+        self.leased = Some(Leased { since: now, until });
         self.renew_at = now + self.parts.settings.lease / RENEWALS;
         Ok(())
     }
 
     fn keep_lease(&mut self) {
         let (now, good) = (self.parts.clock.now(), self.good_until());
-        let Some(until) = self.leased_until else { return };
+        let Some(Leased { since, until }) = self.leased else { return };
         if now >= until {
             return self.lapse("the lease ran out before it was renewed");
+        }
+        if since < self.woke() {
+            return self.lapse("the router stood still for longer than the lease");
         }
         if now < self.renew_at {
             return;
@@ -494,7 +505,7 @@ impl Keeper {
         self.shared.slowest_renewal.fetch_max(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         match renewal {
             Ok(Renewal::Done) => {
-                self.leased_until = Some(good);
+                self.leased = Some(Leased { since, until: good });
                 add(&self.shared.renewals, 1);
             }
             Ok(Renewal::Lapsed) => self.lapse("the kernel says that the lease has run out"),
@@ -521,10 +532,10 @@ impl Keeper {
     }
 
     fn end_lease_if_idle(&mut self) {
-        if self.leased_until.is_none() || !self.sets.iter().all(|holding| matches!(holding, Holding::Nothing)) {
+        if self.leased.is_none() || !self.sets.iter().all(|holding| matches!(holding, Holding::Nothing)) {
             return;
         }
-        self.leased_until = None;
+        self.leased = None;
         if let Some(lease) = &mut self.parts.lease
             && let Err(error) = lease.end()
         {

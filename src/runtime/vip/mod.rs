@@ -48,7 +48,8 @@
 //! # The heartbeat
 //! Whoever runs the protocol calls [`Host::beat`] while it lives, several times in each lease (a fifth of it is good), and
 //! has the workers give signs of their own. The kernel's lease always ends one lease after the oldest of the last ones, not
-//! after the last renewal.
+//! after the last renewal. Who finds that it stood still says that first ([`Host::woke`]): a clock of the kernel's that ticks
+//! late gives it nothing back.
 //!
 //! # Bounds
 //! | what | bound | when it is full |
@@ -74,6 +75,7 @@ mod configured;
 mod conntrack;
 mod flows;
 mod health;
+mod holding;
 mod hooks;
 mod keeper;
 mod known;
@@ -215,7 +217,9 @@ struct Shared {
     held: Vec<AtomicBool>,
     /// When control lived last, nanoseconds of the clock.
     beat: AtomicU64,
-    /// The same of each worker.
+    /// When control last found that it had stood still for longer than the lease, nanoseconds of the clock.
+    woke: AtomicU64,
+    /// When each worker lived last.
     workers: Vec<Sign>,
     renewals: AtomicU64,
     renewals_failed: AtomicU64,
@@ -467,6 +471,12 @@ impl Host {
     pub fn is_quiet(&self) -> bool {
         let silent = self.messages.as_ref().is_none_or(|messages| messages.said.is_empty());
         self.reports.is_empty() && self.verdicts.is_empty() && silent
+    }
+
+    /// Control found then that it had stood still for longer than the lease: what it said before is void, and what is held
+    /// since before is lost, as [`HostReport::Lapsed`] says. It is told before [`Host::beat`].
+    pub fn woke(&self, at: Instant) {
+        self.shared.woke.fetch_max(at.as_nanos(), Ordering::Release);
     }
 
     /// Control lives.

@@ -43,22 +43,23 @@ impl Pulse {
         self.next
     }
 
-    /// If it is time: says that control lives, and asks the workers. Whether it was.
+    /// Whether it is due.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.next <= now
+    }
+
+    /// Says that control lives, and asks the workers.
     pub(in crate::runtime) fn beat<'a>(
         &mut self,
         now: Instant,
         host: &Host,
         workers: impl Iterator<Item = &'a mut Sender<ToWorker>>,
-    ) -> bool {
-        if now < self.next {
-            return false;
-        }
+    ) {
         self.next = now + self.interval;
         host.beat(now);
         for (commands, answer) in workers.zip(&self.answers) {
             // A full ring is a sign of its own: no answer.
             let _ = commands.push(ToWorker::Beat(Arc::clone(answer)));
         }
-        true
     }
 }

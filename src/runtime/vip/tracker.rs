@@ -75,10 +75,18 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 const BELL: Token = Token(0);
 const EVENTS: Token = Token(1);
 
+/// What the flows of a set are asked for by, so that the answer is not taken for that to another order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) set: usize,
+    /// Never twice the same.
+    pub(super) number: u64,
+}
+
 /// A set is about to be acquired.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prepare {
-    pub(super) set: usize,
+    pub(super) ticket: Ticket,
     /// Who hands it over, if somebody does.
     pub(super) from: Option<NodeId>,
 }
@@ -87,7 +95,7 @@ pub(super) struct Prepare {
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) orders: Receiver<Prepare>,
-    pub(super) prepared: Sender<usize>,
+    pub(super) prepared: Sender<Ticket>,
     pub(super) heard: Receiver<Heard>,
     pub(super) said: Sender<Said>,
 }
@@ -95,7 +103,7 @@ pub(super) struct Ends {
 /// A set whose former owner was asked.
 #[derive(Debug)]
 struct Wait {
-    set: usize,
+    ticket: Ticket,
     from: NodeId,
     until: Instant,
 }
@@ -364,7 +372,7 @@ impl Tracker {
         if self.handing.is_none() && !self.ready.is_empty() {
             self.look_at_addresses()?;
             let sets = std::mem::take(&mut self.ready);
-            self.known.want(&self.scope, &sets.iter().map(|ready| ready.set).collect::<Vec<_>>());
+            self.known.want(&self.scope, &sets.iter().map(|ready| ready.ticket.set).collect::<Vec<_>>());
             self.handing = Some(Handing { sets, begun: now });
         }
         if self.handing.is_some() {
@@ -399,7 +407,7 @@ impl Tracker {
         for prepared in sets {
             self.settling.push((prepared, now + SETTLE));
             // A keeper that takes nothing has given it up.
-            let _ = self.ends.prepared.push(prepared.set);
+            let _ = self.ends.prepared.push(prepared.ticket);
         }
     }
 
@@ -423,7 +431,7 @@ impl Tracker {
             match order.from {
                 None => self.ready.push(order),
                 Some(from) => {
-                    self.waits.push(Wait { set: order.set, from, until: now + PATIENCE });
+                    self.waits.push(Wait { ticket: order.ticket, from, until: now + PATIENCE });
                     asked.insert(from);
                 }
             }
@@ -438,7 +446,7 @@ impl Tracker {
         let waits = std::mem::take(&mut self.waits).into_iter();
         let (over, waits): (Vec<Wait>, Vec<Wait>) = waits.partition(is_over);
         self.waits = waits;
-        self.ready.extend(over.iter().map(|wait| Prepare { set: wait.set, from: Some(wait.from) }));
+        self.ready.extend(over.iter().map(|wait| Prepare { ticket: wait.ticket, from: Some(wait.from) }));
         over.len() as u64
     }
 
@@ -489,8 +497,8 @@ impl Tracker {
         let handing = self.handing.iter().flat_map(|handing| &handing.sets);
         let arriving: Vec<Prepare> = handing.chain(self.settling.iter().map(|(set, _)| set)).copied().collect();
         // All have agreed by now that it is not that member's any more.
-        holds.extend(arriving.iter().filter(|prepare| prepare.from == Some(from)).map(|prepare| prepare.set));
-        let arriving: Vec<usize> = arriving.iter().map(|prepare| prepare.set).collect();
+        holds.extend(arriving.iter().filter(|prepare| prepare.from == Some(from)).map(|prepare| prepare.ticket.set));
+        let arriving: Vec<usize> = arriving.iter().map(|prepare| prepare.ticket.set).collect();
         self.known.hear(now, &self.scope, (from, &holds), changes, &arriving)
     }
 
@@ -581,7 +589,7 @@ mod tests {
         tracker: Tracker,
         now: Instant,
         orders: Sender<Prepare>,
-        prepared: Receiver<usize>,
+        prepared: Receiver<Ticket>,
         heard: Sender<Heard>,
         said: Receiver<Said>,
     }
@@ -628,8 +636,13 @@ mod tests {
         }
 
         fn prepare(&mut self, set: usize, from: Option<NodeId>) {
-            self.orders.push(Prepare { set, from }).expect("there is room");
+            self.orders.push(Prepare { ticket: ticket(set), from }).expect("there is room");
             self.turn(Duration::ZERO);
+        }
+
+        /// A set whose flows the kernel was told of, or for which that was waited long enough.
+        fn prepared(&mut self) -> Option<usize> {
+            self.prepared.pop().map(|ticket| ticket.set)
         }
 
         /// A member that holds these sets says this.
@@ -662,6 +675,10 @@ mod tests {
         }
     }
 
+    fn ticket(set: usize) -> Ticket {
+        Ticket { set, number: 0 }
+    }
+
     fn here(flow: Flow) -> Change {
         Change::Here(flow)
     }
@@ -670,19 +687,19 @@ mod tests {
     fn a_set_waits_until_who_hands_it_over_has_told_all() {
         Bench::run("a_set_waits_until_who_hands_it_over_has_told_all", |mut bench| {
             for set in [GATEWAY, SERVICE] {
-                bench.orders.push(Prepare { set, from: Some(A) }).expect("there is room");
+                bench.orders.push(Prepare { ticket: ticket(set), from: Some(A) }).expect("there is room");
             }
             bench.turn(Duration::ZERO);
             let serial = bench.question();
             bench.hear(B, &[], &Message::Told { serial, parts: 0, whole: true });
             bench.hear(A, &[GATEWAY], &Message::Told { serial, parts: 1, whole: true });
-            assert_eq!(bench.prepared.pop(), None, "B was not asked, and A has said more");
+            assert_eq!(bench.prepared(), None, "B was not asked, and A has said more");
             let again = bench.question();
             assert_ne!(again, serial);
             let changes = vec![here(through(1)), here(through(2))];
             bench.hear(A, &[GATEWAY], &Message::Answer { serial: again, changes });
             bench.hear(A, &[GATEWAY], &Message::Told { serial: again, parts: 1, whole: true });
-            assert_eq!([bench.prepared.pop(), bench.prepared.pop()], [Some(GATEWAY), Some(SERVICE)]);
+            assert_eq!([bench.prepared(), bench.prepared()], [Some(GATEWAY), Some(SERVICE)]);
             assert_eq!(bench.tracked()?.len(), 2);
             // It holds nothing any more, and has still something to say.
             let changes = vec![Change::Gone(through(1).original), here(through(3))];
@@ -702,7 +719,7 @@ mod tests {
             bench.hear(B, &[], &Message::Changes { number: 1, changes: changes.clone() });
             bench.prepare(GATEWAY, None);
             bench.hear(B, &[], &Message::Changes { number: 2, changes });
-            assert_eq!((bench.prepared.pop(), bench.tracked()?.len()), (Some(GATEWAY), 0));
+            assert_eq!((bench.prepared(), bench.tracked()?.len()), (Some(GATEWAY), 0));
             assert_eq!(bench.tracker.known.drops(), FlowDrops { unrouted: 2, own: 0, foreign: 2 });
             Ok(())
         });
@@ -719,14 +736,14 @@ mod tests {
             assert!(failed(&bench));
             bench.turn(PATIENCE);
             bench.prepare(SERVICE, None);
-            assert_eq!([bench.prepared.pop(), bench.prepared.pop()], [Some(GATEWAY), Some(SERVICE)]);
+            assert_eq!([bench.prepared(), bench.prepared()], [Some(GATEWAY), Some(SERVICE)]);
             bench.turn(RETRY - PATIENCE - Duration::from_nanos(1));
             assert!(failed(&bench));
             bench.turn(Duration::from_nanos(1));
             assert_eq!(bench.tracker.shared.failed(), None);
             bench.hear(A, &[GATEWAY], &Message::Changes { number: 1, changes: vec![here(through(1))] });
             bench.prepare(GATEWAY, None);
-            assert_eq!((bench.prepared.pop(), bench.tracked()?.len()), (Some(GATEWAY), 1));
+            assert_eq!((bench.prepared(), bench.tracked()?.len()), (Some(GATEWAY), 1));
             // What fails again at once is tried less often.
             bench.tracker.fail(bench.now, &gone());
             bench.turn(RETRY);

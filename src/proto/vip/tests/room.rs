@@ -4,6 +4,7 @@ use super::cluster::{Cluster, Fate, Kernel, LEASE, LINGER, MATURITY, Node, id, s
 use super::with_broken;
 use crate::base::sabotage::Rule;
 use crate::base::{Instant, NodeId, Rng};
+use crate::proto::vip::post::Post;
 use crate::proto::vip::{
     Action, Command, Coverage, Entry, HostCommand, HostReport, Input, RETELL, RETRY, RIVAL_SPACING, Stage, Vip,
 };
@@ -377,6 +378,24 @@ fn a_member_that_was_frozen_is_silent_until_its_own_word_comes_back() {
     };
     story();
     assert!(with_broken(Rule::Proof, story).is_err(), "not noticed");
+}
+
+#[test]
+fn what_the_host_side_may_not_have_begun_is_taken_back_when_the_lease_runs_out() {
+    let now = Instant::from_millis(1_000);
+    let acquiring = |free_at: Instant| {
+        let mut post = Post::new(free_at);
+        assert!(matches!(post.acquire(now, 0), HostCommand::Acquire { .. }));
+        post
+    };
+    for free_at in [now, now + LEASE] {
+        let mut post = acquiring(free_at);
+        assert_eq!((post.lapse(0), post.stage), (Some(HostCommand::Release { set: 0 }), Stage::Lapsed));
+        assert_eq!(post.lapse(0), None, "once");
+    }
+    let mut post = acquiring(now);
+    assert!(post.acquired());
+    assert_eq!((post.lapse(0), post.stage), (None, Stage::Lapsed), "the end of the lease takes what is held");
 }
 
 #[test]
