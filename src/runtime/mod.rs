@@ -28,6 +28,7 @@
 //! | `scribe`, `interval_log`, [`histogram_files`] | histograms written to files |
 //! | `complaints` | what the log says of what the kernel refuses, once for each reason |
 //! | `start` | from a configuration to a running router |
+//! | `child` | programs started beside the router, as another user |
 //! | [`vip`] | virtual addresses on this host: the lease, announcements, health, hooks |
 //! | [`machine`] | the processors, which of them workers run on, and how noisy they are |
 //! | `signals`, [`capabilities`], [`memory`], [`notify`], [`key_file`] | the process and its surroundings |
@@ -39,6 +40,7 @@
 
 pub mod capabilities;
 mod carrier;
+mod child;
 pub mod clock;
 mod complaints;
 mod control_loop;

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// The result of a system call that answers -1 on failure.
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+pub(super) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
@@ -548,45 +548,6 @@ pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
     // SAFETY: the call succeeded, so `fd` is open and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Kills a child and whoever it started in its process group. The child must not have been waited for.
-pub(super) fn kill_group(child: u32) {
-    // SAFETY: takes no pointers.
-    unsafe { libc::kill(-(child as libc::pid_t), libc::SIGKILL) };
-}
-
-/// Makes the calling thread this user's and group's, if any, and lets what it runs have nothing that its user does not
-/// have. Other threads of the process keep what they have, which is why glibc is not asked.
-pub(super) fn renounce_privileges(user: Option<(u32, u32)>) -> io::Result<()> {
-    let call = |number, [a, b, c]: [u32; 3]| {
-        // SAFETY: takes no pointers but that of an empty list, which may be null.
-        check(unsafe { libc::syscall(number, a as usize, b as usize, c as usize) } as libc::c_int)
-    };
-    if let Some((uid, gid)) = user {
-        call(libc::SYS_setgroups, [0; 3])?;
-        call(libc::SYS_setresgid, [gid; 3])?;
-        call(libc::SYS_setresuid, [uid; 3])?;
-    }
-    let (on, off): (libc::c_ulong, libc::c_ulong) = (1, 0);
-    // SAFETY: takes no pointers.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, off, off, off) })?;
-    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
-    // SAFETY: takes no pointers.
-    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, off, off, off) }).map(drop)
-}
-
-/// Whether others of the same user may look at this process, and the kernel write a core of it.
-pub(super) fn is_dumpable() -> bool {
-    // SAFETY: takes no pointers.
-    unsafe { libc::prctl(libc::PR_GET_DUMPABLE) == 1 }
-}
-
-/// Lets them, as if no thread had changed its user.
-pub(super) fn make_dumpable() {
-    let on: libc::c_ulong = 1;
-    // SAFETY: takes no pointers.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, on) };
 }
 
 /// A message header that describes nothing.

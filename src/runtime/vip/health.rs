@@ -5,6 +5,7 @@
 //! is under way until its answer or its deadline comes, and the next is asked when it is due after that. The end of a
 //! watched process is told by the kernel (pidfd) at once.
 
+use super::super::child::Child;
 use super::super::netlink::Netlink;
 use super::super::sys;
 use super::hooks::{self, User};
@@ -16,7 +17,6 @@ use mio::{Interest, Registry, Token};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::process::Child;
 use std::time::Duration;
 
 /// Least time between two searches for a process by its name: they read a file for each process there is.
@@ -193,7 +193,7 @@ fn give_up(asked: Asked) {
         }
         Asked::Running(mut command) => {
             if !matches!(command.child.try_wait(), Ok(Some(_))) {
-                sys::kill_group(command.child.id());
+                command.child.kill_group();
                 let _ = command.child.wait();
             }
         }
@@ -217,7 +217,7 @@ fn run(command: &[String], token: Token, means: &Means<'_>) -> io::Result<Asked>
         Ok(end) => Ok(Asked::Running(Command { child, _end: end })),
         Err(error) => {
             let mut child = child;
-            sys::kill_group(child.id());
+            child.kill_group();
             child.wait().and(Err(error))
         }
     }

@@ -7,14 +7,12 @@
 //! Commands (those of checks too) run as a user of their own choice, without privileges and with nothing of the router's
 //! environment. They are told `SINEW_EVENT`, `SINEW_SET` and `SINEW_ADDRESSES` (`address@interface`, separated by spaces).
 
-use super::super::sys;
+use super::super::child::{self, Child};
 use crate::base::Instant;
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Hooks that run at a time.
@@ -132,7 +130,7 @@ impl Hooks {
                 false
             }
             Ok(None) => {
-                sys::kill_group(child.id());
+                child.kill_group();
                 let _ = child.wait();
                 tracing::warn!(set = job.name, event = job.event.name(), "a hook took too long and was killed");
                 ended.badly += 1;
@@ -185,29 +183,13 @@ impl Drop for Hooks {
 }
 
 /// Starts a command as this user (as the router's, if none), in a process group of its own.
-///
-/// Nothing of the router is copied for that, as fork(2) does, during which no thread of it can be given memory: posix_spawn(3)
-/// lets the child run in the memory of its parent until it is another program. In between it cannot be deprived of anything,
-/// so its parent is: a thread of its own, which ends with that.
 pub(super) fn spawn(command: &[String], told: &[(&str, &str)], user: Option<User>) -> io::Result<Child> {
     let Some((program, arguments)) = command.split_first() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let mut command = Command::new(find(program)?);
-    command.args(arguments).current_dir("/").env_clear().envs(told.iter().copied()).env("PATH", PATH);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    let dumpable = sys::is_dumpable();
-    let start = move || {
-        sys::renounce_privileges(user.map(|user| (user.uid, user.gid)))?;
-        command.spawn()
-    };
-    let thread = std::thread::Builder::new().name("sinew-vip-run".into()).spawn(start)?;
-    let started = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    if dumpable && user.is_some() {
-        sys::make_dumpable();
-    }
-    started
+    let environment: Vec<(&str, &str)> = told.iter().copied().chain([("PATH", PATH)]).collect();
+    child::start(&find(program)?, arguments, &environment, user.map(|user| (user.uid, user.gid)))
 }
 
-/// Where a program is that is called by its name. With one that has no path, std would have to fork.
+/// Where a program is that is called by its name.
 fn find(program: &str) -> io::Result<PathBuf> {
     if program.contains('/') {
         return Ok(program.into());
@@ -296,9 +278,9 @@ mod tests {
         let script =
             format!("grep -E '^(Uid|Groups|CapEff|CapAmb|NoNewPrivs):' /proc/self/status > {}", told.display());
         let command = ["/bin/sh", "-c", &script].map(str::to_owned);
-        let dumpable = sys::is_dumpable();
+        let dumpable = child::is_dumpable();
         let mut child = spawn(&command, &[], Some(User { uid: 65534, gid: 65534 })).expect("runs");
-        assert_eq!(sys::is_dumpable(), dumpable, "this process is as it was");
+        assert_eq!(child::is_dumpable(), dumpable, "this process is as it was");
         assert!(child.wait().expect("ends").success());
         let told = std::fs::read_to_string(told).expect("was written");
         let words: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
