@@ -139,6 +139,20 @@ fn keys_and_configurations_from_nothing_to_right() {
     assert_eq!(output.status.code(), Some(0), "the directory may be made later");
     assert!(text(&output.stdout).contains("note: the directory of `control_socket`, no, is not there"));
 
+    sinew(directory.path(), "key generate other.key");
+    let other = text(&sinew(directory.path(), "key show other.key").stdout).trim().to_owned();
+    let beside = format!("[[member]]\nname = \"b\"\npublic = \"{other}\"\n[[link]]\npeer = \"b\"\n");
+    let beside = |port: u16| format!("{beside}remote = \"192.0.2.2:{port}\"\n[workers]\ncount = 4\nidle = \"wait\"\n");
+    for (port, noted) in [(65_532, false), (65_533, true)] {
+        std::fs::write(&file, config("a.key", &public) + &beside(port)).expect("is written");
+        let output = sinew(directory.path(), "config check a.toml");
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "only b can tell how many lanes there are: {said}");
+        let note = "note: the link to `b`: lane k leads to port 65533 plus k, and 65535 is the highest; that is enough if \
+                    `b` has at most 3 workers (this router has 4)";
+        assert_eq!(said.contains(note), noted, "{said}");
+    }
+
     std::fs::write(&file, config("b.key", &public)).expect("is written");
     for line in ["config check a.toml", "run -c a.toml"] {
         assert_eq!(sinew(directory.path(), line).status.code(), Some(2), "{line}: without a key nothing starts");

@@ -99,8 +99,7 @@ fn read_file(
     // Who never sleeps takes all of a core: at that priority only if it is written.
     let preset = profile.and_then(Profile::realtime).filter(|_| workers.idle != Idle::Spin);
     workers.realtime = realtime.unwrap_or(preset.map(|[.., workers]| workers));
-    let here = Here { listen, workers: workers.count };
-    let surroundings = Surroundings { name: own, here, members: &members, group: group.as_ref() };
+    let surroundings = Surroundings { name: own, listen, members: &members, group: group.as_ref() };
     let links: Vec<(Link, Range<usize>)> =
         file.sections("link", report).into_iter().filter_map(|link| read_link(link, &surroundings, report)).collect();
     check_links(&links, report);
@@ -358,17 +357,10 @@ fn check_members(members: &[(Member, Range<usize>)], name: Option<&At<String>>, 
     }
 }
 
-/// Where this router's workers listen: the first at this address, the others at the ports that follow.
-#[derive(Clone, Copy)]
-struct Here {
-    listen: SocketAddr,
-    workers: usize,
-}
-
 /// What a link is checked against.
 struct Surroundings<'a> {
     name: Option<&'a str>,
-    here: Here,
+    listen: SocketAddr,
     members: &'a [(Member, Range<usize>)],
     /// Those with whom this router holds service addresses.
     group: Option<&'a Group>,
@@ -384,7 +376,7 @@ fn read_link(
     if let Some(peer) = &peer {
         check_peer(peer, around, report);
     }
-    let paths = read_paths(&mut section, around.here, report);
+    let paths = read_paths(&mut section, around.listen, report);
     let preshared_key = section.parsed("preshared_key", report, preshared_key).map(|key| key.value);
     let hello =
         section.parsed("hello", report, |text| duration(text, Duration::from_millis(1), Duration::from_secs(10)));
@@ -417,10 +409,10 @@ fn read_link(
 }
 
 /// A link's one `remote`, or its `[[link.path]]`s.
-fn read_paths(section: &mut Section<'_, '_>, here: Here, report: &mut Report) -> Vec<LinkPath> {
+fn read_paths(section: &mut Section<'_, '_>, listen: SocketAddr, report: &mut Report) -> Vec<LinkPath> {
     let remote = section.parsed("remote", report, address);
     if let Some(remote) = &remote {
-        check_remote(remote, here, report);
+        check_remote(remote, listen, report);
     }
     let written = section.sections("path", report);
     if let (Some(remote), false) = (&remote, written.is_empty()) {
@@ -430,7 +422,7 @@ fn read_paths(section: &mut Section<'_, '_>, here: Here, report: &mut Report) ->
     let mut paths: Vec<LinkPath> = remote.map(|remote| LinkPath::to(remote.value)).into_iter().collect();
     for mut section in written {
         let span = section.span.clone();
-        let Some(path) = read_path(&mut section, here, report) else { continue };
+        let Some(path) = read_path(&mut section, listen, report) else { continue };
         section.finish(report);
         if paths.iter().any(|other| {
             other.remote == path.remote && (other.local == path.local || other.local.is_none() || path.local.is_none())
@@ -446,13 +438,13 @@ fn read_paths(section: &mut Section<'_, '_>, here: Here, report: &mut Report) ->
     paths
 }
 
-fn read_path(section: &mut Section<'_, '_>, here: Here, report: &mut Report) -> Option<LinkPath> {
+fn read_path(section: &mut Section<'_, '_>, listen: SocketAddr, report: &mut Report) -> Option<LinkPath> {
     let remote = section.parsed("remote", report, address);
     section.missing("remote", "give the other end's address and port, as in `remote = \"192.0.2.2:5300\"`", report);
     let local = section.parsed("local", report, own_address);
     let cost = section.parsed("cost", report, |text| duration(text, Duration::ZERO, Duration::from_secs(3600)));
     if let Some(remote) = &remote {
-        check_remote(remote, here, report);
+        check_remote(remote, listen, report);
     }
     if let (Some(remote), Some(local)) = (&remote, &local)
         && remote.value.is_ipv4() != local.value.is_ipv4()
@@ -488,8 +480,7 @@ fn check_peer(peer: &At<String>, around: &Surroundings<'_>, report: &mut Report)
     }
 }
 
-fn check_remote(remote: &At<SocketAddr>, Here { listen, workers }: Here, report: &mut Report) {
-    let last = usize::from(remote.value.port()) + workers - 1;
+fn check_remote(remote: &At<SocketAddr>, listen: SocketAddr, report: &mut Report) {
     if remote.value.port() == 0 || remote.value.ip().is_unspecified() {
         let help = "give the address and port the other router listens on, or leave `remote` out to wait for its call";
         report.add(&remote.span, format!("nothing can be sent to {}", remote.value), help);
@@ -505,12 +496,6 @@ fn check_remote(remote: &At<SocketAddr>, Here { listen, workers }: Here, report:
         let family = |address: SocketAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let message = format!("`remote` is an {} address, `listen` an {} one", family(remote.value), family(listen));
         report.add(&remote.span, message, "a router sends from the address it listens on: use one family for both");
-    } else if last > usize::from(u16::MAX) {
-        let message =
-            format!("the lanes of {workers} workers would lead to the ports {} to {last}", remote.value.port());
-        let help =
-            "lane k leads to the other router's port plus k, and 65535 is the highest: give that router a lower port";
-        report.add(&remote.span, message, help);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cli::failure::Failure;
 use crate::cli::key;
 use crate::cli::output::{self, counted};
-use crate::config::{Mistake, Workers};
+use crate::config::{Config, Mistake, Workers};
 use crate::runtime::machine::{Topology, place, placement, scheduling};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ struct Checked {
     file: String,
     ok: bool,
     mistakes: Vec<Mistake>,
-    /// What is no mistake of the text, yet keeps it from working here.
+    /// What is no mistake of the text, yet keeps it from working here, or may.
     notes: Vec<String>,
     #[serde(skip)]
     summary: String,
@@ -69,8 +69,8 @@ fn check(path: &Path) -> Checked {
     };
     let (members, links) = (counted(config.members.len() as u64, "member"), counted(config.links.len() as u64, "link"));
     let what = format!("router `{}`, {members}, {links}", config.name);
-    let notes: Vec<String> =
-        socket_note(&config.control_socket).into_iter().chain(cores_note(&config.workers)).collect();
+    let notes = socket_note(&config.control_socket).into_iter().chain(cores_note(&config.workers));
+    let notes: Vec<String> = notes.chain(lanes_notes(&config)).collect();
     let shown: String = notes.iter().map(|note| format!("\n  note: {note}")).collect();
     Checked { summary: format!("{file}: ok: {what}{shown}"), file, ok: true, mistakes: Vec::new(), notes }
 }
@@ -93,4 +93,21 @@ fn cores_note(workers: &Workers) -> Option<String> {
         placement::consider(&topology, &placement, workers.idle, workers.realtime, scheduling::throttle())
     });
     Some(format!("on this machine `sinew run` would refuse it: {}", considered.err()?))
+}
+
+/// Links whose last lanes have no port to lead to, if the neighbours have as many workers as this router: a link has as many
+/// lanes as the end with fewer, which only the other one can tell.
+fn lanes_notes(config: &Config) -> impl Iterator<Item = String> {
+    let workers = config.workers.count;
+    let paths = config.links.iter().flat_map(|link| link.paths.iter().map(move |path| (&link.peer, path.remote)));
+    paths.filter_map(move |(peer, remote)| {
+        let lanes = usize::from(u16::MAX - remote.port()) + 1;
+        (lanes < workers).then(|| {
+            let (theirs, port) = (counted(lanes as u64, "worker"), remote.port());
+            format!(
+                "the link to `{peer}`: lane k leads to port {port} plus k, and 65535 is the highest; that is enough if \
+                 `{peer}` has at most {theirs} (this router has {workers}), and with more it stays down: give it a lower port"
+            )
+        })
+    })
 }
