@@ -49,7 +49,8 @@ Example:
 All members print the same views and messages in the same order. A member is called ROUTER.NUMBER.
 The end of standard input is not the end: what others say is still printed.
 
-JSON, one object a line: {\"event\": \"view\", \"id\", \"members\": [name, ...], \"together\": [name, ...]
+JSON, one object a line: {\"event\": \"joined\", \"group\", \"member\"} (what this one is called) comes
+first, then {\"event\": \"view\", \"id\", \"members\": [name, ...], \"together\": [name, ...]
 (who came with this one from the view before)}, {\"event\": \"transitional\"} (the view ends, and
 somebody is lost), {\"event\": \"message\", \"from\", \"size\"} with \"text\" or, where it is none,
 \"base64\".
@@ -74,7 +75,11 @@ pub(super) fn run(socket: Option<PathBuf>, args: Args) -> Result<(), Failure> {
     let group = stop.or_exit(|| Group::join(&path, name.as_str()).map_err(failed))?;
     group.set_read_timeout(Some(LOOK)).map_err(failed)?;
     let group = Arc::new(group);
-    note(format_args!("joined `{name}` as {}", group.member()));
+    if json {
+        output::json(&json!({ "event": "joined", "group": group.name(), "member": group.member() }))?;
+    } else {
+        note(format_args!("joined `{name}` as {}", group.member()));
+    }
     let speaker = Arc::clone(&group);
     // Nothing interrupts its wait for input: it ends with the process.
     std::thread::spawn(move || speak(&speaker));

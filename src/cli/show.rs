@@ -53,7 +53,8 @@ JSON keys (_ms are milliseconds, _us microseconds, _s seconds, _ppm millionths):
             \"error_us\" (of one-way: by how much it may be wrong)}, ...]}
   members   {\"view\", \"members\": [...]}, as `sinew vip status --json`
   views     {\"entries\": [{\"ago_s\", \"text\", \"event\"}, ...]}, the oldest first
-  groups    {\"routers\": view, \"groups\": [{\"group\", \"view\", \"members\": [name, ...]}, ...]}
+  groups    {\"routers\": {\"id\", \"members\": [name, ...], \"gathering\", \"since_s\"},
+            \"groups\": [{\"group\", \"view\", \"members\": [name, ...]}, ...]}
   stats     {\"workers\": [...]}, every counter by its place in the router: `sinew show stats --all`
             prints the same names
 

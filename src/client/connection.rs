@@ -206,7 +206,7 @@ fn kind_of(path: &Path) -> &'static str {
 }
 
 /// The router ended the connection: it stopped or restarted.
-pub(super) fn gone() -> io::Error {
+fn gone() -> io::Error {
     let message = "the router closed the connection (it stopped?): connect again once it runs";
     io::Error::new(io::ErrorKind::ConnectionAborted, message)
 }

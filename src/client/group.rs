@@ -1,6 +1,6 @@
 //! Process groups: who is in one, and what its members say, in one order for all.
 
-use super::connection::{Connection, gone};
+use super::connection::Connection;
 use super::{sys, unexpected};
 use crate::base::limits::MAX_GROUP_MESSAGE;
 pub use crate::wire::admin::GroupEvent;
@@ -105,7 +105,7 @@ impl Group {
                     sys::wait_writable(writer.as_fd())?;
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                    return Err(gone());
+                    return Err(over());
                 }
                 Err(error) => return Err(error),
             }
@@ -117,7 +117,7 @@ impl Group {
     pub fn recv(&self) -> io::Result<GroupEvent> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match reader.receive()? {
+            match reader.receive().map_err(|error| if error.kind() == ABORTED { over() } else { error })? {
                 Response::Group { event } => return Ok(event),
                 Response::Sent => {}
                 other => return Err(unexpected(&other)),
@@ -134,6 +134,15 @@ impl Group {
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         sys::set_nonblocking(self.as_fd(), nonblocking)
     }
+}
+
+const ABORTED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
+
+/// The router ended the connection; which of the reasons it had, it cannot say to who does not read.
+fn over() -> io::Error {
+    let message = "the router closed the connection: it stopped, or this member left 8 MiB of what it was told unread; join \
+                   again, as another member";
+    io::Error::new(ABORTED, message)
 }
 
 impl AsFd for Group {

@@ -698,8 +698,10 @@ impl Control {
 
     fn client_gone(&mut self, now: Instant, client: ClientId, slow: bool) {
         let (pending, listeners) = self.clients.gone(client);
-        if let Some(groups) = &mut self.groups {
-            groups.client_gone(now, client, slow);
+        let process = self.groups.as_mut().and_then(|groups| groups.client_gone(now, client, slow));
+        if let (Some(process), true) = (process, slow) {
+            let member = self.process_name(process);
+            tracing::warn!(%member, "a member of a process group does not read what it is told, and was disconnected");
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.client_gone(client);

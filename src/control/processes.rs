@@ -41,11 +41,19 @@ impl Control {
 
     /// A message from any router, by whichever way it came.
     pub(super) fn far_message(&mut self, now: Instant, from: NodeId, bytes: Box<[u8]>) {
-        let taken = match (bytes.first(), &mut self.groups) {
-            (Some(&wire::membership::PROTOCOL), Some(groups)) => groups.message(now, from, bytes.into_vec()),
-            _ => false,
-        };
-        self.refused_messages += u64::from(!taken);
+        if let (Some(&wire::membership::PROTOCOL), Some(groups)) = (bytes.first(), &mut self.groups) {
+            if groups.message(now, from, bytes.into_vec()) {
+                return;
+            }
+            if groups.is_new_stranger(from) {
+                let name = self.name_of(from);
+                tracing::warn!(
+                    "`{name}` has process groups with this router, but is not among the `members` of [groups] here: give \
+                     all routers that have them the same list"
+                );
+            }
+        }
+        self.refused_messages += 1;
     }
 
     /// Begins to let a client into a group; true if it is refused.
@@ -82,7 +90,7 @@ impl Control {
     }
 
     /// A process as people know it: `ROUTER.NUMBER`.
-    fn process_name(&self, process: Process) -> String {
+    pub(super) fn process_name(&self, process: Process) -> String {
         format!("{}.{}", self.name_of(process.node), process.number)
     }
 

@@ -1153,6 +1153,22 @@ fn what_a_group_cannot_be_asked_for_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn as_many_processes_as_there_may_be_join_and_no_more_until_one_leaves() {
+    let mut bench = with_groups();
+    let all = crate::base::limits::MAX_PROCESSES as u64;
+    (1..=all).for_each(|client| drop(bench.ask(ClientId(client), join("shift"))));
+    let late = ClientId(all + 1);
+    match bench.ask(late, join("shift")).as_slice() {
+        [Action::Reply { response: Response::Error { message }, .. }] => {
+            assert!(message.contains("128 processes") && message.contains("let some leave"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    bench.input(Input::ClientGone(ClientId(7)));
+    assert!(brief(&bench.ask(late, join("shift"))).contains(&format!("joined to {}", late.0)), "the place of another");
+}
+
+#[test]
 fn whoever_a_route_leads_to_is_spoken_to_by_it_and_nobody_else() {
     let mut bench = with_groups();
     let (b, c) = (id("b"), id("c"));
@@ -1170,4 +1186,6 @@ fn whoever_a_route_leads_to_is_spoken_to_by_it_and_nobody_else() {
     bench.report(Report::Far(id("d"), Box::new([wire::membership::PROTOCOL, 1])));
     bench.report(Report::Far(b, Box::new([77])));
     assert_eq!(bench.control.refused_messages() - before, 2, "of no member, of no protocol");
+    let groups = bench.control.groups.as_mut().expect("there are groups");
+    assert_eq!([id("d"), id("e")].map(|node| groups.is_new_stranger(node)), [false, true], "the log was told of d");
 }

@@ -5,7 +5,7 @@
 use super::RunError;
 use super::carrier::{Budget, Carrier};
 use super::clock::Clock;
-use super::control_socket::{Client, ControlSocket, Heard, Lost};
+use super::control_socket::{Client, ControlSocket, Heard, Lost, line};
 use super::doorbell::Doorbell;
 use super::memory;
 use super::metrics::{self, Metrics};
@@ -397,7 +397,7 @@ impl ControlLoop {
             if self.clients.len() >= MAX_CLIENTS {
                 let message = format!("this router serves {MAX_CLIENTS} connections already");
                 // Best effort: it is closed either way.
-                let _ = client.say(&Response::Error { message }, Vec::new());
+                let _ = client.say(line(&Response::Error { message }), Vec::new());
                 continue;
             }
             self.clients.insert(self.next_client, client);
@@ -480,8 +480,12 @@ impl ControlLoop {
 
     /// Sends a line to a client; one that cannot take it is gone.
     fn say(&mut self, id: u64, response: &Response, descriptors: Vec<OwnedFd>) -> bool {
+        self.say_line(id, line(response), descriptors)
+    }
+
+    fn say_line(&mut self, id: u64, line: Arc<[u8]>, descriptors: Vec<OwnedFd>) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
-        match client.say(response, descriptors) {
+        match client.say(line, descriptors) {
             Ok(()) => return true,
             Err(Lost::Slow) => self.lose_client(id, Input::ClientSlow(ClientId(id))),
             Err(Lost::Gone) => self.drop_client(id),
@@ -540,8 +544,9 @@ impl ControlLoop {
                 }
             }
             Action::Tell { clients, response } => {
+                let line = line(&response);
                 for client in clients {
-                    self.say(client.0, &response, Vec::new());
+                    self.say_line(client.0, Arc::clone(&line), Vec::new());
                 }
             }
             Action::Host(command) => {

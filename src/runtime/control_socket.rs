@@ -8,6 +8,7 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a client may leave unread, bytes; then it is disconnected.
 const MAX_UNREAD: usize = 2 * MAX_LINE;
@@ -86,10 +87,15 @@ pub(super) enum Lost {
     Gone,
 }
 
+/// A response as it is sent.
+pub(super) fn line(response: &Response) -> Arc<[u8]> {
+    response.to_line().into_bytes().into()
+}
+
 /// A line to a client, with the descriptors that go with its first byte.
 #[derive(Debug)]
 struct Outgoing {
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     sent: usize,
     descriptors: Vec<OwnedFd>,
 }
@@ -154,9 +160,9 @@ impl Client {
         }
     }
 
-    /// Queues a line and writes what the socket takes. An error ends the connection.
-    pub(super) fn say(&mut self, response: &Response, descriptors: Vec<OwnedFd>) -> Result<(), Lost> {
-        let bytes = response.to_line().into_bytes();
+    /// Queues a line, which others may have in their queues too, and writes what the socket takes. An error ends the
+    /// connection.
+    pub(super) fn say(&mut self, bytes: Arc<[u8]>, descriptors: Vec<OwnedFd>) -> Result<(), Lost> {
         self.unread += bytes.len();
         self.outgoing.push_back(Outgoing { bytes, sent: 0, descriptors });
         self.flush().map_err(|_| Lost::Gone)?;
@@ -242,7 +248,7 @@ mod tests {
     fn a_client_that_does_not_read_is_given_up() {
         let (mut client, theirs) = pair();
         let response = Response::Error { message: "x".repeat(1 << 20) };
-        let refused = (0..20).find(|_| client.say(&response, Vec::new()) == Err(Lost::Slow));
+        let refused = (0..20).find(|_| client.say(line(&response), Vec::new()) == Err(Lost::Slow));
         assert!(refused.is_some_and(|count| count >= 8), "given up after {refused:?} MiB");
         drop(theirs);
     }
@@ -251,7 +257,7 @@ mod tests {
     fn long_answers_arrive_whole_in_order() {
         let (mut client, theirs) = pair();
         let response = |n: usize| Response::Error { message: n.to_string().repeat(100_000) };
-        (1..=5).for_each(|n| client.say(&response(n), Vec::new()).expect("queues"));
+        (1..=5).for_each(|n| client.say(line(&response(n)), Vec::new()).expect("queues"));
         assert!(!client.is_flushed());
         let reader = std::thread::spawn(move || {
             let lines = BufReader::new(theirs).lines().map(|line| line.expect("a line"));

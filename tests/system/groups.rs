@@ -1,15 +1,22 @@
 //! Process groups over routers that are not all neighbours: who is in, what is said, cut, merged, killed.
 
 use crate::support::{
-    Machine, PATIENCE, eventually, file, json, parsed, rewrite, run, sinew, stats, system_test, wait_answering, world,
+    Machine, PATIENCE, eventually, file, json, parsed, resident, rewrite, run, sinew, stats, system_test,
+    wait_answering, world,
 };
+use serde_json::Value;
+use sinew::client::admin::Request;
 use sinew::client::{Group, GroupEvent};
 use sinew::lab::conditions::Conditions;
 use sinew::lab::world::{Router, Topology, World};
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Instant;
+
+/// Members that do not read.
+const SLEEPERS: usize = 30;
 
 /// Four routers in a row, with process groups.
 fn chain() -> World {
@@ -131,10 +138,11 @@ fn a_client_and_a_router_are_killed() {
         }
         let lines = eventually("it prints what it says itself", || {
             let text = std::fs::read_to_string(&printed).ok()?;
-            (text.lines().count() == 2).then_some(text)
+            (text.lines().count() == 3).then_some(text)
         });
         let lines: Vec<_> = lines.lines().map(|line| parsed(line, line.as_bytes())).collect();
-        assert_eq!((&lines[0]["event"], &lines[1]["text"]), (&"view".into(), &"from c".into()));
+        assert_eq!((&lines[0]["event"], &lines[0]["member"]), (&"joined".into(), &"c.1".into()));
+        assert_eq!((&lines[1]["event"], &lines[2]["text"]), (&"view".into(), &"from c".into()));
         third.kill().and_then(|()| third.wait()).expect("is killed");
         for group in [&one, &other] {
             let (together, signal, _) = until_view(group, 2);
@@ -156,6 +164,127 @@ fn a_client_and_a_router_are_killed() {
         until_view(&one, 2);
         until_view(&again, 2);
         talk(&one, &again, 20);
+    });
+}
+
+#[test]
+fn a_router_that_stood_still_comes_back_with_its_members() {
+    system_test("groups::a_router_that_stood_still_comes_back", Machine::Shared, || {
+        let world = chain();
+        let (a, d) = (world.router("a"), world.router("d"));
+        let (one, other) = (join(a), join(d));
+        until_view(&one, 2);
+        until_view(&other, 2);
+        let signal = |signal| {
+            let pid = d.pid().expect("runs") as libc::pid_t;
+            // SAFETY: takes no pointers.
+            assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        };
+        signal(libc::SIGSTOP);
+        let (together, lost, _) = until_view(&one, 1);
+        assert_eq!((together, lost), (vec![one.member().to_owned()], true));
+        one.send(b"without you").expect("is taken");
+        assert_eq!(hear(&one, 1), [(one.member().to_owned(), b"without you".to_vec())]);
+        signal(libc::SIGCONT);
+        assert_eq!(until_view(&one, 2).0, [one.member()], "they parted");
+        let (together, _, said) = until_view(&other, 2);
+        assert_eq!(
+            (together, said.len()),
+            (vec![other.member().to_owned()], 0),
+            "it was not told what it was not there for"
+        );
+        talk(&one, &other, 20);
+    });
+}
+
+#[test]
+fn a_router_without_groups_carries_those_of_others() {
+    system_test("groups::a_router_without_groups_carries_those_of_others", Machine::Shared, || {
+        let world = world(Topology::chain(3, Conditions::wire(1.0, 0)));
+        let with = ["a", "b", "d"];
+        with.iter().for_each(|name| rewrite(world.router(name), |text| text + "\n[groups]\n"));
+        world.start(PATIENCE).expect("all routers start and find each other");
+        let (one, other) = (join(world.router("a")), join(world.router("d")));
+        until_view(&one, 2);
+        until_view(&other, 2);
+        talk(&one, &other, 20);
+        eventually("the three agree, and no longer wait for the fourth", || {
+            let shown = with.map(|name| json(world.router(name), "show groups --json")["routers"].clone());
+            let mut members: Vec<&str> = shown[0]["members"].as_array()?.iter().filter_map(Value::as_str).collect();
+            members.sort_unstable();
+            let agree = |view: &Value| view["id"] == shown[0]["id"] && view["gathering"] == false;
+            (members == with && shown.iter().all(agree)).then_some(())
+        });
+        let said = run(world.router("c"), "group join shift", 1);
+        assert!(String::from_utf8_lossy(&said.stderr).contains("write [groups]"), "{said:?}");
+    });
+}
+
+#[test]
+fn clients_that_misbehave_disturb_nobody() {
+    system_test("groups::clients_that_misbehave_disturb_nobody", Machine::Shared, || {
+        let world = world(Topology::chain(1, Conditions::wire(1.0, 0)));
+        world.routers().iter().for_each(|router| rewrite(router, |text| text + "\n[groups]\n"));
+        world.start(PATIENCE).expect("both start");
+        let (a, b) = (world.router("a"), world.router("b"));
+        let bystander = join(b);
+        until_view(&bystander, 1);
+        // It joins, says much and nonsense between, reads no answer, and dies.
+        let say = |number: u32| Request::SendGroup { bytes: number.to_string().into_bytes() }.to_line();
+        let mut lines = Request::JoinGroup { group: "shift".into() }.to_line();
+        lines += &(0..50).map(say).collect::<String>();
+        lines += "no request\n{\"request\": \"join-group\", \"group\": \"\"}\n{\"request\": \"send-group\"}\n";
+        lines += &(50..100).map(say).collect::<String>();
+        let mut stream = UnixStream::connect(a.socket()).expect("connects");
+        stream.write_all(lines.as_bytes()).expect("is read, or waits");
+        until_view(&bystander, 2);
+        let first: Vec<Vec<u8>> = hear(&bystander, 60).into_iter().map(|said| said.1).collect();
+        drop(stream);
+        let (_, signal, rest) = until_view(&bystander, 1);
+        assert!(!signal, "who dies is not lost");
+        let said: Vec<Vec<u8>> = first.into_iter().chain(rest).collect();
+        let expected: Vec<Vec<u8>> = (0..said.len()).map(|number| number.to_string().into_bytes()).collect();
+        assert_eq!(said, expected, "in its order, without holes");
+        // A line without an end is refused, and is the end of its membership.
+        let mut endless = UnixStream::connect(a.socket()).expect("connects");
+        endless.write_all(Request::JoinGroup { group: "shift".into() }.to_line().as_bytes()).expect("is read");
+        until_view(&bystander, 2);
+        let _ = endless.write_all(&vec![b'x'; 1 << 20]);
+        until_view(&bystander, 1);
+        let good = join(a);
+        until_view(&bystander, 2);
+        until_view(&good, 2);
+        talk(&bystander, &good, 20);
+    });
+}
+
+#[test]
+fn many_that_do_not_read_take_the_memory_of_one() {
+    system_test("groups::many_that_do_not_read_take_the_memory_of_one", Machine::Shared, || {
+        let world = world(Topology::chain(1, Conditions::wire(1.0, 0)));
+        let a = world.router("a");
+        rewrite(a, |text| text + "\n[groups]\nmembers = [\"a\"]\n");
+        world.start(PATIENCE).expect("both start");
+        let speaker = join(a);
+        let sleepers: Vec<Group> = (0..SLEEPERS).map(|_| join(a)).collect();
+        until_view(&speaker, 1 + SLEEPERS);
+        let (bytes, before, mut peak) = (vec![7; 32 << 10], resident(a), 0);
+        eventually("those that sleep are gone", || {
+            speaker.send(&bytes).expect("is taken");
+            peak = peak.max(resident(a));
+            loop {
+                match speaker.recv().expect("is told something") {
+                    GroupEvent::View { members, .. } if members.len() == 1 => return Some(()),
+                    GroupEvent::View { .. } => {}
+                    GroupEvent::Message { .. } => return None,
+                    GroupEvent::Transitional => panic!("no router is lost"),
+                }
+            }
+        });
+        let grown = peak.saturating_sub(before);
+        assert!((4 << 10..40 << 10).contains(&grown), "{grown} KiB for {SLEEPERS} with 8 MiB unread each");
+        assert_eq!(stats(a)[0]["groups"]["slow"].as_u64(), Some(SLEEPERS as u64));
+        drop(sleepers);
     });
 }
 
@@ -185,7 +314,12 @@ fn one_that_does_not_read_is_let_go_and_one_without_groups_says_so() {
         assert_eq!(view, [speaker.member()]);
         assert!((100..1_000).contains(&sent), "after {sent} messages");
         assert_eq!(stats(a)[0]["groups"]["slow"].as_u64(), Some(1));
-        while sleeper.recv().is_ok() {}
+        let over = loop {
+            if let Err(over) = sleeper.recv() {
+                break over;
+            }
+        };
+        assert!(over.to_string().contains("join again"), "{over}");
         assert_eq!(sleeper.send(b"late").map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionAborted));
     });
 }

@@ -21,6 +21,7 @@
 mod tests;
 
 use super::ClientId;
+use crate::base::limits::MAX_MEMBERS;
 use crate::base::{GroupName, Instant, NodeId, Rng};
 use crate::proto::groups::{self, Event, Groups, Process, Refusal};
 use crate::proto::membership::{self, Membership, Service, Suspicion};
@@ -62,6 +63,8 @@ pub(super) struct ProcessGroups {
     clients: BTreeMap<u32, ClientId>,
     processes: BTreeMap<ClientId, (u32, bool)>,
     last_process: u32,
+    /// Routers that are no members here and speak as if they were.
+    strangers: BTreeSet<NodeId>,
     /// Clients that did not read what they were told.
     slow: u64,
     wanted: VecDeque<Wanted>,
@@ -84,6 +87,7 @@ impl ProcessGroups {
             clients: BTreeMap::new(),
             processes: BTreeMap::new(),
             last_process: 0,
+            strangers: BTreeSet::new(),
             slow: 0,
             wanted: VecDeque::new(),
         };
@@ -155,6 +159,11 @@ impl ProcessGroups {
         known
     }
 
+    /// Whether a router that is no member speaks as one for the first time; of no more than [`MAX_MEMBERS`] that is noticed.
+    pub(super) fn is_new_stranger(&mut self, from: NodeId) -> bool {
+        self.strangers.len() < MAX_MEMBERS && self.strangers.insert(from)
+    }
+
     /// Whether the client has joined a group, or is about to.
     pub(super) fn is_process(&self, client: ClientId) -> bool {
         self.processes.contains_key(&client)
@@ -163,11 +172,21 @@ impl ProcessGroups {
     /// A client that is in no group joins one; answered by [`Wanted::Answer`].
     pub(super) fn join(&mut self, now: Instant, client: ClientId, group: GroupName) {
         assert!(!self.is_process(client), "a client is one process");
-        self.last_process = self.last_process.checked_add(1).expect("nobody joins 2^32 times");
-        self.clients.insert(self.last_process, client);
-        self.processes.insert(client, (self.last_process, false));
-        self.groups.handle(groups::Input::Join { process: self.last_process, group });
+        let process = self.free_number();
+        self.clients.insert(process, client);
+        self.processes.insert(client, (process, false));
+        self.groups.handle(groups::Input::Join { process, group });
         self.settle(now);
+    }
+
+    /// The next number that no process has, nor one whose leave is still to be delivered.
+    fn free_number(&mut self) -> u32 {
+        loop {
+            self.last_process = self.last_process.wrapping_add(1);
+            if !self.groups.has_local(self.last_process) {
+                return self.last_process;
+            }
+        }
     }
 
     /// A process says something to its group; answered by [`Wanted::Answer`].
@@ -179,13 +198,14 @@ impl ProcessGroups {
         self.settle(now);
     }
 
-    /// The client is gone, or as good as.
-    pub(super) fn client_gone(&mut self, now: Instant, client: ClientId, slow: bool) {
-        let Some((process, _)) = self.processes.remove(&client) else { return };
+    /// The client is gone, or as good as. The process that it was, if it was one.
+    pub(super) fn client_gone(&mut self, now: Instant, client: ClientId, slow: bool) -> Option<Process> {
+        let (process, _) = self.processes.remove(&client)?;
         self.slow += u64::from(slow);
         self.clients.remove(&process);
         self.groups.handle(groups::Input::Leave { process });
         self.settle(now);
+        Some(Process { node: self.node, number: process })
     }
 
     /// This router leaves: the others need not find out.

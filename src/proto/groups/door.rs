@@ -9,7 +9,7 @@ use std::fmt;
 pub struct Process {
     /// The router that it is a client of.
     pub node: NodeId,
-    /// Which of that router's, never used twice in one of the router's lives.
+    /// Which of that router's. In one of the router's lives none comes again before all others were used.
     pub number: u32,
 }
 
@@ -55,7 +55,7 @@ pub enum Event {
 /// What happens to the room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
-    /// A client of this router joins a group. The caller uses no number twice.
+    /// A client of this router joins a group, under a number that no other has ([`Groups::has_local`](super::Groups::has_local)).
     Join {
         /// What it is called here.
         process: u32,

@@ -156,6 +156,11 @@ impl Groups {
         (self.processes.len(), self.local.len())
     }
 
+    /// Whether a client of this router has this number, or had it and its leave is not delivered yet.
+    pub fn has_local(&self, process: u32) -> bool {
+        self.local.contains_key(&process)
+    }
+
     /// Whether nothing waits to go out.
     pub fn is_quiet(&self) -> bool {
         self.outbox.is_empty() && self.offered.is_none()
@@ -178,7 +183,7 @@ impl Groups {
     // --- clients of this router --------------------------------------------------------------------------------------
 
     fn join(&mut self, process: u32, group: GroupName) {
-        assert!(!self.local.contains_key(&process), "a number is used once");
+        assert!(!self.has_local(process), "two processes have one number");
         if self.local.len() >= MAX_PROCESSES {
             return self.refuse(process, Refusal::Crowded);
         }

@@ -9,6 +9,8 @@ use std::time::Duration;
 struct Router {
     both: ProcessGroups,
     life: u64,
+    /// What it will find when it goes on: it is stopped.
+    frozen: Option<Vec<Happens>>,
 }
 
 /// A client while it and its router live.
@@ -37,9 +39,11 @@ enum Happens {
 pub(super) struct Net {
     pub(super) now: Instant,
     pub(super) trace: Trace,
-    /// How likely a message is lost, and how much later than another it may come.
+    /// How likely a message is lost, how likely it comes twice, and how much later than another it may come.
     pub(super) drop: f64,
+    pub(super) double: f64,
     pub(super) jitter: Duration,
+    timing: Timing,
     routers: Vec<Option<Router>>,
     lives: Vec<u64>,
     /// Which routers have a link to each other.
@@ -64,12 +68,14 @@ pub(super) const fn ms(millis: u64) -> Duration {
 
 impl Net {
     /// So many routers, all running, in a row.
-    pub(super) fn new(count: usize, seed: u64) -> Net {
+    pub(super) fn new(count: usize, timing: Timing, seed: u64) -> Net {
         let mut net = Net {
             now: Instant::from_millis(1_000),
             trace: Trace::default(),
             drop: 0.0,
+            double: 0.0,
             jitter: Duration::ZERO,
+            timing,
             routers: (0..count).map(|_| None).collect(),
             lives: vec![0; count],
             linked: vec![vec![false; count]; count],
@@ -103,11 +109,11 @@ impl Net {
         self.lives[router] += 1;
         let life = self.lives[router];
         let group = "processes".parse().expect("a good name");
-        let settings = Settings { group, node: id(router), incarnation: 1_000 + life, timing: Timing::SAFE };
+        let settings = Settings { group, node: id(router), incarnation: 1_000 + life, timing: self.timing };
         let members = (0..self.count()).map(id).collect();
         let mut rng = Rng::from_u64(life * 1_000 + router as u64);
         let both = ProcessGroups::new(self.now, settings, &members, &mut rng);
-        self.routers[router] = Some(Router { both, life });
+        self.routers[router] = Some(Router { both, life, frozen: None });
         self.act(router);
         self.reroute();
     }
@@ -122,6 +128,24 @@ impl Net {
             }
         }
         self.reroute();
+    }
+
+    /// A router leaves, which takes it a moment.
+    pub(super) fn leave(&mut self, router: usize) {
+        let Some(leaving) = self.routers[router].as_mut() else { return };
+        leaving.both.leave(self.now);
+        self.act(router);
+        self.run(ms(2));
+        self.crash(router);
+    }
+
+    /// A router does nothing for a while. Routes still lead to it.
+    pub(super) fn freeze(&mut self, router: usize, time: Duration) {
+        let Some(frozen) = self.routers[router].as_mut() else { return };
+        frozen.frozen = Some(Vec::new());
+        self.run(time);
+        let found = self.routers[router].as_mut().and_then(|it| it.frozen.take());
+        found.into_iter().flatten().for_each(|happens| self.happens(happens));
     }
 
     pub(super) fn link(&mut self, a: usize, b: usize, up: bool) {
@@ -171,6 +195,11 @@ impl Net {
         self.trace.open(client, group, Process { node: id(router), number: running.both.last_process });
         self.act(router);
         Some(client)
+    }
+
+    /// A router's next process would have the last number that there is, but one that comes after it.
+    pub(super) fn use_up_numbers(&mut self, router: usize) {
+        self.routers[router].as_mut().expect("it runs").both.last_process = u32::MAX;
     }
 
     /// A client sends so many messages of so many bytes, one when the last is taken.
@@ -233,9 +262,12 @@ impl Net {
 
     fn carry(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
         let Some(life) = self.routers[to].as_ref().map(|it| it.life) else { return };
-        if !self.rng.chance(self.drop) {
+        if self.rng.chance(self.drop) {
+            return;
+        }
+        for _ in 0..1 + u32::from(self.rng.chance(self.double)) {
             let wait = Duration::from_micros(200) + self.jitter.mul_f64(self.rng.unit());
-            self.schedule(wait, Happens::Arrives { to, from, life, bytes });
+            self.schedule(wait, Happens::Arrives { to, from, life, bytes: bytes.clone() });
         }
     }
 
@@ -253,7 +285,8 @@ impl Net {
 
     fn step(&mut self, end: Instant) -> bool {
         let timers = self.routers.iter().enumerate();
-        let timer = timers.filter_map(|(at, it)| Some((it.as_ref()?.both.poll_timeout()?, at))).min();
+        let awake = timers.filter_map(|(at, it)| Some((at, it.as_ref().filter(|it| it.frozen.is_none())?)));
+        let timer = awake.filter_map(|(at, it)| Some((it.both.poll_timeout()?, at))).min();
         let event = self.queue.keys().next().copied();
         let at = [timer.map(|it| it.0), event.map(|it| it.0)].into_iter().flatten().min();
         let Some(at) = at.filter(|&at| at <= end) else { return false };
@@ -263,13 +296,19 @@ impl Net {
                 self.routers[router].as_mut().expect("it has a timer").both.handle_timeout(self.now);
                 self.act(router);
             }
-            None => self.happens(),
+            None => {
+                let (_, happens) = self.queue.pop_first().expect("it is the one that is due");
+                self.happens(happens);
+            }
         }
         true
     }
 
-    fn happens(&mut self) {
-        let Some((_, happens)) = self.queue.pop_first() else { return };
+    fn happens(&mut self, happens: Happens) {
+        let (Happens::Arrives { to: at, .. } | Happens::Routes { at, .. }) = happens;
+        if let Some(kept) = self.routers[at].as_mut().and_then(|it| it.frozen.as_mut()) {
+            return kept.push(happens);
+        }
         match happens {
             Happens::Arrives { to, from, life, bytes } => {
                 if self.life(to) == Some(life) && self.component(to).contains(&from) {
@@ -298,14 +337,14 @@ impl Net {
 
     /// Everything is repaired, and every router runs.
     pub(super) fn heal(&mut self) {
-        self.drop = 0.0;
+        (self.drop, self.double) = (0.0, 0.0);
         (0..self.count()).for_each(|router| self.start(router));
         self.line_up();
     }
 
     /// Waits until all routers are in one view and everything is said and delivered.
     pub(super) fn settle(&mut self) -> Result<(), String> {
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             self.run(ms(20));
             if self.is_quiet() {
                 for router in 0..self.count() {

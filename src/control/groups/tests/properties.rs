@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub(super) enum Seen {
     Event(Event),
+    /// It said something.
+    Said(u64),
     /// It died.
     Left,
     /// Its router did.
@@ -59,7 +61,14 @@ impl Trace {
     }
 
     pub(super) fn said(&mut self, client: ClientId, message: u64) {
-        self.story(client).said.push(message);
+        let story = self.story(client);
+        story.said.push(message);
+        story.seen.push(Seen::Said(message));
+    }
+
+    /// The number of its process.
+    pub(super) fn number(&mut self, client: ClientId) -> u32 {
+        self.story(client).process.expect("every client has a name").number
     }
 
     pub(super) fn taken(&mut self, client: ClientId, message: u64) {
@@ -79,6 +88,8 @@ struct Stay<'t> {
     members: BTreeSet<Process>,
     together: BTreeSet<Process>,
     heard: Vec<(Process, u64)>,
+    /// What it said, each after so many messages.
+    said: Vec<(u64, usize)>,
     /// The signals: each after so many messages.
     signals: Vec<usize>,
     /// The view before, what was heard there, and its signals.
@@ -90,6 +101,11 @@ struct Stay<'t> {
 impl Stay<'_> {
     fn process(&self) -> Process {
         self.story.process.expect("every client has a name")
+    }
+
+    /// What it heard before it was told that others may not.
+    fn before_signal(&self) -> &[(Process, u64)] {
+        &self.heard[..self.signals.first().copied().unwrap_or(self.heard.len())]
     }
 
     /// The same view of the same group.
@@ -143,8 +159,8 @@ fn read(client: ClientId, story: &Story) -> Result<Vec<Stay<'_>>, String> {
                     return Err(format!("after {before} comes {id}: ids ascend"));
                 }
                 let members = members.iter().copied().collect();
-                let (heard, signals, next) = (Vec::new(), Vec::new(), None);
-                stays.push(Stay { client, story, id: *id, members, together, heard, signals, previous, next });
+                let (heard, said, signals, next) = (Vec::new(), Vec::new(), Vec::new(), None);
+                stays.push(Stay { client, story, id: *id, members, together, heard, said, signals, previous, next });
             }
             (Seen::Event(Event::Transitional), Some(stay)) => stay.signals.push(stay.heard.len()),
             (Seen::Event(Event::Message { from, bytes }), Some(stay)) => {
@@ -154,6 +170,8 @@ fn read(client: ClientId, story: &Story) -> Result<Vec<Stay<'_>>, String> {
                 }
                 stay.heard.push((*from, number));
             }
+            (Seen::Said(message), Some(stay)) => stay.said.push((*message, stay.heard.len())),
+            (Seen::Said(message), None) => return Err(format!("it says {message} before it is in a view")),
             (Seen::Event(event), None) => return Err(format!("{event:?} comes before the first view")),
             (Seen::Left | Seen::RouterGone, _) if place + 1 < story.seen.len() => {
                 return Err("something comes after its end".to_owned());
@@ -222,7 +240,7 @@ fn signal(trace: &Trace, stay: &Stay<'_>) -> Result<(), String> {
 }
 
 /// Two in one view: it has the same members for both, who come together come from the same view and have heard the same
-/// there, and what both hear comes in one order.
+/// there, what both hear comes in one order, and of that order nothing is left out before a signal.
 fn pair(one: &Stay<'_>, other: &Stay<'_>) -> Result<(), String> {
     assert!(one.shares(other), "only views of one id are compared");
     if one.members != other.members {
@@ -241,6 +259,23 @@ fn pair(one: &Stay<'_>, other: &Stay<'_>) -> Result<(), String> {
     };
     if common(one, other) != common(other, one) {
         return Err(format!("{one} hears {:?}, {other} {:?}: two orders", one.heard, other.heard));
+    }
+    let shorter = one.before_signal().len().min(other.before_signal().len());
+    if one.before_signal()[..shorter] != other.before_signal()[..shorter] {
+        return Err(format!("{one} hears {:?}, {other} {:?}: one left something out", one.heard, other.heard));
+    }
+    causal(one, other)
+}
+
+/// Who hears what the other said there has heard before it what the other had.
+fn causal(speaker: &Stay<'_>, hearer: &Stay<'_>) -> Result<(), String> {
+    let places: BTreeMap<u64, usize> = hearer.heard.iter().enumerate().map(|(place, heard)| (heard.1, place)).collect();
+    for (message, count) in &speaker.said {
+        let Some(place) = places.get(message) else { continue };
+        let cause = |heard: &&(Process, u64)| places.get(&heard.1).is_none_or(|before| before >= place);
+        if let Some((_, cause)) = speaker.heard[..*count].iter().find(cause) {
+            return Err(format!("{hearer} hears {message}, which follows {cause}, and not {cause} before it"));
+        }
     }
     Ok(())
 }
