@@ -3,7 +3,8 @@
 //! Run by plain `cargo test`, as root and as an ordinary user. What this machine cannot run says so on standard error and
 //! is counted; the last line of the program's standard error says how many ran and how many did not.
 //! `SINEW_TEST_IO=uring|mmsg cargo test --test system` runs all of them over that io back-end, where otherwise the routers
-//! choose; tests that name the other are then left out.
+//! choose; tests that name the other are then left out. `SINEW_TEST_OFFLOAD=off` has all routers send and receive without
+//! the kernel's trains of datagrams.
 //!
 //! | file | what is shown |
 //! |---|---|

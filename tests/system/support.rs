@@ -27,6 +27,13 @@ pub(crate) fn chosen_io() -> String {
     chosen
 }
 
+/// Whether all routers are to do without trains, from `SINEW_TEST_OFFLOAD`: `off`; `auto` if it is not set.
+pub(crate) fn without_offload() -> bool {
+    let chosen = std::env::var("SINEW_TEST_OFFLOAD").unwrap_or_else(|_| "auto".to_owned());
+    assert!(["auto", "off"].contains(&chosen.as_str()), "SINEW_TEST_OFFLOAD={chosen}: auto or off");
+    chosen == "off"
+}
+
 /// Whether a test measures time and wants the machine for itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Machine {
@@ -95,7 +102,12 @@ pub(crate) fn world(mut topology: Topology) -> World {
     if topology.io == "auto" {
         topology.io = chosen_io();
     }
-    World::new(&topology).expect("a world can be built here")
+    let world = World::new(&topology).expect("a world can be built here");
+    if without_offload() {
+        let off = |text: String| text.replacen("[workers]\n", "[workers]\noffload = \"off\"\n", 1);
+        world.routers().iter().for_each(|router| rewrite(router, off));
+    }
+    world
 }
 
 /// A world in which every router reaches every other.
