@@ -15,9 +15,10 @@
 //! one order. It goes through the router's control thread, and is for coordination, not for bulk.
 //!
 //! Sessions live as long as their router's process. When it ends, each of them says so once everything that it had
-//! delivered is read ([`Event::Closed`], an error of kind `ConnectionAborted`), sending fails with `BrokenPipe`, requests
-//! fail with `ConnectionAborted`, and the way on is the way in: [`Overlay::connect`] again, open sessions again. Connecting and requests wait 10 s for a
-//! router that does not answer, and fail with `TimedOut`; after that the connection is over, as if the router had ended.
+//! delivered is read ([`Event::Closed`], an error of kind `ConnectionAborted`), sending fails with `BrokenPipe`,
+//! requests fail with `ConnectionAborted`, and the way on is the way in: [`Overlay::connect`] again, open sessions
+//! again. Connecting and requests wait 10 s for a router that does not answer, and fail with `TimedOut`; after that the
+//! connection is over, as if the router had ended.
 //!
 //! ```
 //! # let directory = tempfile::tempdir()?;

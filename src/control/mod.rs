@@ -17,8 +17,8 @@
 //!   other of the flows that go with an address is carried, not read ([`Input::HostSays`], [`Action::HostHears`]).
 //! - *Process groups.* Routes tell a membership of their own who is together; clients join groups on it, and are told views
 //!   and messages by their connections ([`Action::Tell`], `groups/`).
-//! - *Leaving.* Service addresses are handed over. Then routing withdraws all links; 20 ms later, when the network had time to route around, the workers say
-//!   goodbye; the process may end when all links are down, or 50 ms after that.
+//! - *Leaving.* Service addresses are handed over. Then routing withdraws all links; 20 ms later, when the network had
+//!   time to route around, the workers say goodbye; the process may end when all links are down, or 50 ms after that.
 //!
 //! # Bounds
 //! Connections, waiting requests and listeners: `clients.rs`. Sessions: workers refuse beyond their limit. Links and
