@@ -48,7 +48,7 @@ pub(super) const REFRESH: Duration = Duration::from_secs(600);
 /// Least time between two answers to an advertisement of ours that we did not send: a router with the same key that
 /// answers as well must not make the two of them flood the network.
 pub(super) const FIGHT_SPACING: Duration = Duration::from_secs(1);
-/// How far above an impostor's counter ours goes on, at most.
+/// Where our counter begins, at most, and how far above an impostor's it goes on.
 const JUMP: u64 = 1 << 20;
 /// How long a flapping link is a last resort at first.
 pub(super) const HOLD_FIRST: Duration = Duration::from_secs(1);
@@ -106,10 +106,11 @@ pub(super) struct Own {
 }
 
 impl Own {
-    pub(super) fn new(now: Instant, node: NodeId, epoch: u64, rng: Rng) -> Own {
+    pub(super) fn new(now: Instant, node: NodeId, epoch: u64, mut rng: Rng) -> Own {
         Own {
             node,
-            sequence: Sequence { epoch, counter: 0 },
+            // At random, for the same reason as in a fight: a clock that is set at boot may say the same in two lives.
+            sequence: Sequence { epoch, counter: rng.below(JUMP) },
             rng,
             links: BTreeMap::new(),
             advertised: Vec::new(),

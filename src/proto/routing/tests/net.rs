@@ -99,7 +99,9 @@ impl Net {
     pub(super) fn fresh(&self, index: usize, epoch: u64) -> Routing {
         let members = self.identities.iter().map(Identity::public).collect();
         let (identity, epoch) = (self.identities[index].clone(), WallTime::from_nanos(epoch));
-        Routing::new(self.now, identity, members, self.metric, epoch, Rng::from_u64(index as u64))
+        // Another life draws other numbers.
+        let rng = Rng::from_u64(index as u64 ^ self.now.as_nanos().rotate_left(32));
+        Routing::new(self.now, identity, members, self.metric, epoch, rng)
     }
 
     pub(super) fn wire(&mut self, a: usize, b: usize, rtt: Duration) -> usize {
