@@ -200,8 +200,14 @@ impl Control {
                     cluster.beat(now);
                 }
             }
-            Input::Ended(node) => self.suspect(node),
-            Input::Host(report) => self.of_host(now, vip::Input::Host(report)),
+            Input::Ended(node) => self.suspect(|link| link.peer == node),
+            Input::Host(report) => {
+                if let HostReport::Carrier { up: false, .. } = report {
+                    // Those that crossed it find out at once. What members must hear then takes another path, if there is one.
+                    self.suspect(|_| true);
+                }
+                self.of_host(now, vip::Input::Host(report));
+            }
             Input::Health { check, ok } => self.of_host(now, vip::Input::Health { check, ok }),
             Input::HostSays { to, bytes } => self.host_says(to, &bytes),
             Input::Shutdown => self.leave(now),
@@ -527,9 +533,9 @@ impl Control {
         }
     }
 
-    /// A neighbour's process has ended, as it seems: the links to it find out. One lane is enough to take a link down.
-    fn suspect(&mut self, node: NodeId) {
-        let links = self.links.iter().filter(|link| link.peer == node && link.is_up());
+    /// These neighbours are out of reach, as it seems: the links to them find out. One lane is enough to take a link down.
+    fn suspect(&mut self, whom: impl Fn(&Link) -> bool) {
+        let links = self.links.iter().filter(|link| link.is_up() && whom(link));
         let links: Vec<LinkId> = links.map(|link| link.id).collect();
         links.into_iter().for_each(|link| self.command(0, Command::Suspect(link)));
     }

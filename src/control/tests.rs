@@ -654,6 +654,9 @@ fn links_that_are_up_ask_a_neighbour_whether_it_lives_when_its_process_is_said_t
     bench.up(1, ms(1));
     assert_eq!(brief(&bench.input(Input::Ended(id("b")))), ["suspect link0"]);
     assert_eq!(brief(&bench.input(Input::Ended(id("nobody")))), [""; 0]);
+    let carrier = |up| Input::Host(HostReport::Carrier { interface: "eth0".to_owned(), up });
+    assert_eq!(brief(&bench.input(carrier(false))), ["suspect link0", "suspect link1"], "who knows which crossed it");
+    assert_eq!(brief(&bench.input(carrier(true))), [""; 0]);
 }
 
 /// Two members of one group with one set, hosts that obey at once, and wires that take no time.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   [sinew run: a] [b] [c] …   eth0, linked to each other over the bridge, which the addresses are on too
+//!   [server]                   if there is a second network: eth1, which links have a path over too
 //!   [client]                   asks for them, and is told by the answer which host it came from
 //! ```
 
@@ -10,11 +11,11 @@ use super::lan::{Echo, Lan};
 use sinew::base::Identity;
 use sinew::client::Overlay;
 use sinew::client::admin::{Request, Response, VipEntry, VipMemberEntry};
-use sinew::lab::netns::enter;
+use sinew::lab::netns::{Netns, enter};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -36,13 +37,15 @@ pub(crate) struct Group {
     pub(crate) profile: &'static str,
     /// Hosts have witnesses.
     pub(crate) witnessed: bool,
+    /// Members are linked over a second network as well, where the addresses are not.
+    pub(crate) second: bool,
 }
 
 impl Group {
     /// With these times between hellos, until a link is dead, and of a lease, in milliseconds.
     pub(crate) fn new(members: usize, sets: Vec<Vec<IpAddr>>, times: [u64; 3]) -> Group {
         let times = Some(times.map(Duration::from_millis));
-        Group { members, sets, times, profile: "safe", witnessed: false }
+        Group { members, sets, times, profile: "safe", witnessed: false, second: false }
     }
 }
 
@@ -70,6 +73,7 @@ pub(crate) struct Members {
     pub(crate) group: Group,
     files: TempDir,
     children: Vec<Option<Child>>,
+    _second: Option<Netns>,
     _echoes: Vec<Echo>,
 }
 
@@ -86,7 +90,8 @@ impl Members {
         let everywhere = (0..group.members).flat_map(|host| served.iter().map(move |&address| (host, address)));
         let echoes = everywhere.map(|(host, address)| lan.echo(host, address)).collect();
         let children = (0..group.members).map(|_| None).collect();
-        let members = Members { lan, group, files, children, _echoes: echoes };
+        let second = group.second.then(|| lan.behind());
+        let members = Members { lan, group, files, children, _second: second, _echoes: echoes };
         (0..members.group.members).for_each(|member| members.write_files(member));
         members
     }
@@ -109,16 +114,16 @@ impl Members {
     }
 
     fn configuration(&self, member: usize) -> String {
-        let Group { members, ref sets, times, profile, .. } = self.group;
+        let Group { members, ref sets, times, profile, second, .. } = self.group;
         let name = name(member);
         let lease = times.map_or_else(String::new, |[.., lease]| format!("lease = \"{}ms\"\n", lease.as_millis()));
         let hellos = times.map_or_else(String::new, |[hello, dead, _]| {
             format!("hello = \"{}ms\"\ndead = \"{}ms\"\n", hello.as_millis(), dead.as_millis())
         });
+        let listen = if second { Ipv4Addr::UNSPECIFIED.into() } else { host(member) };
         let mut text = format!(
-            "name = \"{name}\"\nkey = \"{name}.key\"\nlisten = \"{}:5300\"\ncontrol_socket = \"{name}.sock\"\n\
-             [vip]\nprofile = \"{profile}\"\nmaturity = \"1s\"\n{lease}balance = \"off\"\n",
-            host(member)
+            "name = \"{name}\"\nkey = \"{name}.key\"\nlisten = \"{listen}:5300\"\ncontrol_socket = \"{name}.sock\"\n\
+             [vip]\nprofile = \"{profile}\"\nmaturity = \"1s\"\n{lease}balance = \"off\"\n"
         );
         // Writing to a String cannot fail.
         for (set, addresses) in sets.iter().enumerate() {
@@ -132,7 +137,14 @@ impl Members {
         }
         for other in (0..members).filter(|&other| other != member) {
             let (peer, at) = (self::name(other), host(other));
-            let _ = write!(text, "[[link]]\npeer = \"{peer}\"\nremote = \"{at}:5300\"\n{hellos}");
+            let _ = match second {
+                false => write!(text, "[[link]]\npeer = \"{peer}\"\nremote = \"{at}:5300\"\n{hellos}"),
+                true => write!(text, "[[link]]\npeer = \"{peer}\"\n{hellos}"),
+            };
+            let networks = [host(member), host_behind(member)].into_iter().zip([at, host_behind(other)]);
+            for (local, remote) in networks.filter(|_| second) {
+                let _ = write!(text, "[[link.path]]\nlocal = \"{local}\"\nremote = \"{remote}:5300\"\n");
+            }
         }
         text
     }
@@ -276,6 +288,11 @@ fn number(name: &str) -> usize {
 
 fn identity(member: usize) -> Identity {
     Identity::from_seed([member as u8 + 1; 32])
+}
+
+/// On the second network.
+fn host_behind(member: usize) -> IpAddr {
+    [10, 67, 0, 10 + member as u8].into()
 }
 
 fn host(member: usize) -> IpAddr {

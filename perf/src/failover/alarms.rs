@@ -125,7 +125,8 @@ impl Drop for Hogs {
 pub(super) fn run(args: &Args) -> io::Result<(String, bool)> {
     let time = Duration::try_from_secs_f64(args.minutes * 60.0).map_err(io::Error::other)?;
     let sets = vec![vec![ADDRESS]];
-    let members = Members::started(Group { members: HOSTS, sets, times: None, profile: "safe", witnessed: false });
+    let members =
+        Members::started(Group { members: HOSTS, sets, times: None, profile: "safe", witnessed: false, second: false });
     let hogs = Hogs::start(args.hogs)?;
     let mut noise = Noise::default();
     noise.observe(two_cores());

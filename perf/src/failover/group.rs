@@ -55,6 +55,11 @@ pub(super) trait Group {
     }
 }
 
+/// What ours is called.
+pub(super) fn name_of(profile: &str, second: bool) -> String {
+    format!("sinew {profile}{}", if second { ", 2 nets" } else { "" })
+}
+
 /// Ours.
 pub(super) struct Sinew {
     name: String,
@@ -62,11 +67,11 @@ pub(super) struct Sinew {
 }
 
 impl Sinew {
-    /// A group with this profile and all that follows from it.
-    pub(super) fn new(profile: &'static str) -> Sinew {
+    /// A group with this profile and all that follows from it. `second`: links have a path over another network as well.
+    pub(super) fn new(profile: &'static str, second: bool) -> Sinew {
         let sets = vec![vec![ADDRESS]];
-        let group = members::Group { members: HOSTS, sets, times: None, profile, witnessed: true };
-        Sinew { name: format!("sinew {profile}"), members: Members::started(group) }
+        let group = members::Group { members: HOSTS, sets, times: None, profile, witnessed: true, second };
+        Sinew { name: name_of(profile, second), members: Members::started(group) }
     }
 
     /// Gives an order, and waits until it is carried out.
@@ -88,8 +93,10 @@ impl Group for Sinew {
         &self.members.lan
     }
 
-    fn plays(&self, _case: Case) -> bool {
-        true
+    fn plays(&self, case: Case) -> bool {
+        // In a cut that nobody is told of, members that hear each other over the second network would see nothing amiss:
+        // such a group needs a check that asks over the first one.
+        !self.members.group.second || case == Case::Carrier
     }
 
     fn patience(&self) -> Duration {

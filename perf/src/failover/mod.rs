@@ -60,6 +60,8 @@ the address a thousand times a second and is told by the answer which host it ca
 measured is the longest time between two answers around what happens, in ms: what a client sees.
   sinew safe   our default profile
   sinew fast   its quicker sister
+  sinew safe, 2 nets   the same, linked over a second network as well, where the address is not:
+               only in carrier, where the owner can then say what happened
   keepalived   Debian's, VRRPv3, adverts every 0.01, 0.1 and 1 s, everything else as it comes; left
                out, with a word, if there is no `keepalived` on the PATH. It has no command that
                moves an address, so it has no rows there
@@ -94,9 +96,9 @@ Examples:
 /// Those that are asked for, running.
 fn groups(wanted: &str) -> io::Result<Vec<Box<dyn Group>>> {
     let mut groups: Vec<Box<dyn Group>> = Vec::new();
-    for profile in ["safe", "fast"] {
-        if format!("sinew {profile}").contains(wanted) {
-            groups.push(Box::new(group::Sinew::new(profile)));
+    for (profile, second) in [("safe", false), ("fast", false), ("safe", true)] {
+        if group::name_of(profile, second).contains(wanted) {
+            groups.push(Box::new(group::Sinew::new(profile, second)));
         }
     }
     let adverts: Vec<&str> =
