@@ -71,7 +71,7 @@ use serde_json::Value;
 use sessions::{Attachment, Listener, Opening, Sessions};
 use stats::Collector;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use strangers::Strangers;
@@ -200,11 +200,12 @@ impl Control {
                     cluster.beat(now);
                 }
             }
-            Input::Ended(node) => self.suspect(|link| link.peer == node),
+            Input::Ended(node) => self.suspect(node),
             Input::Host(report) => {
-                if let HostReport::Carrier { up: false, .. } = report {
-                    // Those that crossed it find out at once. What members must hear then takes another path, if there is one.
-                    self.suspect(|_| true);
+                if let HostReport::Carrier { up: false, addresses, .. } = &report {
+                    // What members must hear of it takes another path, where there is one.
+                    let addresses: Arc<[IpAddr]> = addresses.as_slice().into();
+                    self.command_all(&Command::CarrierLost(addresses));
                 }
                 self.of_host(now, vip::Input::Host(report));
             }
@@ -533,9 +534,9 @@ impl Control {
         }
     }
 
-    /// These neighbours are out of reach, as it seems: the links to them find out. One lane is enough to take a link down.
-    fn suspect(&mut self, whom: impl Fn(&Link) -> bool) {
-        let links = self.links.iter().filter(|link| link.is_up() && whom(link));
+    /// A neighbour's process has ended, as it seems: the links to it find out. One lane is enough to take a link down.
+    fn suspect(&mut self, node: NodeId) {
+        let links = self.links.iter().filter(|link| link.peer == node && link.is_up());
         let links: Vec<LinkId> = links.map(|link| link.id).collect();
         links.into_iter().for_each(|link| self.command(0, Command::Suspect(link)));
     }

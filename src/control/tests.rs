@@ -146,6 +146,7 @@ fn brief_one(action: &Action) -> String {
             Command::SetPaths(link, paths) => format!("{} paths of {link}", paths.len()),
             Command::RemoveLink(link) => format!("remove {link}"),
             Command::Suspect(link) => format!("suspect {link}"),
+            Command::CarrierLost(addresses) => format!("carrier lost {addresses:?}"),
             Command::InstallTable(table) => format!("table of {}", table.routes().len()),
             Command::SendControl(link, _) => format!("control {link}"),
             Command::SendFar(node, _) => format!("far {node}"),
@@ -654,9 +655,10 @@ fn links_that_are_up_ask_a_neighbour_whether_it_lives_when_its_process_is_said_t
     bench.up(1, ms(1));
     assert_eq!(brief(&bench.input(Input::Ended(id("b")))), ["suspect link0"]);
     assert_eq!(brief(&bench.input(Input::Ended(id("nobody")))), [""; 0]);
-    let carrier = |up| Input::Host(HostReport::Carrier { interface: "eth0".to_owned(), up });
-    assert_eq!(brief(&bench.input(carrier(false))), ["suspect link0", "suspect link1"], "who knows which crossed it");
-    assert_eq!(brief(&bench.input(carrier(true))), [""; 0]);
+    let addresses = vec!["10.0.0.1".parse().expect("an address")];
+    let carrier = |up| HostReport::Carrier { interface: "eth0".to_owned(), up, addresses: addresses.clone() };
+    assert_eq!(brief(&bench.input(Input::Host(carrier(false)))), ["carrier lost [10.0.0.1]"]);
+    assert_eq!(brief(&bench.input(Input::Host(carrier(true)))), [""; 0]);
 }
 
 /// Two members of one group with one set, hosts that obey at once, and wires that take no time.

@@ -13,7 +13,7 @@ use crate::telemetry::{Counts, Drops, Summary};
 use crate::wire::client::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub enum Command {
     AskLink(LinkId),
     /// The process at the other end of a link is said to have ended: ask it whether it lives.
     Suspect(LinkId),
+    /// Nothing leaves from these addresses of this router any more, as it seems: links that send from there find out.
+    CarrierLost(Arc<[IpAddr]>),
     /// Remove a link; its other end is told.
     RemoveLink(LinkId),
     /// Use this table from now on.

@@ -20,7 +20,7 @@ use crate::wire::datagram;
 use crate::wire::frame::CloseReason;
 use crate::wire::message::{self, Header, Protocol};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,6 +254,7 @@ impl Shard {
                     self.drain_lane(now, link);
                 }
             }
+            Command::CarrierLost(addresses) => self.lose_carrier(now, &addresses),
             Command::RemoveLink(link) => self.close_lane(now, link, CloseReason::Removed),
             Command::InstallTable(_) if broken(Rule::TableSwap) && self.table.generation() > 0 => {}
             Command::InstallTable(table) => self.install(now, table),
@@ -550,6 +551,16 @@ impl Shard {
         let state = Link::new(now, spec.settings, &spec.paths, self.rng.fork());
         self.lanes.insert(link, Lane::new(state, spec.peer.node_id(), spec.asks));
         self.drain_security(now);
+    }
+
+    fn lose_carrier(&mut self, now: Instant, addresses: &[IpAddr]) {
+        for at in 0..self.lanes.len() {
+            let link = self.lanes.nth(at).expect("so many live");
+            if let Some(state) = self.link_mut(link) {
+                state.handle_carrier_lost(now, addresses);
+                self.drain_lane(now, link);
+            }
+        }
     }
 
     fn set_paths(&mut self, now: Instant, link: LinkId, paths: &[PathSpec]) {

@@ -126,7 +126,10 @@ impl Host {
         (self.frozen_until, self.stuck, self.silent_at, self.lapsed) = (now, false, None, false);
         self.rivals_told = 0;
         self.reports.clear();
-        self.report(now, HostReport::Carrier { interface: INTERFACE.to_owned(), up: self.carrier });
+        self.report(
+            now,
+            HostReport::Carrier { interface: INTERFACE.to_owned(), up: self.carrier, addresses: Vec::new() },
+        );
         for check in 0..self.checks.len() {
             self.hear(now, Report::Check(check, self.checks[check]));
         }
@@ -334,7 +337,7 @@ impl Host {
     pub(super) fn set_carrier(&mut self, now: Instant, up: bool) {
         if std::mem::replace(&mut self.carrier, up) != up {
             self.changed = true;
-            self.report(now, HostReport::Carrier { interface: INTERFACE.to_owned(), up });
+            self.report(now, HostReport::Carrier { interface: INTERFACE.to_owned(), up, addresses: Vec::new() });
         }
     }
 

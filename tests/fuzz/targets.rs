@@ -539,7 +539,11 @@ pub(crate) fn vip_room(data: &[u8]) {
             11 => Input::Host(HostReport::Released { set: place }),
             12 => Input::Host(HostReport::Failed { set: place, why: String::new() }),
             13 => Input::Host(HostReport::Lapsed),
-            14 => Input::Host(HostReport::Carrier { interface: "eth0".to_owned(), up: !rest.is_empty() }),
+            14 => Input::Host(HostReport::Carrier {
+                interface: "eth0".to_owned(),
+                up: !rest.is_empty(),
+                addresses: Vec::new(),
+            }),
             _ => Input::Timer,
         };
         room.handle(now, input);

@@ -275,6 +275,29 @@ fn nothing_is_lost_when_the_active_path_is_cut_in_mid_stream() {
 }
 
 #[test]
+fn a_path_whose_carrier_is_lost_is_left_within_a_round_trip_and_no_other() {
+    let mut two = Two::new([5, 20]);
+    two.talk(3000);
+    two.command(0, Command::CarrierLost([ip(0, 1)].into()));
+    two.talk(500);
+    assert!(two.moves(0).is_empty() && two.active(0) == Some(0), "it sends from another address");
+    two.cut(0, true);
+    two.command(0, Command::CarrierLost([ip(0, 0)].into()));
+    let cut_at = two.now;
+    two.talk(40);
+    assert_eq!((two.active(0), two.active(1)), (Some(1), Some(0)), "the other end has not noticed yet");
+    two.command(0, Command::CarrierLost([ip(0, 0)].into()));
+    two.talk(1500);
+    two.run(500);
+    two.complete();
+    // After a round trip, the slack of a verdict, and the way by the new path. Acknowledgements come by the dead one still, so
+    // that a first window is all that passes before the other end notices too.
+    let heard = |&&(at, _): &&(Instant, u32)| at.since(cut_at) > two.delay[0] && at.since(cut_at) <= ms(45);
+    assert!((1..40).contains(&two.arrived.iter().filter(heard).count()), "{:?}", two.outage());
+    assert_eq!((two.moves(0).len(), two.active(0), two.active(1)), (1, Some(1), Some(1)));
+}
+
+#[test]
 fn a_path_that_comes_back_is_used_again_when_it_has_been_better_for_long_enough() {
     let mut two = Two::new([5, 20]);
     two.talk(3000);

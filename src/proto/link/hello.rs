@@ -67,6 +67,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 /// The kernel says nothing listens; we are finding out.
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
+    since: Instant,
     refusals: u32,
     probes: u32,
     next_probe: Instant,
@@ -373,9 +374,14 @@ impl Liveness {
         self.sent_anything = now;
     }
 
-    /// Nobody is refused: nobody sends by this path any more, or what was sent by it arrived.
+    /// Nobody is refused: nobody sends by this path any more.
     pub(super) const fn calm_down(&mut self) {
         self.suspicion = None;
+    }
+
+    /// What was sent by this path at `sent` arrived. What left before somebody was suspected says nothing of now.
+    pub(super) fn on_acknowledged(&mut self, sent: Instant) {
+        self.suspicion = self.suspicion.take_if(|suspicion| sent < suspicion.since);
     }
 
     /// The kernel says that nothing listens at the other end.
@@ -394,7 +400,7 @@ impl Liveness {
 
     fn suspect(&mut self, now: Instant, rtt: Duration) -> &mut Suspicion {
         let verdict = now + rtt + REFUSED_SLACK;
-        self.suspicion.get_or_insert(Suspicion { refusals: 0, probes: 0, next_probe: now, verdict })
+        self.suspicion.get_or_insert(Suspicion { since: now, refusals: 0, probes: 0, next_probe: now, verdict })
     }
 
     /// Whether a probe that every living neighbour answers at once must leave.

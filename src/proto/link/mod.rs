@@ -125,6 +125,7 @@ use sent::Sent;
 use stats::Counters;
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Messages received that may wait for [`Link::poll_deliver`].
@@ -417,6 +418,15 @@ impl Link {
             self.forget_deadline();
             let rtt = self.rtt.smoothed();
             self.paths.active_mut().liveness.on_ended(now, rtt);
+        }
+    }
+
+    /// Nothing leaves from this router's addresses `from` any more, as it seems: if that is where the link sends from, and
+    /// there is another path, the active one is probed, and left if nobody answers within a round trip.
+    pub fn handle_carrier_lost(&mut self, now: Instant, from: &[IpAddr]) {
+        let local = self.paths.active().pair().and_then(|pair| pair.local);
+        if self.paths.len() > 1 && local.is_some_and(|local| from.contains(&local)) {
+            self.handle_ended(now);
         }
     }
 

@@ -244,7 +244,7 @@ impl Link {
         }
         // What left by the active path arrived, so somebody listens there: the answer to a probe, also where packets are no
         // sign of life because there are several paths.
-        self.paths.active_mut().liveness.calm_down();
+        self.paths.active_mut().liveness.on_acknowledged(record.at);
         self.recovery.on_progress(now);
         self.mtu.on_acked(now, record.number, usize::from(record.bytes));
         self.congestion.set_datagram(self.mtu.current() as u64);

@@ -289,6 +289,8 @@ pub enum HostReport {
         interface: String,
         /// Whether it has.
         up: bool,
+        /// What it is addressed by, if it has none any more: links may have paths from there.
+        addresses: Vec<IpAddr>,
     },
 }
 

@@ -374,7 +374,7 @@ impl Vip {
     fn report(&mut self, now: Instant, report: HostReport) {
         let set = match &report {
             HostReport::Lapsed => return self.lapse(now),
-            HostReport::Carrier { interface, up } => return self.carrier(interface, *up),
+            HostReport::Carrier { interface, up, .. } => return self.carrier(interface, *up),
             HostReport::Acquired { set } | HostReport::Released { set } => *set,
             HostReport::Failed { set, .. } | HostReport::Rival { set, .. } | HostReport::Lost { set, .. } => *set,
         };

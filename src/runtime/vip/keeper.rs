@@ -651,7 +651,11 @@ impl Keeper {
             if up && let Some(&index) = self.hung.get(&name) {
                 self.announce_again(index);
             }
-            self.report(HostReport::Carrier { interface: name, up });
+            // A kernel that cannot say it now leaves the links to their own devices.
+            let gone = self.hung.get(&name).filter(|_| !up);
+            let addresses =
+                gone.map(|&index| self.parts.watch.addresses(index).unwrap_or_default()).unwrap_or_default();
+            self.report(HostReport::Carrier { interface: name, up, addresses });
         }
     }
 

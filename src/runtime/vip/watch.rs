@@ -103,6 +103,13 @@ impl Watch {
         Ok(())
     }
 
+    /// Asks the kernel for an interface's addresses.
+    pub(super) fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let entries = self.asking.dump(libc::RTM_GETADDR, &[0; 8])?;
+        let placed = entries.iter().filter_map(|(_, body)| Some(Entry::read(body)?.placed));
+        Ok(placed.filter(|placed| placed.index == index).map(|placed| placed.address).collect())
+    }
+
     /// Takes what there is to be seen. True: there may be more.
     pub(super) fn look(&mut self, seen: &mut Vec<Seen>) -> bool {
         let notices = self.take_notices(seen);

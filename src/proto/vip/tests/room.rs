@@ -285,8 +285,10 @@ fn an_interface_without_carrier_withdraws_the_sets_on_it() {
     let mut cluster = together(2, settings);
     let before = owned_by(&cluster, 0);
     assert_eq!(before, 2);
-    cluster.input(0, Input::Host(HostReport::Carrier { interface: "eth1".to_owned(), up: false }));
-    cluster.input(0, Input::Host(HostReport::Carrier { interface: "wlan0".to_owned(), up: false }));
+    cluster
+        .input(0, Input::Host(HostReport::Carrier { interface: "eth1".to_owned(), up: false, addresses: Vec::new() }));
+    cluster
+        .input(0, Input::Host(HostReport::Carrier { interface: "wlan0".to_owned(), up: false, addresses: Vec::new() }));
     // Node 1 is healthy as far as the test knows, and node 0 too: some set is still its.
     let _ = cluster.settle(SOON);
     assert_eq!((owners(&cluster)[0], owners(&cluster)[2]), (Some(1), Some(1)));
