@@ -169,7 +169,7 @@ fn a_client_and_a_router_are_killed() {
 
 #[test]
 fn a_router_that_stood_still_comes_back_with_its_members() {
-    system_test("groups::a_router_that_stood_still_comes_back", Machine::Alone, || {
+    system_test("groups::a_router_that_stood_still_comes_back_with_its_members", Machine::Alone, || {
         let world = chain();
         let (a, d) = (world.router("a"), world.router("d"));
         let (one, other) = (join(a), join(d));

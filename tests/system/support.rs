@@ -65,6 +65,10 @@ fn count(counter: &AtomicU32) {
 
 /// Runs the body of the test `name` where worlds can be built.
 pub(crate) fn system_test(name: &str, machine: Machine, body: impl FnOnce()) {
+    // It is by its name that a test is found again where it needs namespaces of its own.
+    if let Some(thread) = std::thread::current().name().filter(|&thread| thread != "main") {
+        assert_eq!(name, thread, "what the test calls itself");
+    }
     let shared = (machine == Machine::Shared).then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner));
     let alone = (machine == Machine::Alone).then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
     match run_test(name, body) {

@@ -10,7 +10,9 @@
 //! # Damping
 //! - *Bad news at once.* A link that is gone, or much worse than advertised, sends traffic into a hole until others
 //!   know. The first bad news goes out immediately, further ones at least [`URGENT_SPACING`] apart, so that a site
-//!   that loses ten links in a moment says it in two advertisements, not in ten.
+//!   that loses ten links in a moment says it in two advertisements, not in ten. A router that was cut off and is back
+//!   does not wait: its neighbours would ask for, and pass on, that it was cut off, and routes that the first of them
+//!   to notice brought back would be lost once more.
 //! - *Measurements wait* [`CALM_SPACING`]: nothing is lost while the old path still works, and a measurement that swings
 //!   back in the meantime is never told. While one link keeps changing the spacing doubles up to [`CALM_SPACING_MAX`],
 //!   which damps traffic that follows a metric it worsens itself. Changes below 10 % ride along with the next
@@ -207,13 +209,15 @@ impl Own {
         let gone = self.advertised.iter().any(|link| !usable.contains_key(&link.neighbour));
         let news = usable.values().map(|(_, link)| self.news(link, &detour)).max().unwrap_or(News::None);
         let news = if gone { News::Urgent } else { news };
+        let known = self.advertised.iter().any(|link| usable.contains_key(&link.neighbour));
+        let urgent_spacing = if known || usable.is_empty() { URGENT_SPACING } else { Duration::ZERO };
         let spaced = |spacing, reserve| {
             let last = self.last_told.map_or(now, |last| last + spacing);
             now.max(last).max(self.told.ready_at(TOLD, reserve))
         };
         self.news_at = match news {
-            News::Urgent => Some((spaced(URGENT_SPACING, 0), news)),
-            News::Good => Some((spaced(URGENT_SPACING, RESERVE_GOOD), news)),
+            News::Urgent => Some((spaced(urgent_spacing, 0), news)),
+            News::Good => Some((spaced(urgent_spacing, RESERVE_GOOD), news)),
             News::Calm => {
                 let earliest = spaced(self.calm_spacing, RESERVE_CALM);
                 let since = *self.calm_since.get_or_insert(now);

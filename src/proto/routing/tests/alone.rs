@@ -241,6 +241,24 @@ fn bad_news_goes_out_at_once_and_then_spaced() {
 }
 
 #[test]
+fn who_was_cut_off_says_at_once_that_it_is_back() {
+    let mut alone = Alone::new(3, Metric::Latency);
+    alone.up(LINK, ms(10));
+    alone.wait(URGENT_SPACING);
+    alone.up(OTHER, ms(10));
+    alone.wait(ms(5_000));
+    alone.down(LINK, DownReason::Silence);
+    alone.down(OTHER, DownReason::Silence);
+    alone.wait(ms(1));
+    let back = alone.up(LINK, ms(10));
+    assert!(sends(&back).contains(&(LINK, ADVERTISEMENT)), "{back:?}");
+    assert_eq!(alone.own().len(), 1);
+    let more = alone.up(OTHER, ms(10));
+    assert!(!sends(&more).contains(&(OTHER, ADVERTISEMENT)), "the second way is no hurry: {more:?}");
+    assert_eq!(alone.wait(ms(1_000)), [URGENT_SPACING]);
+}
+
+#[test]
 fn much_worse_is_bad_news_and_better_waits() {
     let mut alone = Alone::new(3, Metric::Latency);
     alone.up(LINK, ms(20));
