@@ -290,7 +290,7 @@ fn many_that_do_not_read_take_the_memory_of_one() {
 
 #[test]
 fn one_that_does_not_read_is_let_go_and_one_without_groups_says_so() {
-    system_test("groups::one_that_does_not_read_is_let_go", Machine::Shared, || {
+    system_test("groups::one_that_does_not_read_is_let_go_and_one_without_groups_says_so", Machine::Shared, || {
         let world = world(Topology::chain(1, Conditions::wire(1.0, 0)));
         let (a, b) = (world.router("a"), world.router("b"));
         rewrite(a, |text| text + "\n[groups]\nmembers = [\"a\"]\n");
