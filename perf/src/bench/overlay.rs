@@ -62,7 +62,9 @@ impl Cast {
             public: identity.public().to_string(),
         };
         let members = names.iter().zip(&identities).map(member).collect();
-        let addresses = names.iter().map(|_| net::free_address(workers)).collect::<io::Result<_>>()?;
+        // Drawn together: of two draws the second may be among what is to be behind the first.
+        let first = net::free_address(names.len() * workers)?;
+        let addresses = (0..names.len()).map(|who| net::beside(first, who * workers)).collect();
         Ok(Cast { names, identities, members, addresses, workers })
     }
 

@@ -63,6 +63,13 @@ impl Alone {
         self.routing.advertised(id(0)).expect("a router always advertises itself")
     }
 
+    /// Both links come up, and that is told.
+    fn both_up(&mut self) {
+        self.up(LINK, ms(10));
+        self.wait(URGENT_SPACING);
+        self.up(OTHER, ms(10));
+    }
+
     /// Both neighbours confirm, so that there are routes.
     pub(super) fn confirm(&mut self) {
         for neighbour in [1, 2] {
@@ -226,9 +233,7 @@ fn the_cheaper_of_two_links_to_a_neighbour_is_used() {
 #[test]
 fn bad_news_goes_out_at_once_and_then_spaced() {
     let mut alone = Alone::new(3, Metric::Latency);
-    alone.up(LINK, ms(10));
-    alone.wait(URGENT_SPACING);
-    alone.up(OTHER, ms(10));
+    alone.both_up();
     alone.confirm();
     alone.wait(ms(5_000));
     let down = alone.down(LINK, DownReason::Silence);
@@ -243,9 +248,7 @@ fn bad_news_goes_out_at_once_and_then_spaced() {
 #[test]
 fn who_was_cut_off_says_at_once_that_it_is_back() {
     let mut alone = Alone::new(3, Metric::Latency);
-    alone.up(LINK, ms(10));
-    alone.wait(URGENT_SPACING);
-    alone.up(OTHER, ms(10));
+    alone.both_up();
     alone.wait(ms(5_000));
     alone.down(LINK, DownReason::Silence);
     alone.down(OTHER, DownReason::Silence);
